@@ -1,0 +1,157 @@
+//! What is wrong with something a person wrote, where, and what would mend it; all of it at once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// Where something stands in what a person wrote. Lines and columns count from 1; 0 means "not a file" (JSON
+/// over the API), in which case `field` is all there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file's name as it was given; `None` for JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<Arc<str>>,
+    /// Line, from 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub line: u32,
+    /// Column in characters, from 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub column: u32,
+    /// The field's path, such as `fields[2].apply[0]`.
+    pub field: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Place {
+    /// A place known by its field alone.
+    pub fn field(field: impl Into<String>) -> Self {
+        Self { field: field.into(), ..Self::default() }
+    }
+
+    /// The field as a JSON pointer (RFC 6901): `fields[2].to` is `/fields/2/to`.
+    pub fn pointer(&self) -> String {
+        let mut pointer = String::new();
+        for part in self.field.split(['.', '[']).filter(|part| !part.is_empty()) {
+            pointer.push('/');
+            pointer.push_str(&part.trim_end_matches(']').replace('~', "~0").replace('/', "~1"));
+        }
+        pointer
+    }
+}
+
+/// One thing that is wrong, where, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What is wrong, in one sentence without a full stop.
+    pub message: String,
+    /// What would mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// A fault known by its field alone.
+    pub fn at_field(field: impl Into<String>, message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { place: Place::field(field), message: message.into(), hint }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.place.file {
+            write!(f, "{file}:{}:{}: ", self.place.line, self.place.column)?;
+        }
+        if !self.place.field.is_empty() {
+            write!(f, "{}: ", self.place.field)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All that is wrong, in the order in which it was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(transparent)]
+pub struct Faults(Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Faults {
+    /// Adds a fault.
+    pub fn push(&mut self, fault: Fault) {
+        self.0.push(fault);
+    }
+
+    /// Adds a fault that is known by its field alone.
+    pub fn at_field(&mut self, field: impl Into<String>, message: impl Into<String>, hint: Option<String>) {
+        self.0.push(Fault::at_field(field, message, hint));
+    }
+
+    /// Adds all of another list.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// The faults so far.
+    pub fn list(&self) -> &[Fault] {
+        &self.0
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// `value` when nothing is wrong, else the faults.
+    pub fn into_result<T>(self, value: T) -> Result<T, Self> {
+        if self.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+/// `did you mean "x"?` for the nearest of `known`, when one is near enough.
+pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    const NEAR: f64 = 0.75;
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&written.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(score, _)| *score >= NEAR)
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, name)| format!("did you mean \"{name}\"?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_path_is_a_json_pointer() {
+        assert_eq!(Place::field("fields[2].apply[0].phone").pointer(), "/fields/2/apply/0/phone");
+        assert_eq!(Place::field("").pointer(), "");
+    }
+}
