@@ -1,5 +1,13 @@
 //! The words of the house as types and pure rules: no clock, no network, no store.
 
+pub mod account;
+pub mod connection;
 pub mod document;
+pub mod event;
 pub mod fault;
+pub mod id;
+pub mod job;
+pub mod policy;
+pub mod secret;
+pub mod settle;
 pub mod time;

@@ -1,0 +1,116 @@
+//! How a connection's jobs are delivered: retries, time limits, concurrency. Stated by a connector file, overridden
+//! by a connection.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest that a `Retry-After` is obeyed.
+pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The delays between attempts, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySchedule {
+    /// Delay before the second attempt, the third, and so on; when it ends, so do the retries.
+    pub delays_ms: Vec<u64>,
+    /// Up to this share is added to each delay at random, so that failures of one moment don't come back as one.
+    pub jitter_percent: u8,
+}
+
+impl RetrySchedule {
+    /// No retry at all.
+    pub fn none() -> Self {
+        Self { delays_ms: Vec::new(), jitter_percent: 0 }
+    }
+
+    /// The delay after `attempts` attempts were spent, or `None` when no more are due. `fraction` (`0.0..1.0`) is the
+    /// share of the jitter to add.
+    pub fn delay(&self, attempts: u32, fraction: f64) -> Option<Duration> {
+        let index = usize::try_from(attempts.checked_sub(1)?).ok()?;
+        let delay = Duration::from_millis(*self.delays_ms.get(index)?);
+        Some(delay + delay.mul_f64(f64::from(self.jitter_percent) / 100.0 * fraction.clamp(0.0, 1.0)))
+    }
+}
+
+impl Default for RetrySchedule {
+    /// 5 s, 30 s, 2 m, 10 m, 30 m, 2 h, 5 h, 10 h, 24 h, with up to 20% of jitter.
+    fn default() -> Self {
+        let delays_secs = [5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 86_400];
+        Self { delays_ms: delays_secs.map(|secs: u64| secs * 1_000).to_vec(), jitter_percent: 20 }
+    }
+}
+
+/// The delivery policy in force for a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryPolicy {
+    /// One deadline over the whole exchange, the answer's body included.
+    pub timeout: Duration,
+    /// When to try again.
+    pub retry: RetrySchedule,
+    /// How many attempts of one lane may be under way at once; 1 means strict order.
+    pub concurrency: u32,
+}
+
+impl Default for DeliveryPolicy {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(15), retry: RetrySchedule::default(), concurrency: 16 }
+    }
+}
+
+/// What a connection changes of its connector's policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyOverrides {
+    /// Seconds for the whole exchange, 1 to 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_secs: Option<u32>,
+    /// Delays in seconds, at most 20 of at most 7 days each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_delays_secs: Option<Vec<u32>>,
+    /// 1 to 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u32>,
+}
+
+impl PolicyOverrides {
+    /// `base` with these changes.
+    pub fn over(&self, base: &DeliveryPolicy) -> DeliveryPolicy {
+        let mut policy = base.clone();
+        if let Some(secs) = self.timeout_secs {
+            policy.timeout = Duration::from_secs(u64::from(secs));
+        }
+        if let Some(delays) = &self.retry_delays_secs {
+            policy.retry.delays_ms = delays.iter().map(|secs| u64::from(*secs) * 1_000).collect();
+        }
+        if let Some(concurrency) = self.concurrency {
+            policy.concurrency = concurrency;
+        }
+        policy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_schedule_is_the_documented_one() {
+        let schedule = RetrySchedule::default();
+        let secs: Vec<u64> =
+            (1..).map_while(|n| schedule.delay(n, 0.0)).map(|delay| delay.as_secs()).collect();
+        assert_eq!(secs, [5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 86_400]);
+        assert_eq!(schedule.delay(1, 1.0), Some(Duration::from_secs(6)), "20% of jitter at the most");
+        assert_eq!(schedule.delay(0, 0.0), None);
+        assert_eq!(schedule.delay(10, 0.0), None);
+        assert_eq!(RetrySchedule::none().delay(1, 0.0), None);
+    }
+
+    #[test]
+    fn overrides_change_only_what_they_name() {
+        let base = DeliveryPolicy::default();
+        assert_eq!(PolicyOverrides::default().over(&base), base);
+        let overrides = PolicyOverrides { concurrency: Some(1), ..PolicyOverrides::default() };
+        assert_eq!(overrides.over(&base), DeliveryPolicy { concurrency: 1, ..base });
+    }
+}

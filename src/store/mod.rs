@@ -1,0 +1,102 @@
+//! The Store port: what the gateway needs of a store, and nothing of any engine.
+//!
+//! # Theory of operation
+//!
+//! A store keeps three things. *Records* (tenants, keys, connections) are few and small: every process holds all of them
+//! in memory and follows [`Store::changes`]. *Events and jobs* are many: an accepted event and its jobs are written in one
+//! atomic, durable step ([`Store::ingest`]). *Lanes* are the queues of jobs, one a connection: [`Store::lease`] goes round
+//! the lanes that have something to give, a few jobs each, and [`Store::settle`] takes the outcomes back.
+//!
+//! # Invariants
+//!
+//! - A job is open (in its lane) until a settlement with [`Next::Done`] is written; a lease only hides it for a time.
+//! - A settlement counts only under the token of the job's newest lease: nothing is settled twice.
+//! - A job's order in its lane is the order in which jobs were written. In a lane of concurrency 1 a job that waits for its
+//!   retry holds back those behind it.
+//! - An event and its dedupe key are written together: while its jobs do not exist, neither does the refusal of a repeat.
+//! - No step's cost grows with the number of jobs or lanes; what is large is done in bounded steps by [`Store::sweep`].
+
+pub mod types;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::domain::event::Event;
+use crate::domain::id::{JobId, MappingVersion, TenantId};
+use crate::domain::settle::Next;
+pub use types::{
+    Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
+    LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+};
+
+/// A durable store. Every method may be called by many tasks at once.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    /// Writes events and their jobs, all or nothing; returns when they are durable. A repeat of an idempotency key or of
+    /// an event's id gives the first answer again and writes nothing.
+    async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError>;
+
+    /// The newest event of a tenant with this public id.
+    async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError>;
+
+    /// Leases at most `room` jobs for `span`, going round the ready lanes; an empty list when none has work. A lease that
+    /// is neither settled, renewed nor released by its deadline returns to its lane.
+    async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError>;
+
+    /// Returns when [`Store::lease`] may have something to give, perhaps for nothing. Costs nothing while it waits.
+    async fn wait_for_work(&self);
+
+    /// Writes outcomes back. Those whose lease was lost are ignored; how many were taken is the answer.
+    async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError>;
+
+    /// Extends leases by `span` from now; those already lost stay lost.
+    async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError>;
+
+    /// Gives leased jobs back untried; each stands where it stood.
+    async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError>;
+
+    /// Writes a record if `expected` holds, else [`StoreError::Conflict`]. A connection's pause, closing and concurrency
+    /// hold for its lane from here on.
+    async fn put(&self, record: Record, expected: Expected) -> Result<Revision, StoreError>;
+
+    /// Deletes a record, with what belongs to it: a connection's open jobs are cancelled, a tenant's connections and keys
+    /// are deleted too. `false` when there was none.
+    async fn delete(&self, id: RecordId) -> Result<bool, StoreError>;
+
+    /// Changes of records after `since` in order, at most `limit`; from 0 it gives every record there is.
+    async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<Change>, StoreError>;
+
+    /// Returns when there may be changes after `since`, within a second of their being written by any process.
+    async fn wait_for_change(&self, since: Revision);
+
+    /// Keeps a mapping's source under its version, for the jobs that are pinned to it.
+    async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError>;
+
+    /// The source of a mapping version.
+    async fn mapping(&self, version: MappingVersion) -> Result<Option<Value>, StoreError>;
+
+    /// Deliveries that match, newest first, without attempts; at most `query.limit`.
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, StoreError>;
+
+    /// One delivery with its attempts.
+    async fn delivery(&self, id: JobId) -> Result<Option<Delivery>, StoreError>;
+
+    /// Puts a job that has ended back into its lane with a fresh retry schedule; `mapping` replaces the version it is
+    /// pinned to where it failed by its mapping. A waiting one becomes due at once.
+    async fn retry(&self, id: JobId, mapping: Option<MappingVersion>) -> Result<Retried, StoreError>;
+
+    /// One bounded step of upkeep: cancels jobs of closed connections, removes what is past its retention. To be called
+    /// again at once while [`Sweep::more`].
+    async fn sweep(&self) -> Result<Sweep, StoreError>;
+
+    /// What lies in the lanes, from memory or by a few cheap reads.
+    async fn stats(&self) -> Result<Stats, StoreError>;
+
+    /// Whether the store can be written to, by a real round trip.
+    async fn health(&self) -> Result<(), StoreError>;
+
+    /// Finishes what was begun and closes; every later call fails with [`StoreError::Closed`].
+    async fn close(&self);
+}

@@ -1,0 +1,311 @@
+//! What goes into and comes out of a [`Store`](super::Store).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Next;
+use crate::domain::account::{ApiKey, Tenant};
+use crate::domain::connection::Connection;
+use crate::domain::event::Event;
+use crate::domain::id::{ConnectionId, JobId, KeyId, MappingVersion, TenantId};
+use crate::domain::job::{Attempt, Job, JobState};
+use crate::domain::settle::LaneEffect;
+use crate::domain::time::Timestamp;
+
+/// How long a dedupe key or an idempotency key is remembered.
+pub const DEDUPE_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Counts the changes of records; each change has its own, rising.
+pub type Revision = u64;
+
+/// Why a store did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Could not be reached or written to; the same call may succeed later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The disk or the memory limit is full.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// Too much is waiting to be written already.
+    #[error("the store is overloaded")]
+    Overloaded,
+    /// The record changed meanwhile, or exists already.
+    #[error("the record changed meanwhile")]
+    Conflict,
+    /// What was read is not what was written.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+    /// It was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A key for dedupe and what it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dedupe {
+    /// Hash of tenant and key.
+    pub key: [u8; 16],
+    /// Hash of the content: another one under the same key is a conflict.
+    pub content: [u8; 16],
+}
+
+/// Events of one request.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// The request's `Idempotency-Key`, when it had one.
+    pub idempotency: Option<Dedupe>,
+    /// The events, in the request's order.
+    pub events: Vec<NewEvent>,
+}
+
+/// An event and the jobs it makes.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its document as JSON, as it is to be kept.
+    pub document: Bytes,
+    /// Its `source` and `id`, where the platform gave an id.
+    pub dedupe: Option<Dedupe>,
+    /// One a connection that wants it.
+    pub jobs: Vec<NewJob>,
+}
+
+/// A job to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewJob {
+    /// For which connection.
+    pub connection: ConnectionId,
+    /// Rendered by which mapping version.
+    pub mapping: MappingVersion,
+}
+
+/// What [`Store::ingest`](super::Store::ingest) did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ingested {
+    /// Durably stored now; an answer for each event, in order.
+    Stored(Vec<Accepted>),
+    /// The idempotency key was seen before with the same content: the answer it had then.
+    Repeated(Vec<Accepted>),
+    /// The idempotency key was seen before with other content; nothing was stored.
+    KeyReused,
+}
+
+/// The answer for one event.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Accepted {
+    /// It is stored, with this many jobs.
+    Stored {
+        /// The event's public id.
+        id: String,
+        /// How many connections it goes to.
+        jobs: u32,
+        /// Whether it had been stored before under the same source and id.
+        duplicate: bool,
+    },
+    /// Its source and id were seen before with other content; it was not stored.
+    IdReused {
+        /// The event's public id.
+        id: String,
+    },
+}
+
+/// A job that a worker may try until the deadline.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The job.
+    pub job: Job,
+    /// Its event.
+    pub event: Arc<Event>,
+    /// The bytes of its first attempt, when there was one.
+    pub rendered: Option<Bytes>,
+    /// Fences the settlement: a later lease of the same job has another.
+    pub token: u64,
+    /// When the job returns to its lane by itself.
+    pub deadline: Timestamp,
+}
+
+impl Lease {
+    /// What names this lease.
+    pub fn reference(&self) -> LeaseRef {
+        LeaseRef { job: self.job.id, connection: self.job.connection, token: self.token }
+    }
+}
+
+/// Names a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LeaseRef {
+    /// The leased job.
+    pub job: JobId,
+    /// Its lane.
+    pub connection: ConnectionId,
+    /// The lease's fencing token.
+    pub token: u64,
+}
+
+/// The end of a lease: what was tried and what follows.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// Which lease ends.
+    pub lease: LeaseRef,
+    /// The record of the try; `None` when nothing was tried (the connection had gone).
+    pub attempt: Option<Attempt>,
+    /// What becomes of the job.
+    pub next: Next,
+    /// Why, in plain words, for the delivery log.
+    pub reason: String,
+    /// What becomes of the lane.
+    pub effect: LaneEffect,
+    /// The bytes that were sent, to be kept for the next attempt; `None` keeps what is there.
+    pub rendered: Option<Bytes>,
+}
+
+/// Something small that every process knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A tenant.
+    Tenant(Tenant),
+    /// An API key.
+    Key(ApiKey),
+    /// A connection.
+    Connection(Box<Connection>),
+}
+
+/// Names a record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum RecordId {
+    /// A tenant's.
+    Tenant(TenantId),
+    /// A key's.
+    Key(KeyId),
+    /// A connection's.
+    Connection(ConnectionId),
+}
+
+impl Record {
+    /// Its name.
+    pub fn id(&self) -> RecordId {
+        match self {
+            Self::Tenant(tenant) => RecordId::Tenant(tenant.id.clone()),
+            Self::Key(key) => RecordId::Key(key.id),
+            Self::Connection(connection) => RecordId::Connection(connection.id),
+        }
+    }
+}
+
+/// What must hold of a record for it to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// There is none of that id.
+    Absent,
+    /// It was last changed at this revision.
+    At(Revision),
+}
+
+/// One change of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The change's revision.
+    pub revision: Revision,
+    /// Which record.
+    pub id: RecordId,
+    /// The record now; `None` when it was deleted.
+    pub record: Option<Record>,
+}
+
+/// Which deliveries are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryQuery {
+    /// Of one tenant; `None` is for the operator alone.
+    pub tenant: Option<TenantId>,
+    /// Of one connection.
+    pub connection: Option<ConnectionId>,
+    /// Of the events with this public id.
+    pub event: Option<String>,
+    /// Of events of this type.
+    pub kind: Option<String>,
+    /// In this state.
+    pub state: Option<JobState>,
+    /// Made at or after.
+    pub since: Option<Timestamp>,
+    /// Made before.
+    pub until: Option<Timestamp>,
+    /// Older than this one: the cursor.
+    pub before: Option<JobId>,
+    /// How many at the most.
+    pub limit: usize,
+}
+
+/// A job as the delivery log shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The job.
+    pub job: Job,
+    /// Its event's public id.
+    pub event_id: String,
+    /// Its event's type.
+    pub kind: String,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it is due again, while it waits.
+    pub due: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+    /// Why it stands where it stands, in plain words; empty before the first try.
+    pub reason: String,
+    /// Its tries, oldest first; only where one delivery was asked for.
+    pub attempts: Vec<Attempt>,
+}
+
+/// What [`Store::retry`](super::Store::retry) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retried {
+    /// The job is in its lane again, or due at once.
+    Queued,
+    /// It is queued or under way already.
+    Open,
+    /// There is no such job.
+    Missing,
+    /// Its connection was closed or deleted.
+    Closed,
+}
+
+/// What a step of upkeep did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// Jobs cancelled because their connection is closed.
+    pub cancelled: usize,
+    /// Rows removed because their retention is over.
+    pub removed: usize,
+    /// Whether there is more to do at once.
+    pub more: bool,
+}
+
+/// What lies in the lanes now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Open jobs, leased ones included.
+    pub open: u64,
+    /// Jobs under lease.
+    pub leased: u64,
+    /// When the oldest open job was made.
+    pub oldest: Option<Timestamp>,
+    /// Lanes that hold open jobs, by state.
+    pub lanes: LaneCounts,
+}
+
+/// Lanes by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LaneCounts {
+    /// Could give a job now.
+    pub ready: u64,
+    /// Wait until a time.
+    pub waiting: u64,
+    /// At their concurrency.
+    pub full: u64,
+    /// Paused.
+    pub paused: u64,
+}
