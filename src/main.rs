@@ -1,1 +1,3 @@
+//! The `patchbay` program.
+
 fn main() {}

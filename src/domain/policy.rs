@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// The longest that a `Retry-After` is obeyed.
-pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(24 * 60 * 60);
+pub const RETRY_AFTER_CAP: Duration = Duration::from_hours(24);
 
 /// The delays between attempts, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

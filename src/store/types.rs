@@ -15,7 +15,7 @@ use crate::domain::settle::LaneEffect;
 use crate::domain::time::Timestamp;
 
 /// How long a dedupe key or an idempotency key is remembered.
-pub const DEDUPE_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+pub const DEDUPE_SPAN: Duration = Duration::from_hours(24);
 
 /// Counts the changes of records; each change has its own, rising.
 pub type Revision = u64;
