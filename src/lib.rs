@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod domain;
 pub mod mapping;
+pub mod signature;
 pub mod store;
