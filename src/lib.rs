@@ -4,4 +4,5 @@ pub mod clock;
 pub mod domain;
 pub mod mapping;
 pub mod signature;
+pub mod spec;
 pub mod store;
