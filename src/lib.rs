@@ -3,5 +3,7 @@
 pub mod clock;
 pub mod domain;
 pub mod mapping;
+pub mod signature;
+pub mod spec;
 pub mod store;
 pub mod egress;

@@ -1,0 +1,106 @@
+//! A mapping that explains itself: the output, and field by field how it came to be.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::MappingError;
+use super::evaluate::{End, Observer};
+use super::limits::measure;
+use super::rows::Row;
+
+/// Values above this many bytes are told by their kind and size alone.
+const SHOWN_BYTES: usize = 8 * 1024;
+
+/// What a mapping makes of one event, and how.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Preview {
+    /// The output object; `None` when a row failed.
+    pub output: Option<Value>,
+    /// The first error, which is the one that [`Mapping::apply`](super::Mapping::apply) returns.
+    pub error: Option<MappingError>,
+    /// Every row in order, also those after an error; the rows of a nested object follow the row that holds them.
+    pub fields: Vec<FieldTrace>,
+}
+
+/// How one row came to its value. A value of more than 8 KiB is shown as a text that tells its kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct FieldTrace {
+    /// The row's full `to`.
+    pub to: String,
+    /// The path that was taken, as written, or `value`, `template`, `fields`.
+    pub source: Option<String>,
+    /// What the source gave, before the transforms.
+    pub raw: Option<Value>,
+    /// Each transform and what it made of the value.
+    pub steps: Vec<StepTrace>,
+    /// What is in the output.
+    pub value: Option<Value>,
+    /// Why nothing is, or why it is the default.
+    pub note: Option<String>,
+    /// What went wrong, also when `on_error` let it pass.
+    pub error: Option<String>,
+}
+
+/// One transform's turn.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepTrace {
+    /// The transform's name.
+    pub name: String,
+    /// What it made; `None` when it made nothing or failed.
+    pub result: Option<Value>,
+}
+
+/// Writes down what the evaluator does.
+#[derive(Default)]
+pub struct Tracer {
+    /// The rows so far.
+    pub fields: Vec<FieldTrace>,
+    /// The rows that have begun and not ended, outermost first.
+    open: Vec<usize>,
+}
+
+impl Tracer {
+    fn current(&mut self) -> Option<&mut FieldTrace> {
+        self.open.last().and_then(|index| self.fields.get_mut(*index))
+    }
+}
+
+impl Observer for Tracer {
+    fn begin(&mut self, row: &Row) {
+        self.open.push(self.fields.len());
+        self.fields.push(FieldTrace { to: row.to.clone(), ..FieldTrace::default() });
+    }
+
+    fn source(&mut self, name: &str, raw: Option<&Value>) {
+        if let Some(field) = self.current() {
+            field.source = Some(name.to_owned());
+            field.raw = raw.map(shown);
+        }
+    }
+
+    fn step(&mut self, name: &str, result: Option<&Value>) {
+        if let Some(field) = self.current() {
+            field.steps.push(StepTrace { name: name.to_owned(), result: result.map(shown) });
+        }
+    }
+
+    fn end(&mut self, ended: End<'_>) {
+        if let Some(field) = self.current() {
+            field.value = ended.value.map(shown);
+            field.note = ended.note.map(str::to_owned);
+            field.error = ended.error.map(|error| error.reason.clone());
+        }
+        self.open.pop();
+    }
+
+    fn goes_on(&self) -> bool {
+        true
+    }
+}
+
+fn shown(value: &Value) -> Value {
+    match measure(value, SHOWN_BYTES) {
+        Some(_) => value.clone(),
+        None => Value::String(format!("({} of more than {SHOWN_BYTES} bytes)", super::value::kind(value))),
+    }
+}
