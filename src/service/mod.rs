@@ -5,13 +5,16 @@
 
 pub mod accounts;
 
+pub mod connections;
 pub mod directory;
 
+pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
 mod running;
 
+pub mod tryout;
 pub mod vault;
 
 use std::sync::Arc;
@@ -100,6 +103,7 @@ pub struct Gateway {
     pub progress: Progress,
     rates: Rates,
     running: Running,
+    trying: tokio::sync::Semaphore,
 }
 
 impl Gateway {
@@ -117,6 +121,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
             running: Running::default(),
+            trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
             progress: Progress::default(),
             store,
