@@ -5,3 +5,4 @@ pub mod domain;
 pub mod store;
 pub mod signature;
 pub mod egress;
+pub mod mapping;

@@ -1,0 +1,383 @@
+//! Tests on an event, for a row's `when` and a connection's filter.
+//!
+//! A test is `{ path, op, value }`; tests are joined by `{ all = [...] }`, `{ any = [...] }` and `{ not = ... }`.
+//! When a path has several matches, one that passes is enough. `ne` and `not_in` are exactly *not* `eq` and *not*
+//! `in`, so they pass when the path gives nothing. `exists` asks for a value that is there and not null. Numbers
+//! are compared by value, texts by their characters; a number is never equal to a text.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::context::Context;
+use super::limits::{CONDITION_NESTING, CONDITION_TESTS};
+use super::path::{Found, Path, Scope};
+use super::value::{compare, equal};
+use crate::domain::document::{Kind, Node, TableReader};
+use crate::domain::fault::Faults;
+
+/// Bytes of a compiled pattern: `regex` then matches in linear time and little memory.
+const PATTERN_BYTES: usize = 256 * 1024;
+
+/// A checked and compiled condition.
+pub struct Condition {
+    source: Value,
+    rule: Rule,
+}
+
+enum Rule {
+    All(Vec<Rule>),
+    Any(Vec<Rule>),
+    Not(Box<Rule>),
+    Test { path: Path, check: Check },
+}
+
+enum Check {
+    Equal { value: Value, wanted: bool },
+    Within { values: Vec<Value>, wanted: bool },
+    Order { value: Value, accepts: fn(Ordering) -> bool },
+    Contains(Value),
+    Starts(String),
+    Ends(String),
+    Exists(bool),
+    Matches(Regex),
+}
+
+#[derive(Clone, Copy)]
+enum Op {
+    Equal(bool),
+    Within(bool),
+    Order(fn(Ordering) -> bool),
+    Contains,
+    Starts,
+    Ends,
+    Exists,
+    Matches,
+}
+
+const OPS: &[(&str, Op)] = &[
+    ("eq", Op::Equal(true)),
+    ("ne", Op::Equal(false)),
+    ("gt", Op::Order(Ordering::is_gt)),
+    ("gte", Op::Order(Ordering::is_ge)),
+    ("lt", Op::Order(Ordering::is_lt)),
+    ("lte", Op::Order(Ordering::is_le)),
+    ("in", Op::Within(true)),
+    ("not_in", Op::Within(false)),
+    ("contains", Op::Contains),
+    ("starts_with", Op::Starts),
+    ("ends_with", Op::Ends),
+    ("exists", Op::Exists),
+    ("matches", Op::Matches),
+];
+
+impl Condition {
+    /// Reads a condition; `field` is its path for messages. `None` when there is a fault.
+    pub fn parse(node: &Node, field: &str, faults: &mut Faults) -> Option<Self> {
+        let before = faults.len();
+        let rule = read_rule(node, field, 0, &mut 0, faults);
+        let rule = rule.filter(|_| faults.len() == before)?;
+        Some(Self { source: node.to_json(), rule })
+    }
+
+    /// [`Condition::parse`] on JSON.
+    pub fn from_json(value: &Value) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        match Self::parse(&Node::from_json(value), "", &mut faults) {
+            Some(condition) => Ok(condition),
+            None => Err(faults),
+        }
+    }
+
+    /// Whether the event passes; one that is too large for a query of the condition does not.
+    /// [`Condition::decide`] tells the two apart.
+    pub fn matches(&self, event: &Value, context: &Context<'_>) -> bool {
+        self.decide(event, context).unwrap_or(false)
+    }
+
+    /// Whether the event passes, or why that can't be said: a query of the condition would take too long on an
+    /// event of this size.
+    pub fn decide(&self, event: &Value, context: &Context<'_>) -> Result<bool, &'static str> {
+        self.rule.holds(Scope { root: event, context })
+    }
+
+    /// The condition as it was written; [`Condition::from_json`] of it gives an equal one.
+    pub fn to_json(&self) -> &Value {
+        &self.source
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Condition({})", self.source)
+    }
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Rule {
+    fn holds(&self, scope: Scope<'_>) -> Result<bool, &'static str> {
+        let one_is = |rules: &[Self], wanted: bool| {
+            for rule in rules {
+                if rule.holds(scope)? == wanted {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        match self {
+            Self::All(rules) => one_is(rules, false).map(|fails| !fails),
+            Self::Any(rules) => one_is(rules, true),
+            Self::Not(rule) => rule.holds(scope).map(|holds| !holds),
+            Self::Test { path, check } => {
+                let found = path.find(scope)?;
+                let one_passes = match &found {
+                    Found::One(value) => value.as_deref().is_some_and(|value| check.passes(value)),
+                    Found::Many(values) => values.iter().any(|value| check.passes(value)),
+                };
+                Ok(one_passes == check.wanted())
+            }
+        }
+    }
+}
+
+impl Check {
+    /// Whether a match should pass; `ne`, `not_in` and `exists = false` want that none does.
+    fn wanted(&self) -> bool {
+        match self {
+            Self::Equal { wanted, .. } | Self::Within { wanted, .. } | Self::Exists(wanted) => *wanted,
+            _ => true,
+        }
+    }
+
+    fn passes(&self, found: &Value) -> bool {
+        match self {
+            Self::Equal { value, .. } => equal(found, value),
+            Self::Within { values, .. } => values.iter().any(|value| equal(found, value)),
+            Self::Order { value, accepts } => compare(found, value).is_some_and(accepts),
+            Self::Contains(value) => match (found, value) {
+                (Value::String(text), Value::String(part)) => text.contains(part.as_str()),
+                (Value::Array(items), _) => items.iter().any(|item| equal(item, value)),
+                _ => false,
+            },
+            Self::Starts(part) => found.as_str().is_some_and(|text| text.starts_with(part)),
+            Self::Ends(part) => found.as_str().is_some_and(|text| text.ends_with(part)),
+            Self::Exists(_) => !found.is_null(),
+            Self::Matches(pattern) => found.as_str().is_some_and(|text| pattern.is_match(text)),
+        }
+    }
+}
+
+fn read_rule(node: &Node, field: &str, depth: usize, tests: &mut usize, faults: &mut Faults) -> Option<Rule> {
+    *tests += 1;
+    if depth > CONDITION_NESTING || *tests > CONDITION_TESTS {
+        if *tests <= CONDITION_TESTS + 1 {
+            let message = format!(
+                "a condition has at most {CONDITION_TESTS} tests and {CONDITION_NESTING} levels of all, any, not"
+            );
+            faults.push(node.fault(field, message, Some("use op = \"in\" for a list of values".to_owned())));
+        }
+        return None;
+    }
+    let mut table = node.table(field, faults)?;
+    let joins: Vec<&str> = ["all", "any", "not"].into_iter().filter(|join| table.has(join)).collect();
+    let rule = match joins.as_slice() {
+        [] => read_test(&mut table),
+        [join @ ("all" | "any")] => {
+            let path = table.path(join);
+            let items =
+                if *join == "all" { table.list("all") } else { table.list("any") }.unwrap_or_default();
+            if items.is_empty() {
+                table.fault(join, "an empty list of conditions", Some("add a condition to it".to_owned()));
+            }
+            let rules = items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| {
+                    read_rule(item, &format!("{path}[{index}]"), depth + 1, tests, table.faults())
+                })
+                .collect::<Vec<_>>();
+            let rules = rules.into_iter().collect::<Option<Vec<_>>>();
+            if *join == "all" { rules.map(Rule::All) } else { rules.map(Rule::Any) }
+        }
+        ["not"] => {
+            let path = table.path("not");
+            let inner = table.node("not")?;
+            read_rule(inner, &path, depth + 1, tests, table.faults()).map(|rule| Rule::Not(Box::new(rule)))
+        }
+        several => {
+            let message = format!("{} stand side by side", several.join(" and "));
+            table.fault(several[1], message, Some("put one inside the other".to_owned()));
+            None
+        }
+    };
+    table.finish();
+    rule
+}
+
+fn read_test(table: &mut TableReader<'_>) -> Option<Rule> {
+    let path = table.need_text("path").and_then(|text| match Path::parse(text) {
+        Ok(path) => Some(path),
+        Err(refusal) => {
+            table.fault("path", refusal.message, refusal.hint);
+            None
+        }
+    });
+    table.need("op");
+    let op = table.choice("op", OPS);
+    let value = table.node("value");
+    let check = op.and_then(|op| match (op, value) {
+        (Op::Exists, None) => Some(Check::Exists(true)),
+        (_, None) => {
+            table.need("value");
+            None
+        }
+        (op, Some(node)) => {
+            read_check(op, node).map_err(|(message, hint)| table.fault("value", message, hint)).ok()
+        }
+    });
+    Some(Rule::Test { path: path?, check: check? })
+}
+
+fn read_check(op: Op, node: &Node) -> Result<Check, (String, Option<String>)> {
+    let wrong = |wanted: &str| Err((format!("expected {wanted}, found {}", node.kind.name()), None));
+    Ok(match (op, &node.kind) {
+        (Op::Equal(wanted), _) => Check::Equal { value: node.to_json(), wanted },
+        (Op::Within(wanted), Kind::List(items)) => {
+            Check::Within { values: items.iter().map(Node::to_json).collect(), wanted }
+        }
+        (Op::Within(_), _) => return wrong("a list of values"),
+        (Op::Order(accepts), Kind::Integer(_) | Kind::Float(_) | Kind::Text(_)) => {
+            Check::Order { value: node.to_json(), accepts }
+        }
+        (Op::Order(_), _) => return wrong("a number or a text"),
+        (Op::Contains, _) => Check::Contains(node.to_json()),
+        (Op::Starts, Kind::Text(text)) => Check::Starts(text.clone()),
+        (Op::Ends, Kind::Text(text)) => Check::Ends(text.clone()),
+        (Op::Exists, Kind::Boolean(wanted)) => Check::Exists(*wanted),
+        (Op::Exists, _) => return wrong("true or false"),
+        (Op::Matches, Kind::Text(pattern)) => {
+            match regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build() {
+                Ok(pattern) => Check::Matches(pattern),
+                Err(error) => {
+                    let reason = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+                    let hint = "\"^\" and \"$\" are the ends, \"(?i)\" ignores case; no look-around";
+                    return Err((format!("not a pattern: {reason}"), Some(hint.to_owned())));
+                }
+            }
+        }
+        (Op::Starts | Op::Ends | Op::Matches, _) => return wrong("a text"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mapping::context::sample;
+    use serde_json::json;
+
+    fn holds(condition: &Value) -> bool {
+        let event = json!({"type": "lead.created", "data": {"score": 7, "name": "Ada", "tags": ["vip", "new"], "none": null,
+            "items": [{"n": 1}, {"n": 5}]}});
+        let condition = Condition::from_json(condition).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(Condition::from_json(condition.to_json()).unwrap(), condition);
+        condition.matches(&event, &sample())
+    }
+
+    #[test]
+    fn every_operator_does_what_it_says() {
+        for (path, op, value, result) in [
+            ("$.data.score", "eq", json!(7.0), true),
+            ("$.data.score", "eq", json!("7"), false),
+            ("$.data.missing", "eq", json!(null), false),
+            ("$.data.none", "eq", json!(null), true),
+            ("$.data.score", "ne", json!(7), false),
+            ("$.data.missing", "ne", json!(7), true),
+            ("$.data.score", "gt", json!(6), true),
+            ("$.data.score", "gt", json!(7), false),
+            ("$.data.score", "gte", json!(7), true),
+            ("$.data.score", "lt", json!("8"), false),
+            ("$.data.score", "lte", json!(7.5), true),
+            ("$.data.name", "gt", json!("Aaa"), true),
+            ("$.type", "in", json!(["a", "lead.created"]), true),
+            ("$.type", "not_in", json!(["a", "lead.created"]), false),
+            ("$.data.missing", "not_in", json!(["a"]), true),
+            ("$.data.tags", "contains", json!("vip"), true),
+            ("$.data.name", "contains", json!("da"), true),
+            ("$.data.score", "contains", json!("7"), false),
+            ("$.type", "starts_with", json!("lead."), true),
+            ("$.type", "ends_with", json!(".deleted"), false),
+            ("$.data.none", "exists", json!(true), false),
+            ("$.data.name", "exists", json!(true), true),
+            ("$.data.missing", "exists", json!(false), true),
+            ("$.data.name", "matches", json!("(?i)^ada$"), true),
+            ("$.data.score", "matches", json!("7"), false),
+            ("$.data.items[*].n", "gt", json!(4), true),
+            ("$.data.items[*].n", "ne", json!(5), false),
+            ("$.data.items[?@.n > 9]", "exists", json!(true), false),
+            ("$event.type", "eq", json!("lead.created"), true),
+        ] {
+            assert_eq!(
+                holds(&json!({"path": path, "op": op, "value": value})),
+                result,
+                "{path} {op} {value}"
+            );
+        }
+        assert!(holds(&json!({"path": "$.data.name", "op": "exists"})));
+    }
+
+    #[test]
+    fn conditions_are_joined() {
+        let yes = json!({"path": "$.data.name", "op": "exists"});
+        let no = json!({"not": yes});
+        assert!(!holds(&no));
+        assert!(holds(&json!({"all": [yes, yes]})));
+        assert!(!holds(&json!({"all": [yes, no]})));
+        assert!(holds(&json!({"any": [no, {"not": no}]})));
+        assert!(!holds(&json!({"any": [no, no]})));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let faults = Condition::from_json(&json!({"any": [
+            {"path": "data.x", "op": "equals", "value": 1},
+            {"path": "$.a", "op": "in", "value": "x"},
+            {"path": "$.a", "op": "matches", "value": "(?=x)"},
+            {"op": "gt", "vlaue": 1},
+            {"all": [], "not": {}},
+        ]}))
+        .unwrap_err();
+        let lines: Vec<String> = faults.list().iter().map(ToString::to_string).collect();
+        for (index, start) in [
+            "any[0].path: \"data.x\" is no JSONPath",
+            "any[0].op: unknown value \"equals\"",
+            "any[1].value: expected a list of values, found a text",
+            "any[2].value: not a pattern",
+            "any[3].path: missing",
+            "any[3].value: missing",
+            "any[3].vlaue: unknown key",
+            "any[4].not: all and not stand side by side",
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert!(lines[index].starts_with(start), "{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn size_is_bounded() {
+        let test = json!({"path": "$.a", "op": "exists"});
+        assert!(Condition::from_json(&json!({"any": vec![test.clone(); 90]})).is_ok());
+        let faults = Condition::from_json(&json!({"any": vec![test.clone(); 500]})).unwrap_err();
+        assert_eq!(faults.len(), 1);
+        let deep = (0..20).fold(test, |inner, _| json!({"not": inner}));
+        assert!(Condition::from_json(&deep).is_err());
+    }
+}

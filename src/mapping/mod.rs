@@ -1,0 +1,170 @@
+//! The mapping language: rows of data that turn one event into the fields that one connector sends.
+//!
+//! A mapping is read once ([`Mapping::parse`]): every path, template, transform and condition is checked and
+//! compiled then, and everything that is wrong is told at once. After that it never changes, and
+//! [`Mapping::apply`] is a pure function of the event and a [`Context`]: the same input gives the same bytes.
+//!
+//! # Invariants
+//! - The order of the rows is the order of the keys.
+//! - *Absent*, *null* and *empty* are three things. An absent row leaves no key; a null stays `null`; `""`, `0`,
+//!   `false` and `[]` are values. Only what is absent or null takes the row's `default` or fails `required`, and
+//!   is passed over in a list of paths; transforms see neither. `blank = "absent"` makes an empty text, before or
+//!   after the transforms, count as absent. An object of rows that are all absent is absent.
+//! - How many matches are taken is declared by `take`, never guessed. `all` of no matches is absent.
+//! - A row whose `when` is not met takes no part: no default, no `required`.
+//! - Nothing is evaluated that could run long, and nothing grows without bound: see `limits.rs`.
+//! - One evaluator serves [`Mapping::apply`] and [`Mapping::preview`]; the latter listens to it.
+//!
+//! ```
+//! use patchbay::domain::time::Timestamp;
+//! use patchbay::mapping::{Context, Mapping};
+//! use serde_json::{Value, json};
+//!
+//! let mapping = Mapping::from_toml("lead.toml", r#"
+//!     version = 1
+//!     [[fields]]
+//!     to = "name.first"
+//!     from = "$.data.lead.name"
+//!     apply = ["trim", "first_name"]
+//!     required = true
+//!     [[fields]]
+//!     to = "stage"
+//!     from = "$.data.lead.status"
+//!     apply = [{ lookup = { new = "Open", won = "Closed" } }]
+//!     default = "Open"
+//!     [[fields]]
+//!     to = "summary"
+//!     template = "{{$.data.lead.name}} asked about {{$.data.intent}}"
+//! "#).unwrap();
+//! let event = json!({"id": "evt_1", "data": {"lead": {"name": "Ada Lovelace"}, "intent": "prices"}});
+//! let context = Context {
+//!     event_id: "evt_1", event_type: "lead.created", event_time: "2026-05-03T14:22:08Z", source: None,
+//!     tenant_id: "ten_1", connection_id: "con_1", job_id: "job_1", attempt: 1, now: Timestamp::default(),
+//! };
+//! assert_eq!(
+//!     Value::Object(mapping.apply(&event, &context).unwrap()),
+//!     json!({"name": {"first": "Ada"}, "stage": "Open", "summary": "Ada Lovelace asked about prices"}),
+//! );
+//! let error = mapping.apply(&json!({"data": {}}), &context).unwrap_err();
+//! assert_eq!(error.field, "name.first");
+//! ```
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::domain::document::Node;
+use crate::domain::fault::{Faults, Place};
+
+mod condition;
+mod context;
+mod evaluate;
+mod limits;
+mod path;
+mod preview;
+mod query;
+mod rows;
+mod template;
+mod transform;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use condition::Condition;
+pub use context::Context;
+pub use preview::{FieldTrace, Preview, StepTrace};
+pub use transform::{Example, Setting, Shown, Transform, list as transforms};
+
+use evaluate::{Run, Silence};
+use path::Scope;
+use preview::Tracer;
+use rows::{Row, Source};
+
+/// Why an event could not be mapped, in plain words; the values of the event are not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("field \"{field}\"{}: {reason}", .path.as_ref().map(|path| format!(" from {path}")).unwrap_or_default())]
+pub struct MappingError {
+    /// The row's full `to`.
+    pub field: String,
+    /// The path as written, when one path gave the value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// What is wrong, without a full stop.
+    pub reason: String,
+}
+
+/// A checked and compiled mapping.
+pub struct Mapping {
+    source: Value,
+    rows: Vec<Row>,
+}
+
+impl Mapping {
+    /// Reads a mapping and tells all that is wrong with it.
+    pub fn parse(node: &Node) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let rows = rows::read_mapping(node, &mut faults);
+        faults.into_result(()).map(|()| Self { source: node.to_json(), rows })
+    }
+
+    /// [`Mapping::parse`] on a TOML text; `file` is for messages.
+    pub fn from_toml(file: &str, text: &str) -> Result<Self, Faults> {
+        Self::parse(&Node::from_toml(file, text)?)
+    }
+
+    /// [`Mapping::parse`] on JSON.
+    pub fn from_json(value: &Value) -> Result<Self, Faults> {
+        Self::parse(&Node::from_json(value))
+    }
+
+    /// Maps one event document (`{"id", "type", "time", "tenant", "source", "data"}`).
+    pub fn apply(&self, event: &Value, context: &Context<'_>) -> Result<Map<String, Value>, MappingError> {
+        Run::new(Scope { root: event, context }, &mut Silence).object(&self.rows, 0)
+    }
+
+    /// The same, with a trace of every field.
+    pub fn preview(&self, event: &Value, context: &Context<'_>) -> Preview {
+        let mut tracer = Tracer::new();
+        let (output, error) =
+            match Run::new(Scope { root: event, context }, &mut tracer).object(&self.rows, 0) {
+                Ok(object) => (Some(Value::Object(object)), None),
+                Err(error) => (None, Some(error)),
+            };
+        Preview { output, error, fields: tracer.fields }
+    }
+
+    /// The mapping as it was written; [`Mapping::from_json`] of it gives an equal mapping.
+    pub fn to_json(&self) -> &Value {
+        &self.source
+    }
+
+    /// Every row's full `to` and where it stands, in row order; a row with `fields` comes before its rows.
+    pub fn targets(&self) -> impl Iterator<Item = (&str, &Place)> {
+        let mut targets = Vec::new();
+        collect_targets(&self.rows, &mut targets);
+        targets.into_iter()
+    }
+}
+
+fn collect_targets<'m>(rows: &'m [Row], targets: &mut Vec<(&'m str, &'m Place)>) {
+    for row in rows {
+        targets.push((&row.to, &row.place));
+        if let Source::Fields(inner) = &row.source {
+            collect_targets(inner, targets);
+        }
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapping({})", self.source)
+    }
+}
+
+impl PartialEq for Mapping {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}

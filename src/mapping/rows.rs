@@ -1,0 +1,351 @@
+//! Reads a mapping's rows: every key, every path, every conflict, all faults at once.
+
+use serde_json::Value;
+
+use super::condition::Condition;
+use super::limits::{MAPPING_BYTES, PATHS, ROWS, STEPS, TARGET_NESTING, measure};
+use super::path::Path;
+use super::template::Template;
+use super::transform::Applied;
+use crate::domain::document::{Kind, Node, TableReader};
+use crate::domain::fault::{Fault, Faults, Place};
+
+/// One row, compiled.
+pub struct Row {
+    /// The full `to`, with the rows that hold it.
+    pub to: String,
+    /// The names of its own `to`, at least one.
+    pub names: Vec<String>,
+    /// Where the `to` stands.
+    pub place: Place,
+    /// What gives the value.
+    pub source: Source,
+    /// The transforms, in order.
+    pub apply: Vec<Applied>,
+    /// What stands in for what is absent or null.
+    pub default: Option<Value>,
+    /// Whether absent or null is an error.
+    pub required: bool,
+    /// When the row takes part.
+    pub when: Option<Condition>,
+    /// What an error does.
+    pub on_error: OnError,
+    /// Whether an empty text counts as absent.
+    pub blank_is_absent: bool,
+}
+
+/// What gives a row's value. `transcript` and `each` are to stand beside these.
+pub enum Source {
+    /// The first path that gives a value.
+    From { paths: Vec<Path>, take: Take },
+    /// A constant.
+    Value(Value),
+    /// A text with paths in it.
+    Template(Template),
+    /// An object made of rows.
+    Fields(Vec<Row>),
+}
+
+/// Which of a path's matches are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// The first.
+    First,
+    /// The last.
+    Last,
+    /// All, as a list.
+    All,
+    /// Their number.
+    Count,
+    /// The only one; several are an error.
+    One,
+}
+
+/// What an error in a row does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The mapping fails.
+    Fail,
+    /// The row is left out.
+    Skip,
+    /// The row takes its default.
+    Default,
+}
+
+const TAKES: &[(&str, Take)] = &[
+    ("first", Take::First),
+    ("last", Take::Last),
+    ("all", Take::All),
+    ("count", Take::Count),
+    ("one", Take::One),
+];
+const ON_ERRORS: &[(&str, OnError)] =
+    &[("fail", OnError::Fail), ("skip", OnError::Skip), ("default", OnError::Default)];
+const BLANKS: &[(&str, bool)] = &[("absent", true), ("keep", false)];
+
+const SOURCES: &[&str] = &["from", "value", "template", "fields", "transcript", "each"];
+const NOT_YET: &[&str] = &["transcript", "each"];
+
+/// Reads a whole mapping.
+pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
+    if measure(&node.to_json(), MAPPING_BYTES).is_none() {
+        faults.push(node.fault("", format!("a mapping has at most {MAPPING_BYTES} bytes"), None));
+        return Vec::new();
+    }
+    let Some(mut table) = node.table("", faults) else { return Vec::new() };
+    table.need("version");
+    if let Some(version) = table.integer("version")
+        && version != 1
+    {
+        table.fault("version", format!("unknown version {version}"), Some("version = 1".to_owned()));
+    }
+    table.text("description");
+    let blank = table.choice("blank", BLANKS).unwrap_or(false);
+    let mut reading = Reading { rows: 0, blank };
+    let rows = reading.rows_under(&mut table, "", 0);
+    table.finish();
+    rows
+}
+
+/// What is carried through the rows.
+struct Reading {
+    rows: usize,
+    blank: bool,
+}
+
+impl Reading {
+    /// The rows in the table's `fields`; `parent` is the full `to` of the row that holds them.
+    fn rows_under(&mut self, table: &mut TableReader<'_>, parent: &str, depth: usize) -> Vec<Row> {
+        table.need("fields");
+        let field = table.path("fields");
+        let nodes = table.list("fields");
+        if depth > TARGET_NESTING {
+            table.fault("fields", format!("more than {TARGET_NESTING} `fields` inside one another"), None);
+            return Vec::new();
+        }
+        let Some(nodes) = nodes else { return Vec::new() };
+        if nodes.is_empty() {
+            table.fault("fields", "no rows", Some("add a row with `to` and `from`".to_owned()));
+        }
+        let mut rows: Vec<Row> = Vec::with_capacity(nodes.len().min(ROWS));
+        for (index, node) in nodes.iter().enumerate() {
+            self.rows += 1;
+            if self.rows > ROWS {
+                if self.rows == ROWS + 1 {
+                    table.fault("fields", format!("more than {ROWS} rows"), None);
+                }
+                break;
+            }
+            let Some(row) = self.row(node, &format!("{field}[{index}]"), parent, depth, table.faults())
+            else {
+                continue;
+            };
+            if let Some(other) = rows.iter().find(|other| overlap(&other.names, &row.names)) {
+                table.faults().push(conflict(&row, other));
+            }
+            rows.push(row);
+        }
+        rows
+    }
+
+    fn row(
+        &mut self,
+        node: &Node,
+        field: &str,
+        parent: &str,
+        depth: usize,
+        faults: &mut Faults,
+    ) -> Option<Row> {
+        let mut table = node.table(field, faults)?;
+        let own = table.need_text("to").unwrap_or_default();
+        let place = table
+            .node("to")
+            .map_or_else(|| node.mark.place(field), |to| to.mark.place(format!("{field}.to")));
+        let names = read_target(own, &mut table);
+        let to = if parent.is_empty() { own.to_owned() } else { format!("{parent}.{own}") };
+        let source = self.source(&mut table, &to, depth);
+        let apply = read_apply(&mut table);
+        let default =
+            table.node("default").map(|value| constant(value, &format!("{field}.default"), table.faults()));
+        let required = table.boolean("required").unwrap_or(false);
+        let when = table
+            .node("when")
+            .and_then(|when| Condition::parse(when, &format!("{field}.when"), table.faults()));
+        let on_error = table.choice("on_error", ON_ERRORS).unwrap_or(OnError::Fail);
+        let blank_is_absent = table.choice("blank", BLANKS).unwrap_or(self.blank);
+        if on_error == OnError::Default && default.is_none() {
+            table.fault(
+                "on_error",
+                "there is no default to take",
+                Some("add `default`, or on_error = \"skip\"".to_owned()),
+            );
+        }
+        if on_error == OnError::Skip && required {
+            let hint = "take away `required`, or give a `default` and on_error = \"default\"";
+            table.fault("on_error", "a required row can't be left out", Some(hint.to_owned()));
+        }
+        table.finish();
+        Some(Row {
+            to,
+            names: names?,
+            place,
+            source: source?,
+            apply,
+            default,
+            required,
+            when,
+            on_error,
+            blank_is_absent,
+        })
+    }
+
+    fn source(&mut self, table: &mut TableReader<'_>, to: &str, depth: usize) -> Option<Source> {
+        let given: Vec<&'static str> = SOURCES.iter().copied().filter(|source| table.has(source)).collect();
+        let take = table.choice("take", TAKES);
+        if table.has("take") && given != ["from"] {
+            table.fault(
+                "take",
+                "only a row with `from` has matches to take",
+                Some("take away `take`".to_owned()),
+            );
+        }
+        match given.as_slice() {
+            [] => {
+                let hint = "add `from`, `value`, `template` or `fields`";
+                table.fault("to", "nothing says where the value comes from", Some(hint.to_owned()));
+                None
+            }
+            ["from"] => {
+                read_from(table).map(|paths| Source::From { paths, take: take.unwrap_or(Take::First) })
+            }
+            ["value"] => {
+                let field = table.path("value");
+                table.node("value").map(|node| Source::Value(constant(node, &field, table.faults())))
+            }
+            ["template"] => match Template::parse(table.text("template")?) {
+                Ok(template) => Some(Source::Template(template)),
+                Err(refusals) => {
+                    for refusal in refusals {
+                        table.fault("template", refusal.message, refusal.hint);
+                    }
+                    None
+                }
+            },
+            ["fields"] => Some(Source::Fields(self.rows_under(table, to, depth + 1))),
+            [source] if NOT_YET.contains(source) => {
+                let hint = "use `from` with `take = \"all\"`, or `template`, until then";
+                table.fault(source, format!("`{source}` is not supported yet"), Some(hint.to_owned()));
+                None
+            }
+            several => {
+                let message = format!("a row has one source, here are {}", several.join(", "));
+                table.fault(
+                    several[1],
+                    message,
+                    Some("keep one, and move the rest into rows of their own".to_owned()),
+                );
+                None
+            }
+        }
+    }
+}
+
+fn read_target(to: &str, table: &mut TableReader<'_>) -> Option<Vec<String>> {
+    const NAME_CHARS: usize = 200;
+    if !table.has("to") {
+        return None;
+    }
+    let names: Vec<String> = to.split('.').map(str::to_owned).collect();
+    let (message, hint) = if names.iter().any(|name| name.trim().is_empty()) {
+        ("an empty name".to_owned(), "one name, or names with dots between: \"contact.name\"")
+    } else if names.iter().any(|name| name.trim() != name || name.chars().any(char::is_control)) {
+        (
+            "a name that starts or ends with a blank, or has a control character in it".to_owned(),
+            "take it away",
+        )
+    } else if names.len() > TARGET_NESTING || to.chars().count() > NAME_CHARS {
+        (format!("more than {TARGET_NESTING} names or {NAME_CHARS} characters"), "shorten it")
+    } else {
+        return Some(names);
+    };
+    table.fault("to", message, Some(hint.to_owned()));
+    None
+}
+
+fn read_from(table: &mut TableReader<'_>) -> Option<Vec<Path>> {
+    let field = table.path("from");
+    let node = table.node("from")?;
+    let items: Vec<(&Node, String)> = match &node.kind {
+        Kind::List(items) => {
+            items.iter().enumerate().map(|(index, item)| (item, format!("{field}[{index}]"))).collect()
+        }
+        _ => vec![(node, field)],
+    };
+    if items.is_empty() || items.len() > PATHS {
+        table.fault("from", format!("{} paths, expected 1 to {PATHS}", items.len()), None);
+        return None;
+    }
+    let mut paths = Vec::with_capacity(items.len());
+    for (item, field) in &items {
+        let Kind::Text(text) = &item.kind else {
+            table.faults().push(item.fault(
+                field,
+                format!("expected a path, found {}", item.kind.name()),
+                None,
+            ));
+            continue;
+        };
+        match Path::parse(text) {
+            Ok(path) => paths.push(path),
+            Err(refusal) => table.faults().push(item.fault(field, refusal.message, refusal.hint)),
+        }
+    }
+    (paths.len() == items.len()).then_some(paths)
+}
+
+fn read_apply(table: &mut TableReader<'_>) -> Vec<Applied> {
+    let field = table.path("apply");
+    let items = table.list("apply").unwrap_or_default();
+    if items.len() > STEPS {
+        table.fault("apply", format!("{} transforms, {STEPS} are the most", items.len()), None);
+        return Vec::new();
+    }
+    items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| Applied::parse(item, &format!("{field}[{index}]"), table.faults()))
+        .collect()
+}
+
+/// A value as written; a number that JSON can't hold is a fault.
+fn constant(node: &Node, field: &str, faults: &mut Faults) -> Value {
+    fn finite(node: &Node) -> bool {
+        match &node.kind {
+            Kind::Float(number) => number.is_finite(),
+            Kind::List(items) => items.iter().all(finite),
+            Kind::Table(entries) => entries.iter().all(|(_, item)| finite(item)),
+            _ => true,
+        }
+    }
+    if !finite(node) {
+        faults.push(node.fault(field, "JSON has no such number", Some("write it as a text".to_owned())));
+    }
+    node.to_json()
+}
+
+/// Whether two targets write to the same place, or one inside the other.
+fn overlap(left: &[String], right: &[String]) -> bool {
+    left.iter().zip(right).all(|(left, right)| left == right)
+}
+
+fn conflict(row: &Row, other: &Row) -> Fault {
+    let (message, hint) = if row.names == other.names {
+        (format!("\"{}\" has a row already", row.to), "give both paths to one row: from = [\"$.a\", \"$.b\"]")
+    } else {
+        (
+            format!("\"{}\" and \"{}\" can't both be written, one is inside the other", row.to, other.to),
+            "put the inner rows into the `fields` of the outer one",
+        )
+    };
+    Fault { place: row.place.clone(), message, hint: Some(hint.to_owned()) }
+}
