@@ -1,0 +1,181 @@
+//! What an answer comes to, in an outcome and in words.
+
+use std::time::Duration;
+
+use ::http::{HeaderMap, StatusCode, header};
+use url::Url;
+
+use crate::domain::job::{Attempt, Outcome};
+use crate::domain::policy::RETRY_AFTER_CAP;
+use crate::domain::time::Timestamp;
+use crate::egress::{Answer, SendError};
+use crate::mapping::MappingError;
+use crate::spec::ConnectorSpec;
+
+/// Most bytes of an answer's headers, names and values together, that an attempt keeps.
+const HEADERS_LIMIT_BYTES: usize = 16 * 1024;
+/// Most bytes of an answer's body that an attempt keeps.
+const BODY_LIMIT_BYTES: usize = 16 * 1024;
+/// The shortest that a `Retry-After` is obeyed: zero, or a date that is over, must not make a loop without a pause.
+const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
+
+/// What a try came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What follows from it, by [`crate::domain::settle`].
+    pub outcome: Outcome,
+    /// Why, in plain words for a person who is woken by it.
+    pub reason: String,
+    /// How long the other side asked to be left alone: 1 s to 24 h.
+    pub retry_after: Option<Duration>,
+}
+
+impl Verdict {
+    /// The event could not be mapped; nothing was sent.
+    pub fn mapping_failed(error: &MappingError) -> Self {
+        Self {
+            outcome: Outcome::MappingFailed,
+            reason: format!("the mapping failed: {error}"),
+            retry_after: None,
+        }
+    }
+}
+
+/// Reads an answer by the connector's rules. Without one the job is tried again: as ambiguous where the request may
+/// have arrived. That goes for a refused address too, because a name may point elsewhere tomorrow.
+pub fn classify(spec: &ConnectorSpec, result: Result<&Answer, &SendError>, now: Timestamp) -> Verdict {
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(error) if error.may_have_arrived() => {
+            let reason = format!("{}; it may have arrived", error.reason());
+            return Verdict { outcome: Outcome::Ambiguous, reason, retry_after: None };
+        }
+        Err(error) => {
+            return Verdict { outcome: Outcome::Retry, reason: error.reason(), retry_after: None };
+        }
+    };
+    let retry_after = retry_after(&answer.headers, now);
+    let outcome = spec.answer.outcome(answer.status, retry_after.is_some());
+    let mut reason = if (300..400).contains(&answer.status) && outcome != Outcome::Delivered {
+        redirected(answer)
+    } else {
+        format!("the endpoint answered {}", status_text(answer.status))
+    };
+    if let Some(retry_after) = retry_after {
+        reason.push_str(" and asked to come back in ");
+        reason.push_str(&span(retry_after));
+    }
+    Verdict { outcome, reason, retry_after }
+}
+
+/// The record of one try, the answer's headers and the start of its body included. `number` counts from 1; `elapsed`
+/// is what the caller measured, used where there is no answer.
+pub fn attempt(
+    number: u32,
+    at: Timestamp,
+    elapsed: Duration,
+    answer: Option<&Answer>,
+    verdict: &Verdict,
+) -> Attempt {
+    let elapsed = answer.map_or(elapsed, |answer| answer.elapsed);
+    Attempt {
+        number,
+        at,
+        duration_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        status: answer.map(|answer| answer.status),
+        outcome: verdict.outcome,
+        reason: verdict.reason.clone(),
+        headers: answer.map(|answer| kept_headers(&answer.headers)).unwrap_or_default(),
+        body: answer.map(|answer| kept_body(&answer.body)).unwrap_or_default(),
+    }
+}
+
+fn status_text(status: u16) -> String {
+    match StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()) {
+        Some(words) => format!("{status} {words}"),
+        None => status.to_string(),
+    }
+}
+
+/// Names the host alone: a path or query may hold a secret.
+fn redirected(answer: &Answer) -> String {
+    let status = status_text(answer.status);
+    let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let host = location.and_then(|location| Url::parse(location).ok());
+    match (host.as_ref().and_then(Url::host_str), location) {
+        (Some(host), _) => {
+            format!(
+                "the endpoint answered {status}, a redirect to {host}, not followed: register the final URL"
+            )
+        }
+        (None, Some(_)) => {
+            format!(
+                "the endpoint answered {status}, a redirect to another path, not followed: register the final URL"
+            )
+        }
+        (None, None) => format!("the endpoint answered {status}, which is no success"),
+    }
+}
+
+/// `Retry-After`, RFC 9110 §10.2.3: seconds, or an HTTP date. What can't be read counts as not sent.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let span = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Only digits, so the one way to fail is to be larger than any sensible span.
+        text.parse().map_or(RETRY_AFTER_CAP, Duration::from_secs)
+    } else {
+        let date = httpdate::parse_http_date(text).ok()?;
+        let since = date.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(0).plus(since).since(now)
+    };
+    Some(span.clamp(RETRY_AFTER_LEAST, RETRY_AFTER_CAP))
+}
+
+/// `45 s`, `3 min`, `2 h 30 min`: whole, rounded up.
+fn span(span: Duration) -> String {
+    let secs = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+    match secs {
+        0..120 => format!("{secs} s"),
+        120..7_200 => format!("{} min", secs.div_ceil(60)),
+        _ => {
+            let minutes = secs.div_ceil(60);
+            match minutes % 60 {
+                0 => format!("{} h", minutes / 60),
+                rest => format!("{} h {rest} min", minutes / 60),
+            }
+        }
+    }
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let mut kept = Vec::new();
+    let mut room = HEADERS_LIMIT_BYTES;
+    for (name, value) in headers {
+        // A cookie is a credential of the other side.
+        let text = if name == header::SET_COOKIE {
+            "[hidden]".to_owned()
+        } else {
+            cut(&String::from_utf8_lossy(value.as_bytes()), room.saturating_sub(name.as_str().len()))
+                .to_owned()
+        };
+        let size = name.as_str().len() + text.len();
+        if size > room {
+            break;
+        }
+        room -= size;
+        kept.push((name.as_str().to_owned(), text));
+    }
+    kept
+}
+
+fn kept_body(body: &[u8]) -> String {
+    let start = &body[..body.len().min(BODY_LIMIT_BYTES)];
+    let text = String::from_utf8_lossy(start);
+    // A replacement takes three bytes where there may have been one, so the text is cut once more.
+    cut(&text, BODY_LIMIT_BYTES).to_owned()
+}
+
+/// The longest start of `text` of at most `bytes` that ends between two characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}

@@ -1,0 +1,208 @@
+//! All connectors, mappings and samples, read together and checked against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::ConnectorSpec;
+use super::files::{self, FileKind, Files, SourceFile};
+use super::read::{self, NAME_HINT, is_name};
+use crate::domain::document::{Kind, Node};
+use crate::domain::event::is_event_type;
+use crate::domain::fault::{Fault, Faults, Place, did_you_mean};
+use crate::domain::time::Timestamp;
+use crate::mapping::Mapping;
+
+/// What a gateway knows how to deliver, and with what.
+#[derive(Default)]
+pub struct Catalogue {
+    connectors: BTreeMap<String, Arc<ConnectorSpec>>,
+    mappings: BTreeMap<String, Arc<Mapping>>,
+    samples: BTreeMap<String, Value>,
+}
+
+impl Catalogue {
+    /// The files compiled in, and those of `extra`: a folder with `connectors/`, `connectors/samples/` and `mappings/`,
+    /// each of which may be missing. A file there replaces the one compiled in of the same name. All faults of all
+    /// files are told at once.
+    pub fn load(extra: Option<&Path>) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let mut files = files::built_in();
+        if let Some(root) = extra {
+            files::add_folder(&mut files, root, &mut faults);
+        }
+        let catalogue = Self::assemble(&files, &mut faults);
+        faults.into_result(catalogue)
+    }
+
+    /// The connector of that id.
+    pub fn connector(&self, id: &str) -> Option<&Arc<ConnectorSpec>> {
+        self.connectors.get(id)
+    }
+
+    /// All connectors by id, in its order.
+    pub fn connectors(&self) -> &BTreeMap<String, Arc<ConnectorSpec>> {
+        &self.connectors
+    }
+
+    /// The mapping of that name.
+    pub fn mapping(&self, name: &str) -> Option<&Arc<Mapping>> {
+        self.mappings.get(name)
+    }
+
+    /// All mappings by name, in its order.
+    pub fn mappings(&self) -> &BTreeMap<String, Arc<Mapping>> {
+        &self.mappings
+    }
+
+    /// A realistic event document for each type that has one, by type.
+    pub fn samples(&self) -> &BTreeMap<String, Value> {
+        &self.samples
+    }
+
+    pub(super) fn assemble(files: &Files, faults: &mut Faults) -> Self {
+        let mut catalogue = Self::default();
+        // Also those that are faulty: to call them missing would hide what is wrong.
+        let mut known: BTreeSet<(FileKind, &str)> = BTreeSet::new();
+        for ((kind, stem), file) in files {
+            known.insert((*kind, stem));
+            match kind {
+                FileKind::Mapping => catalogue.add_mapping(stem, file, faults),
+                FileKind::Sample => catalogue.add_sample(stem, file, faults),
+                FileKind::Connector => catalogue.add_connector(stem, file, &known, faults),
+            }
+        }
+        catalogue
+    }
+
+    fn add_mapping(&mut self, stem: &str, file: &SourceFile, faults: &mut Faults) {
+        check_name(stem, file, faults);
+        match Mapping::from_toml(&file.path, &file.text) {
+            Ok(mapping) => {
+                self.mappings.insert(stem.to_owned(), Arc::new(mapping));
+            }
+            Err(found) => faults.extend(found),
+        }
+    }
+
+    fn add_sample(&mut self, stem: &str, file: &SourceFile, faults: &mut Faults) {
+        let place = |line, column, field: &str| Place {
+            file: Some(Arc::clone(&file.path)),
+            line,
+            column,
+            field: field.to_owned(),
+        };
+        let sample: Value = match serde_json::from_str(&file.text) {
+            Ok(sample) => sample,
+            Err(error) => {
+                let as_u32 = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                let place = place(as_u32(error.line()), as_u32(error.column()), "");
+                let text = error.to_string();
+                let message = text.split(" at line ").next().unwrap_or_default();
+                faults.push(Fault { place, message: format!("not valid JSON: {message}"), hint: None });
+                return;
+            }
+        };
+        let before = faults.len();
+        let text = |key: &str| sample.get(key).and_then(Value::as_str);
+        let mut wrong = |field: &str, message: &str, hint: Option<String>| {
+            faults.push(Fault { place: place(1, 1, field), message: message.to_owned(), hint });
+        };
+        if text("type").is_none_or(|kind| kind != stem || !is_event_type(kind)) {
+            let hint = format!("write \"type\": \"{stem}\", or rename the file");
+            wrong("type", "is not the file's name", Some(hint));
+        }
+        if text("id").is_none_or(str::is_empty) {
+            wrong("id", "missing", Some("an event has an id of its own".to_owned()));
+        }
+        if text("time").is_none_or(|time| time.parse::<Timestamp>().is_err()) {
+            wrong("time", "no RFC 3339 time", Some("such as 2026-05-03T14:22:08Z".to_owned()));
+        }
+        if !sample.get("data").is_some_and(Value::is_object) {
+            wrong("data", "missing", Some("what happened, as an object".to_owned()));
+        }
+        if faults.len() == before {
+            self.samples.insert(stem.to_owned(), sample);
+        }
+    }
+
+    fn add_connector(
+        &mut self,
+        stem: &str,
+        file: &SourceFile,
+        known: &BTreeSet<(FileKind, &str)>,
+        faults: &mut Faults,
+    ) {
+        check_name(stem, file, faults);
+        let node = match Node::from_toml(&file.path, &file.text) {
+            Ok(node) => node,
+            Err(found) => return faults.extend(found),
+        };
+        let Some(spec) = read::parse(&node, stem, faults) else { return };
+        let names = |kind: FileKind| known.iter().filter(move |(of, _)| *of == kind).map(|(_, name)| *name);
+        let mut refer = |kind: FileKind, what: &str, name: &str, path: &[Step]| {
+            if known.contains(&(kind, name)) {
+                return;
+            }
+            let place = place_of(&node, path);
+            let hint = did_you_mean(name, names(kind))
+                .or_else(|| Some(format!("known: {}", names(kind).collect::<Vec<_>>().join(", "))));
+            faults.push(Fault { place, message: format!("there is no {what} \"{name}\""), hint });
+        };
+        if !spec.mapping.is_empty() {
+            refer(FileKind::Mapping, "mapping", &spec.mapping, &[Step::Key("mapping")]);
+        }
+        for (index, event) in spec.events.iter().enumerate() {
+            if let Some(sample) = &event.sample {
+                let path = [Step::Key("events"), Step::Item(index), Step::Key("sample")];
+                refer(FileKind::Sample, "sample", sample, &path);
+            }
+        }
+        if let Some(mapping) = self.mappings.get(&spec.mapping)
+            && let Err(found) = spec.check_mapping(mapping)
+        {
+            faults.extend(found);
+        }
+        self.connectors.insert(stem.to_owned(), Arc::new(spec));
+    }
+}
+
+fn check_name(stem: &str, file: &SourceFile, faults: &mut Faults) {
+    if !is_name(stem) {
+        faults.push(Fault {
+            place: Place { file: Some(Arc::clone(&file.path)), line: 1, column: 1, field: String::new() },
+            message: format!("\"{stem}\" is no name for a file here"),
+            hint: Some(NAME_HINT.to_owned()),
+        });
+    }
+}
+
+/// One step down a tree.
+enum Step {
+    Key(&'static str),
+    Item(usize),
+}
+
+/// Where the node at `path` stands; as far down as there is one.
+fn place_of(root: &Node, path: &[Step]) -> Place {
+    let mut node = root;
+    let mut field = String::new();
+    for step in path {
+        let next = match (step, &node.kind) {
+            (Step::Key(key), Kind::Table(entries)) => {
+                entries.iter().find(|(name, _)| name.name == *key).map(|(_, next)| next)
+            }
+            (Step::Item(index), Kind::List(items)) => items.get(*index),
+            _ => None,
+        };
+        node = next.unwrap_or(node);
+        match step {
+            Step::Key(key) if field.is_empty() => field.push_str(key),
+            Step::Key(key) => field.push_str(&format!(".{key}")),
+            Step::Item(index) => field.push_str(&format!("[{index}]")),
+        }
+    }
+    node.mark.place(field)
+}

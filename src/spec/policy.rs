@@ -1,0 +1,132 @@
+//! The delivery policy as people write it: the same bounds in a connector file and in a connection.
+
+use std::time::Duration;
+
+use crate::domain::document::{Kind, TableReader};
+use crate::domain::fault::{Fault, Faults};
+use crate::domain::policy::{DeliveryPolicy, PolicyOverrides};
+
+const TIMEOUT_SECS: (i64, i64) = (1, 60);
+const CONCURRENCY: (i64, i64) = (1, 256);
+const MAX_RETRIES: usize = 20;
+/// Seven days.
+const MAX_DELAY_SECS: i64 = 604_800;
+
+/// Reads `[policy]`; what is left out is as in [`DeliveryPolicy::default`].
+pub(super) fn parse(mut table: TableReader<'_>) -> DeliveryPolicy {
+    let mut policy = DeliveryPolicy::default();
+    if let Some(secs) = table.integer_within("timeout_secs", TIMEOUT_SECS.0, TIMEOUT_SECS.1) {
+        policy.timeout = Duration::from_secs(secs.unsigned_abs());
+    }
+    if let Some(delays_ms) = parse_delays(&mut table) {
+        policy.retry.delays_ms = delays_ms;
+    }
+    if let Some(percent) = table.integer_within("jitter_percent", 0, 100) {
+        policy.retry.jitter_percent = u8::try_from(percent).unwrap_or_default();
+    }
+    if let Some(concurrency) = table.integer_within("concurrency", CONCURRENCY.0, CONCURRENCY.1) {
+        policy.concurrency = u32::try_from(concurrency).unwrap_or(1);
+    }
+    table.finish();
+    policy
+}
+
+/// The delays in milliseconds; an empty list means no retry.
+fn parse_delays(table: &mut TableReader<'_>) -> Option<Vec<u64>> {
+    let items = table.list("retry_delays_secs")?;
+    let path = table.path("retry_delays_secs");
+    if items.len() > MAX_RETRIES {
+        table.fault("retry_delays_secs", format!("more than {MAX_RETRIES} retries"), None);
+    }
+    let faults = table.faults();
+    let mut delays = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        let field = format!("{path}[{index}]");
+        match &item.kind {
+            Kind::Integer(secs) if (1..=MAX_DELAY_SECS).contains(secs) => {
+                delays.push(secs.unsigned_abs() * 1_000);
+            }
+            Kind::Integer(secs) => {
+                let message = format!("{secs} is outside 1 to {MAX_DELAY_SECS}");
+                faults.push(item.fault(&field, message, Some("seconds, at most 7 days".to_owned())));
+            }
+            other => {
+                let message = format!("expected a whole number of seconds, found {}", other.name());
+                faults.push(item.fault(&field, message, None));
+            }
+        }
+    }
+    Some(delays)
+}
+
+/// Whether a connection's changes keep within the bounds of a connector file; `field` is their own path.
+pub fn check_overrides(overrides: &PolicyOverrides, field: &str) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    let mut within = |key: String, number: u32, (least, most): (i64, i64)| {
+        if !(least..=most).contains(&i64::from(number)) {
+            let message = format!("{number} is outside {least} to {most}");
+            faults.push(Fault::at_field(format!("{field}.{key}"), message, None));
+        }
+    };
+    if let Some(secs) = overrides.timeout_secs {
+        within("timeout_secs".to_owned(), secs, TIMEOUT_SECS);
+    }
+    if let Some(concurrency) = overrides.concurrency {
+        within("concurrency".to_owned(), concurrency, CONCURRENCY);
+    }
+    let delays = overrides.retry_delays_secs.as_deref().unwrap_or_default();
+    for (index, secs) in delays.iter().enumerate().take(MAX_RETRIES) {
+        within(format!("retry_delays_secs[{index}]"), *secs, (1, MAX_DELAY_SECS));
+    }
+    if delays.len() > MAX_RETRIES {
+        let message = format!("more than {MAX_RETRIES} retries");
+        faults.push(Fault::at_field(format!("{field}.retry_delays_secs"), message, None));
+    }
+    faults.into_result(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::document::Node;
+
+    fn read(text: &str) -> Result<DeliveryPolicy, Faults> {
+        let node = Node::from_toml("c.toml", text).unwrap();
+        let mut faults = Faults::default();
+        let policy = parse(node.table("policy", &mut faults).unwrap());
+        faults.into_result(policy)
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_default() {
+        assert_eq!(read("").unwrap(), DeliveryPolicy::default());
+        let policy =
+            read("timeout_secs = 10\nretry_delays_secs = [60, 300]\njitter_percent = 0\nconcurrency = 1")
+                .unwrap();
+        assert_eq!(policy.timeout, Duration::from_secs(10));
+        assert_eq!(policy.retry.delays_ms, [60_000, 300_000]);
+        assert_eq!((policy.retry.jitter_percent, policy.concurrency), (0, 1));
+        assert!(read("retry_delays_secs = []").unwrap().retry.delays_ms.is_empty(), "no retry is a choice");
+    }
+
+    #[test]
+    fn a_file_and_a_connection_have_the_same_bounds() {
+        let text = "timeout_secs = 61\nconcurrency = 0\nretry_delays_secs = [0, 604801, 5]";
+        let overrides: PolicyOverrides = toml::from_str(text).unwrap();
+        let messages = |faults: Faults| -> Vec<(String, String)> {
+            let mut told: Vec<_> = faults
+                .list()
+                .iter()
+                .map(|fault| (fault.place.field.clone(), fault.message.clone()))
+                .collect();
+            told.sort();
+            told
+        };
+        let of_file = messages(read(text).unwrap_err());
+        assert_eq!(of_file.len(), 4, "{of_file:?}");
+        assert_eq!(messages(check_overrides(&overrides, "policy").unwrap_err()), of_file);
+        let many = PolicyOverrides { retry_delays_secs: Some(vec![1; 21]), ..PolicyOverrides::default() };
+        assert_eq!(check_overrides(&many, "policy").unwrap_err().len(), 1);
+        assert!(check_overrides(&PolicyOverrides::default(), "policy").is_ok());
+    }
+}

@@ -1,0 +1,269 @@
+//! One connector file: from its tree to a [`ConnectorSpec`], with every fault told.
+
+use http::{HeaderName, Method};
+
+use super::answer::AnswerRules;
+use super::header::{HeaderTemplate, reserved_by_http};
+use super::{ConnectorSpec, ContentType, EventSpec, RequestSpec, SecretUse, policy};
+use crate::domain::document::{Kind, Node, TableReader};
+use crate::domain::event::EventPattern;
+use crate::domain::fault::{Fault, Faults};
+use crate::domain::policy::DeliveryPolicy;
+use crate::signature::SignatureSpec;
+
+const VERSION: i64 = 1;
+const MAX_NAME_CHARS: usize = 64;
+const MAX_TEXT_CHARS: usize = 2_000;
+const MAX_EVENTS: usize = 200;
+const MAX_HEADERS: usize = 32;
+
+const METHODS: &[(&str, Verb)] = &[("POST", Verb::Post), ("PUT", Verb::Put), ("PATCH", Verb::Patch)];
+const CONTENT_TYPES: &[(&str, ContentType)] = &[("json", ContentType::Json)];
+const SECRET_USES: &[(&str, SecretUse)] =
+    &[("required", SecretUse::Required), ("optional", SecretUse::Optional), ("none", SecretUse::None)];
+
+/// [`Method`], as what a file may choose.
+#[derive(Clone, Copy)]
+enum Verb {
+    Post,
+    Put,
+    Patch,
+}
+
+impl From<Verb> for Method {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Post => Self::POST,
+            Verb::Put => Self::PUT,
+            Verb::Patch => Self::PATCH,
+        }
+    }
+}
+
+/// Whether `text` may name a connector, a mapping or a connector's file.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// What [`is_name`] asks for.
+pub(super) const NAME_HINT: &str = "1 to 64 lower-case letters, digits or underscores";
+
+/// Reads a connector file; `None` when the tree could not even be walked. What is faulty is told, and the spec is
+/// then of no use.
+pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<ConnectorSpec> {
+    let mut root = node.table("", faults)?;
+    root.need("version");
+    if let Some(version) = root.integer("version").filter(|version| *version != VERSION) {
+        root.fault("version", format!("version {version} is not known"), Some("write 1".to_owned()));
+    }
+    let id = root.need_text("id");
+    if let Some(id) = id.filter(|id| *id != stem) {
+        let hint = format!("write \"{stem}\", or rename the file");
+        root.fault("id", format!("\"{id}\" is not the file's name"), Some(hint));
+    }
+    let name = need_line(&mut root, "name");
+    let description = need_line(&mut root, "description");
+    let docs = root.text("docs").map(str::to_owned);
+    if docs.as_deref().is_some_and(|docs| !is_web_address(docs)) {
+        root.fault("docs", "no web address", Some("begin with \"https://\"".to_owned()));
+    }
+    let mapping = root.need_text("mapping").unwrap_or_default().to_owned();
+    let events = parse_events(&mut root);
+    let signature = match root.table("signature") {
+        Some(table) => SignatureSpec::parse(table),
+        None => Some(SignatureSpec::none()),
+    };
+    let secret = parse_secret(&mut root, signature.as_ref());
+    let mut request = match root.table("request") {
+        Some(table) => parse_request(table, signature.as_ref()),
+        None => RequestSpec::default(),
+    };
+    if let Some(signature) = &signature {
+        if signature.receives_only() {
+            let message = "signs in the body, which can be verified but not sent";
+            root.fault("signature", message, Some("write [signature.headers]".to_owned()));
+        }
+        request.reserve(signature.header_names().filter_map(|name| name.parse().ok()));
+    }
+    let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
+    let answer = AnswerRules::parse(&mut root);
+    root.finish();
+    Some(ConnectorSpec {
+        id: stem.to_owned(),
+        name,
+        description,
+        docs,
+        events,
+        request,
+        mapping,
+        signature: signature.unwrap_or_else(SignatureSpec::none),
+        secret,
+        policy,
+        answer,
+    })
+}
+
+fn is_web_address(text: &str) -> bool {
+    text.len() <= MAX_TEXT_CHARS
+        && url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "https" | "http") && url.has_host())
+}
+
+/// A text for people that must be there and say something.
+fn need_line(table: &mut TableReader<'_>, key: &'static str) -> String {
+    let text = table.need_text(key);
+    if text.is_some_and(|text| text.trim().is_empty()) {
+        table.fault(key, "says nothing", None);
+    }
+    if text.is_some_and(|text| text.chars().count() > MAX_TEXT_CHARS) {
+        table.fault(key, format!("longer than {MAX_TEXT_CHARS} characters"), None);
+    }
+    text.unwrap_or_default().to_owned()
+}
+
+fn parse_events(root: &mut TableReader<'_>) -> Vec<EventSpec> {
+    let nodes = root.list("events").unwrap_or_default();
+    if nodes.len() > MAX_EVENTS {
+        root.fault("events", format!("more than {MAX_EVENTS} event types"), None);
+    }
+    let path = root.path("events");
+    let mut events: Vec<EventSpec> = Vec::new();
+    for (index, node) in nodes.iter().take(MAX_EVENTS).enumerate() {
+        let Some(mut table) = node.table(&format!("{path}[{index}]"), root.faults()) else { continue };
+        let pattern = table.need_text("type").map(str::parse::<EventPattern>);
+        let description = need_line(&mut table, "description");
+        let sample = table.text("sample").map(str::to_owned);
+        match pattern {
+            Some(Ok(pattern)) if events.iter().any(|event| event.pattern == pattern) => {
+                table.fault("type", "is listed twice", None);
+            }
+            Some(Ok(pattern)) => events.push(EventSpec { pattern, description, sample }),
+            Some(Err(error)) => table.fault("type", "no event type", Some(error.to_string())),
+            None => {}
+        }
+        table.finish();
+    }
+    events
+}
+
+fn parse_secret(root: &mut TableReader<'_>, signature: Option<&SignatureSpec>) -> SecretUse {
+    let written = root.choice("secret", SECRET_USES);
+    // Nothing can be said of a secret's use while the signature itself is faulty.
+    let Some(signature) = signature else { return SecretUse::None };
+    let needs = signature.needs_secret();
+    match written {
+        Some(SecretUse::None) if needs => {
+            let hint = "write \"required\" or \"optional\", or leave it out";
+            root.fault("secret", "the signature needs a secret", Some(hint.to_owned()));
+        }
+        Some(SecretUse::Required | SecretUse::Optional) if !needs => {
+            let hint = "add [signature], or write \"none\"";
+            root.fault("secret", "nothing is signed, so there is no use for a secret", Some(hint.to_owned()));
+        }
+        _ => {}
+    }
+    written.unwrap_or(if needs { SecretUse::Required } else { SecretUse::None })
+}
+
+impl Default for RequestSpec {
+    fn default() -> Self {
+        Self {
+            method: Method::POST,
+            content_type: ContentType::Json,
+            headers: Vec::new(),
+            reserved_headers: Vec::new(),
+            reserved_fields: Vec::new(),
+        }
+    }
+}
+
+impl RequestSpec {
+    fn reserve(&mut self, names: impl Iterator<Item = HeaderName>) {
+        for name in names {
+            if !self.reserved_headers.contains(&name) {
+                self.reserved_headers.push(name);
+            }
+        }
+    }
+}
+
+fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) -> RequestSpec {
+    let mut request = RequestSpec::default();
+    if let Some(verb) = table.choice("method", METHODS) {
+        request.method = verb.into();
+    }
+    if let Some(content_type) = table.choice("content_type", CONTENT_TYPES) {
+        request.content_type = content_type;
+    }
+    let stated = table.texts("reserved_headers").unwrap_or_default();
+    for (index, text) in stated.into_iter().enumerate() {
+        match text.parse() {
+            Ok(name) => request.reserve(std::iter::once(name)),
+            Err(_) => {
+                let hint = format!("item {index} is \"{text}\"; a name is letters, digits and hyphens");
+                table.fault("reserved_headers", "no header name", Some(hint));
+            }
+        }
+    }
+    let fields = table.texts("reserved_fields").unwrap_or_default();
+    if let Some(bad) = fields.iter().find(|field| field.is_empty() || field.contains('.')) {
+        let hint = "name whole top-level fields".to_owned();
+        table.fault("reserved_fields", format!("\"{bad}\" is no top-level field"), Some(hint));
+    }
+    request.reserved_fields = fields.into_iter().map(str::to_owned).collect();
+    request.headers = parse_headers(&mut table, signature);
+    request.reserve(request.headers.clone().into_iter().map(|(name, _)| name));
+    table.finish();
+    request
+}
+
+fn parse_headers(
+    table: &mut TableReader<'_>,
+    signature: Option<&SignatureSpec>,
+) -> Vec<(HeaderName, HeaderTemplate)> {
+    let Some(node) = table.node("headers") else { return Vec::new() };
+    let path = table.path("headers");
+    let Kind::Table(entries) = &node.kind else {
+        table.fault("headers", format!("expected a table, found {}", node.kind.name()), None);
+        return Vec::new();
+    };
+    if entries.len() > MAX_HEADERS {
+        table.fault("headers", format!("more than {MAX_HEADERS} headers"), None);
+    }
+    let faults = table.faults();
+    let mut found: Vec<(HeaderName, HeaderTemplate)> = Vec::new();
+    for (key, node) in entries {
+        let field = format!("{path}.{}", key.name);
+        let name = match fixed_name(&key.name, signature) {
+            Ok(name) if found.iter().any(|(other, _)| *other == name) => Err("is listed twice".to_owned()),
+            other => other,
+        };
+        let name = match name {
+            Ok(name) => name,
+            Err(message) => {
+                faults.push(Fault { place: key.mark.place(&field), message, hint: None });
+                continue;
+            }
+        };
+        let Kind::Text(source) = &node.kind else {
+            faults.push(node.fault(&field, format!("expected a text, found {}", node.kind.name()), None));
+            continue;
+        };
+        match HeaderTemplate::parse(source) {
+            Ok(template) => found.push((name, template)),
+            Err(mistake) => faults.push(node.fault(&field, mistake.message, mistake.hint)),
+        }
+    }
+    found
+}
+
+fn fixed_name(text: &str, signature: Option<&SignatureSpec>) -> Result<HeaderName, String> {
+    let name: HeaderName = text.parse().map_err(|_| format!("\"{text}\" is no header name"))?;
+    if let Some(why) = reserved_by_http(&name) {
+        return Err(format!("can't be set here: {why}"));
+    }
+    if signature.is_some_and(|signature| signature.header_names().any(|taken| taken == name.as_str())) {
+        return Err("is written by [signature] already".to_owned());
+    }
+    Ok(name)
+}
