@@ -169,8 +169,13 @@ fn kept_headers(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 fn kept_body(body: &[u8]) -> String {
-    let start = &body[..body.len().min(BODY_LIMIT_BYTES)];
-    let text = String::from_utf8_lossy(start);
+    let mut end = body.len().min(BODY_LIMIT_BYTES);
+    // Back to where a character begins; in UTF-8 that is at most three bytes.
+    let is_inside = |at: usize| body.get(at).is_some_and(|byte| byte & 0b1100_0000 == 0b1000_0000);
+    for _ in 0..3 {
+        end -= usize::from(end > 0 && is_inside(end));
+    }
+    let text = String::from_utf8_lossy(&body[..end]);
     // A replacement takes three bytes where there may have been one, so the text is cut once more.
     cut(&text, BODY_LIMIT_BYTES).to_owned()
 }
