@@ -217,12 +217,11 @@ fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) 
     }
     let stated = table.texts("reserved_headers").unwrap_or_default();
     for (index, text) in stated.into_iter().enumerate() {
-        match text.parse() {
-            Ok(name) => request.reserve(std::iter::once(name)),
-            Err(_) => {
-                let hint = format!("item {index} is \"{text}\"; a name is letters, digits and hyphens");
-                table.fault("reserved_headers", "no header name", Some(hint));
-            }
+        if let Ok(name) = text.parse() {
+            request.reserve(std::iter::once(name));
+        } else {
+            let hint = format!("item {index} is \"{text}\"; a name is letters, digits and hyphens");
+            table.fault("reserved_headers", "no header name", Some(hint));
         }
     }
     let fields = table.texts("reserved_fields").unwrap_or_default();
