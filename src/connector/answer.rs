@@ -16,6 +16,8 @@ use crate::spec::ConnectorSpec;
 const HEADERS_LIMIT_BYTES: usize = 16 * 1024;
 /// Most bytes of an answer's body that an attempt keeps.
 const BODY_LIMIT_BYTES: usize = 16 * 1024;
+/// A name in the DNS has at most so many bytes; what is longer was not meant to be one.
+const LONGEST_HOST_BYTES: usize = 253;
 /// The shortest that a `Retry-After` is obeyed: zero, or a date that is over, must not make a loop without a pause.
 const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
 
@@ -111,8 +113,12 @@ fn meaning(outcome: Outcome) -> &'static str {
 fn redirected(answer: &Answer) -> String {
     let status = status_text(answer.status);
     let location = answer.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let host = location.and_then(|location| Url::parse(location).ok());
-    match (host.as_ref().and_then(Url::host_str), location) {
+    let absolute = location.map(|location| match location.strip_prefix("//") {
+        Some(rest) => Url::parse(&format!("https://{rest}")),
+        None => Url::parse(location),
+    });
+    let host = absolute.as_ref().and_then(|url| url.as_ref().ok()?.host_str());
+    match (host.map(|host| cut(host, LONGEST_HOST_BYTES)), location) {
         (Some(host), _) => {
             format!(
                 "the endpoint answered {status}, a redirect to {host}, not followed: register the final URL"

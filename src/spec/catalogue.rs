@@ -34,7 +34,7 @@ impl Catalogue {
             files::add_folder(&mut files, root, &mut faults);
         }
         let catalogue = Self::assemble(&files, &mut faults);
-        faults.into_result(catalogue)
+        in_reading_order(&faults).into_result(catalogue)
     }
 
     /// The connector of that id.
@@ -157,6 +157,20 @@ impl Catalogue {
         }
         self.connectors.insert(stem.to_owned(), Arc::new(spec));
     }
+}
+
+/// File by file, from the top down.
+fn in_reading_order(faults: &Faults) -> Faults {
+    let mut list = faults.list().to_vec();
+    list.sort_by(|left, right| {
+        let place = |fault: &Fault| (fault.place.file.clone(), fault.place.line, fault.place.column);
+        place(left).cmp(&place(right))
+    });
+    let mut sorted = Faults::default();
+    for fault in list {
+        sorted.push(fault);
+    }
+    sorted
 }
 
 fn check_name(stem: &str, file: &SourceFile, faults: &mut Faults) {

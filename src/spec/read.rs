@@ -18,28 +18,11 @@ const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_EVENTS: usize = 200;
 const MAX_HEADERS: usize = 32;
 
-const METHODS: &[(&str, Verb)] = &[("POST", Verb::Post), ("PUT", Verb::Put), ("PATCH", Verb::Patch)];
+const METHODS: &[(&str, &Method)] =
+    &[("POST", &Method::POST), ("PUT", &Method::PUT), ("PATCH", &Method::PATCH)];
 const CONTENT_TYPES: &[(&str, ContentType)] = &[("json", ContentType::Json)];
 const SECRET_USES: &[(&str, SecretUse)] =
     &[("required", SecretUse::Required), ("optional", SecretUse::Optional), ("none", SecretUse::None)];
-
-/// [`Method`], as what a file may choose.
-#[derive(Clone, Copy)]
-enum Verb {
-    Post,
-    Put,
-    Patch,
-}
-
-impl From<Verb> for Method {
-    fn from(verb: Verb) -> Self {
-        match verb {
-            Verb::Post => Self::POST,
-            Verb::Put => Self::PUT,
-            Verb::Patch => Self::PATCH,
-        }
-    }
-}
 
 /// Whether `text` may name a connector, a mapping or a connector's file.
 pub(super) fn is_name(text: &str) -> bool {
@@ -209,8 +192,8 @@ impl RequestSpec {
 
 fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) -> RequestSpec {
     let mut request = RequestSpec::default();
-    if let Some(verb) = table.choice("method", METHODS) {
-        request.method = verb.into();
+    if let Some(method) = table.choice("method", METHODS) {
+        request.method = method.clone();
     }
     if let Some(content_type) = table.choice("content_type", CONTENT_TYPES) {
         request.content_type = content_type;
@@ -231,7 +214,8 @@ fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) 
     }
     request.reserved_fields = fields.into_iter().map(str::to_owned).collect();
     request.headers = parse_headers(&mut table, signature);
-    request.reserve(request.headers.clone().into_iter().map(|(name, _)| name));
+    let fixed: Vec<HeaderName> = request.headers.iter().map(|(name, _)| name.clone()).collect();
+    request.reserve(fixed.into_iter());
     table.finish();
     request
 }

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::catalogue::Catalogue;
@@ -260,13 +261,17 @@ fn what_cannot_be_read_is_told_beside_the_rest() {
     fs::create_dir_all(mappings.join("folder.toml")).unwrap();
     fs::write(mappings.join("large.toml"), vec![b'#'; files::MAX_FILE_BYTES + 1]).unwrap();
     fs::write(mappings.join("latin.toml"), b"# \xe4\n").unwrap();
-    fs::write(mappings.join("wrong.toml"), "version = 1\ncolour = 1\n").unwrap();
-    let told = Catalogue::load(Some(folder.path())).unwrap_err().to_string();
+    fs::write(mappings.join("wrong.toml"), "colour = 1\nversion = 2\n").unwrap();
+    let faults = Catalogue::load(Some(folder.path())).unwrap_err();
+    let lines: Vec<u32> = faults.list().iter().map(|fault| fault.place.line).collect();
+    assert!(lines.is_sorted(), "told from the top down: {lines:?}");
+    let told = faults.to_string();
     for wanted in [
         "folder.toml:1:1: is no file",
         "large.toml:1:1: is larger than 1 MiB",
         "latin.toml:1:1: is not UTF-8",
-        "wrong.toml:2:1: colour: unknown key",
+        "wrong.toml:1:1: colour: unknown key",
+        "wrong.toml:2:11: version",
     ] {
         assert!(told.contains(wanted), "missing: {wanted}\nin:\n{told}");
     }
@@ -285,4 +290,23 @@ fn more_files_than_allowed_are_refused() {
     let faults = Catalogue::load(Some(folder.path())).unwrap_err();
     assert_eq!(faults.len(), 1, "{faults}");
     assert!(faults.to_string().contains("holds more than 2000 files"), "{faults}");
+}
+
+proptest! {
+    #[test]
+    fn no_edit_of_a_connector_file_makes_reading_it_panic(at in 0_usize..4_000, cut in 0_usize..40, put in "[ -~\n]{0,20}") {
+        let (_, file) = files::built_in()
+            .into_iter()
+            .find(|((kind, stem), _)| *kind == FileKind::Connector && stem == "webhook")
+            .unwrap();
+        // Comments would take most of the edits.
+        let mut text: String =
+            file.text.lines().filter(|line| !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect();
+        let start = text.floor_char_boundary(at % text.len());
+        let end = text.floor_char_boundary((start + cut).min(text.len()));
+        text.replace_range(start..end, &put);
+        for fault in told(&[(FileKind::Connector, "webhook", &text)]) {
+            prop_assert!(fault.starts_with("webhook.file:"), "{fault}");
+        }
+    }
 }
