@@ -8,3 +8,7 @@ pub mod mapping;
 pub mod signature;
 pub mod spec;
 pub mod store;
+pub mod store;
+pub mod signature;
+pub mod egress;
+pub mod mapping;
