@@ -8,7 +8,3 @@ pub mod mapping;
 pub mod signature;
 pub mod spec;
 pub mod store;
-pub mod store;
-pub mod signature;
-pub mod egress;
-pub mod mapping;
