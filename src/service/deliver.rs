@@ -64,7 +64,8 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     let mapping = mapping(gateway, lease, live, working).await?;
     let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
     let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
-    connector::render(&working.connector, &mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)
+    connector::render(&working.connector, &mapping, &lease.event.document, &context)
+        .map_err(Obstacle::Mapping)
 }
 
 /// The mapping that the job is pinned to.
@@ -80,7 +81,9 @@ async fn mapping(
     }
     match gateway.directory.mapping(gateway.store.as_ref(), pinned).await {
         Ok(Some(mapping)) => Ok(mapping),
-        Ok(None) => Err(Obstacle::Broken(format!("the mapping {pinned} that it was made with is not in the store"))),
+        Ok(None) => {
+            Err(Obstacle::Broken(format!("the mapping {pinned} that it was made with is not in the store")))
+        }
         Err(error) => Err(Obstacle::Own(format!("its mapping could not be read: {error}"))),
     }
 }

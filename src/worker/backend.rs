@@ -6,41 +6,54 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use apalis_core::backend::finalize::Ephemeral;
 use apalis_core::backend::{Backend, BackendConfig};
 use apalis_core::task::Task;
 use apalis_core::worker::context::WorkerContext;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tower_layer::Identity;
 
 use crate::store::{Lease, LeaseRef, Store};
 
-/// Marks a backend that keeps nothing of its own: the store does.
-#[derive(Debug)]
-pub(super) struct Leased;
-
 type Releasing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-pub(super) struct LaneBackend {
-    leased: mpsc::Receiver<Task<Lease>>,
+/// Where leased jobs come from; shared, so that the monitor can build the worker anew.
+#[derive(Clone)]
+pub(super) struct Leased {
+    tasks: Arc<Mutex<mpsc::Receiver<Task<Lease>>>>,
     store: Arc<dyn Store>,
     room: Arc<Semaphore>,
+}
+
+impl Leased {
+    pub fn new(tasks: mpsc::Receiver<Task<Lease>>, store: Arc<dyn Store>, room: Arc<Semaphore>) -> Self {
+        Self { tasks: Arc::new(Mutex::new(tasks)), store, room }
+    }
+}
+
+pub(super) struct LaneBackend {
+    leased: Leased,
     releasing: Option<Releasing>,
 }
 
 impl LaneBackend {
-    pub fn new(leased: mpsc::Receiver<Task<Lease>>, store: Arc<dyn Store>, room: Arc<Semaphore>) -> Self {
-        Self { leased, store, room, releasing: None }
+    pub fn new(leased: Leased) -> Self {
+        Self { leased, releasing: None }
     }
 
     /// Gives back what nobody began.
     fn release(&mut self) -> Releasing {
-        self.leased.close();
         let mut left: Vec<LeaseRef> = Vec::new();
-        while let Ok(task) = self.leased.try_recv() {
-            left.push(task.args.reference());
+        {
+            let mut tasks = self.leased.tasks.lock();
+            tasks.close();
+            while let Ok(task) = tasks.try_recv() {
+                left.push(task.args.reference());
+            }
         }
-        self.room.add_permits(left.len());
-        let store = Arc::clone(&self.store);
+        self.leased.room.add_permits(left.len());
+        let store = Arc::clone(&self.leased.store);
         Box::pin(async move {
             if let Err(error) = store.release(&left).await {
                 tracing::warn!(%error, jobs = left.len(), "cannot give jobs back; they come back when their leases end");
@@ -62,7 +75,7 @@ impl Backend for LaneBackend {
         context: &mut Context<'_>,
         _: &WorkerContext,
     ) -> Poll<Option<Result<Task<Lease>, Infallible>>> {
-        self.leased.poll_recv(context).map(|task| task.map(Ok))
+        self.leased.tasks.lock().poll_recv(context).map(|task| task.map(Ok))
     }
 
     fn poll_close(&mut self, context: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -86,7 +99,8 @@ impl Backend for LaneBackend {
 impl BackendConfig for LaneBackend {
     type Args = Lease;
     type Id = ();
-    type Kind = Leased;
+    // The store keeps the jobs, not the backend.
+    type Kind = Ephemeral;
     type Config = ();
     type Layer = Identity;
 

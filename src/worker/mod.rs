@@ -26,6 +26,7 @@ use apalis_core::monitor::Monitor;
 use apalis_core::task::data::Data;
 use apalis_core::worker::builder::WorkerBuilder;
 use apalis_core::worker::ext::ack::AcknowledgementExt;
+use apalis_core::worker::ext::parallelize::ParallelizeExt;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -33,7 +34,7 @@ use crate::domain::policy::LONGEST_TIMEOUT;
 use crate::service::Gateway;
 use crate::service::deliver::deliver;
 use crate::store::{Lease, Settlement};
-use backend::LaneBackend;
+use backend::{LaneBackend, Leased};
 use settler::Acknowledger;
 
 /// How many leased jobs may wait for apalis to take them.
@@ -58,7 +59,9 @@ impl Default for WorkerSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerError {
     /// A lease would end while its attempt still runs, and the job would be sent twice.
-    #[error("a lease of {lease:?} is too short: an attempt may take {longest:?}, and its outcome must still be written")]
+    #[error(
+        "a lease of {lease:?} is too short: an attempt may take {longest:?}, and its outcome must still be written"
+    )]
     LeaseTooShort {
         /// What was set.
         lease: Duration,
@@ -83,7 +86,11 @@ pub struct Workers {
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
 /// Starts the workers. `drain` bounds how long attempts under way may take once a stop was asked for.
-pub fn start(gateway: &Arc<Gateway>, settings: &WorkerSettings, drain: Duration) -> Result<Workers, WorkerError> {
+pub fn start(
+    gateway: &Arc<Gateway>,
+    settings: &WorkerSettings,
+    drain: Duration,
+) -> Result<Workers, WorkerError> {
     if settings.lease < LONGEST_TIMEOUT + LEASE_MARGIN {
         return Err(WorkerError::LeaseTooShort { lease: settings.lease, longest: LONGEST_TIMEOUT });
     }
@@ -103,15 +110,21 @@ pub fn start(gateway: &Arc<Gateway>, settings: &WorkerSettings, drain: Duration)
         lease: settings.lease,
         stopped: stopped.clone(),
     }));
-    let backend = LaneBackend::new(leased, Arc::clone(&gateway.store), Arc::clone(&room));
-    let worker = WorkerBuilder::new("deliver")
-        .backend(backend)
-        .data(Arc::clone(gateway))
-        .ack_with(Acknowledger::new(Arc::clone(gateway), outcomes, room))
-        .concurrency(settings.concurrency)
-        .timeout(LONGEST_TIMEOUT + LEASE_MARGIN / 2)
-        .catch_panic()
-        .build(handle);
+    let leased = Leased::new(leased, Arc::clone(&gateway.store), Arc::clone(&room));
+    let acknowledger = Acknowledger::new(Arc::clone(gateway), outcomes, room);
+    let clock = gateway.clock.clone();
+    let (gateway, concurrency) = (Arc::clone(gateway), settings.concurrency);
+    let build = move |_| {
+        WorkerBuilder::new("deliver")
+            .backend(LaneBackend::new(leased.clone()))
+            .data(Arc::clone(&gateway))
+            .ack_with(acknowledger.clone())
+            .parallelize(tokio::spawn)
+            .concurrency(concurrency)
+            .timeout(LONGEST_TIMEOUT + LEASE_MARGIN / 2)
+            .catch_panic()
+            .build(handle)
+    };
     let monitor = tokio::spawn(async move {
         let mut stopped = stopped;
         let signal = async move {
@@ -119,7 +132,7 @@ pub fn start(gateway: &Arc<Gateway>, settings: &WorkerSettings, drain: Duration)
             let _ = stopped.wait_for(|stop| *stop).await;
             Ok(())
         };
-        let monitor = Monitor::new().register(move |_| worker_once(&worker)).shutdown_timeout(drain);
+        let monitor = Monitor::new().register(build).with_terminator(async move { clock.sleep(drain).await });
         if let Err(error) = monitor.run_with_signal(signal).await {
             tracing::error!(%error, "the workers ended badly");
         }

@@ -1,0 +1,313 @@
+//! Every tenant, key and connection in memory, kept fresh by the store's changes.
+//!
+//! Only [`Directory::catch_up`] changes it, one at a time and in the order of the changes: whoever writes a record calls
+//! it afterwards and so reads what it wrote. A change costs the same with one connection and with 100,000: it is compiled
+//! outside the lock and put in place. Connections are found by exact event type; those with a family (`lead.*`) or `*` are
+//! looked through.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::live::{Compiler, LiveConnection};
+use super::vault::Vault;
+use crate::domain::account::{ApiKey, Tenant};
+use crate::domain::event::{Event, EventPattern};
+use crate::domain::id::{ConnectionId, KeyId, MappingVersion, TenantId};
+use crate::egress::AddressPolicy;
+use crate::mapping::Mapping;
+use crate::spec::Catalogue;
+use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
+
+/// How many changes are read at once.
+const STEP: usize = 1_000;
+
+/// The records in memory.
+pub struct Directory {
+    state: RwLock<State>,
+    compiler: Compiler,
+    /// Held while changes are read and put in place.
+    catching_up: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    revision: Revision,
+    keys: BTreeMap<KeyId, Arc<ApiKey>>,
+    tenants: BTreeMap<TenantId, Household>,
+    connections: HashMap<ConnectionId, Arc<LiveConnection>>,
+    /// All of all tenants in their order, for the operator's lists.
+    order: BTreeMap<ConnectionId, TenantId>,
+}
+
+/// What belongs to one tenant.
+#[derive(Debug, Default)]
+struct Household {
+    /// `None` while only things that belong to it are known.
+    tenant: Option<Arc<Tenant>>,
+    connections: BTreeMap<ConnectionId, Arc<LiveConnection>>,
+    /// Those with exact types only, by each of them.
+    exact: HashMap<String, BTreeMap<ConnectionId, Arc<LiveConnection>>>,
+    /// Those with a family or all.
+    broad: BTreeMap<ConnectionId, Arc<LiveConnection>>,
+}
+
+impl Household {
+    fn add(&mut self, live: &Arc<LiveConnection>) {
+        let id = live.record.id;
+        self.connections.insert(id, Arc::clone(live));
+        if !live.record.state.takes_jobs() {
+            return;
+        }
+        if is_exact(live) {
+            for kind in exact_types(live) {
+                self.exact.entry(kind.to_owned()).or_default().insert(id, Arc::clone(live));
+            }
+        } else {
+            self.broad.insert(id, Arc::clone(live));
+        }
+    }
+
+    fn remove(&mut self, live: &LiveConnection) {
+        let id = live.record.id;
+        self.connections.remove(&id);
+        self.broad.remove(&id);
+        for kind in exact_types(live) {
+            if let Some(wanting) = self.exact.get_mut(kind) {
+                wanting.remove(&id);
+                if wanting.is_empty() {
+                    self.exact.remove(kind);
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tenant.is_none() && self.connections.is_empty()
+    }
+}
+
+fn is_exact(live: &LiveConnection) -> bool {
+    live.record.events.iter().all(|pattern| matches!(pattern, EventPattern::Exact(_)))
+}
+
+fn exact_types(live: &LiveConnection) -> impl Iterator<Item = &str> {
+    live.record.events.iter().filter_map(|pattern| match pattern {
+        EventPattern::Exact(kind) => Some(kind.as_str()),
+        _ => None,
+    })
+}
+
+impl State {
+    fn forget_connection(&mut self, id: ConnectionId) {
+        let Some(live) = self.connections.remove(&id) else { return };
+        self.order.remove(&id);
+        let tenant = &live.record.tenant;
+        if let Some(household) = self.tenants.get_mut(tenant) {
+            household.remove(&live);
+            if household.is_empty() {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    fn put_connection(&mut self, live: &Arc<LiveConnection>) {
+        let id = live.record.id;
+        self.forget_connection(id);
+        self.order.insert(id, live.record.tenant.clone());
+        self.connections.insert(id, Arc::clone(live));
+        self.tenants.entry(live.record.tenant.clone()).or_default().add(live);
+    }
+
+    fn forget(&mut self, id: &RecordId) {
+        match id {
+            RecordId::Key(id) => {
+                self.keys.remove(id);
+            }
+            RecordId::Connection(id) => self.forget_connection(*id),
+            RecordId::Tenant(id) => {
+                self.keys.retain(|_, key| key.tenant.as_ref() != Some(id));
+                for connection in self
+                    .tenants
+                    .remove(id)
+                    .into_iter()
+                    .flat_map(|household| household.connections.into_keys())
+                {
+                    self.connections.remove(&connection);
+                    self.order.remove(&connection);
+                }
+            }
+        }
+    }
+}
+
+/// A change that was made ready outside the lock.
+enum Ready {
+    Gone(RecordId),
+    Tenant(Arc<Tenant>),
+    Key(Arc<ApiKey>),
+    Connection(Arc<LiveConnection>),
+}
+
+impl Directory {
+    /// An empty one.
+    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+        Self {
+            state: RwLock::default(),
+            compiler: Compiler::new(catalogue, vault, addresses),
+            catching_up: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Reads and puts in place whatever changed since the last time.
+    pub async fn catch_up(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let _one_at_a_time = self.catching_up.lock().await;
+        loop {
+            let since = self.revision();
+            let changes = store.changes(since, STEP).await?;
+            let Some(last) = changes.last().map(|change| change.revision) else { return Ok(()) };
+            let full = changes.len() >= STEP;
+            let ready: Vec<Ready> = changes.into_iter().map(|change| self.make_ready(change)).collect();
+            self.put_in_place(ready, last);
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    fn make_ready(&self, change: Change) -> Ready {
+        match change.record {
+            None => Ready::Gone(change.id),
+            Some(Record::Tenant(tenant)) => Ready::Tenant(Arc::new(tenant)),
+            Some(Record::Key(key)) => Ready::Key(Arc::new(key)),
+            Some(Record::Connection(record)) => {
+                let live = self.compiler.compile(*record, change.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
+                }
+                Ready::Connection(Arc::new(live))
+            }
+        }
+    }
+
+    fn put_in_place(&self, changes: Vec<Ready>, revision: Revision) {
+        let mut state = self.state.write();
+        for change in changes {
+            match change {
+                Ready::Gone(id) => state.forget(&id),
+                Ready::Tenant(tenant) => {
+                    let household = state.tenants.entry(tenant.id.clone()).or_default();
+                    household.tenant = Some(tenant);
+                }
+                Ready::Key(key) => {
+                    state.keys.insert(key.id, key);
+                }
+                Ready::Connection(live) => state.put_connection(&live),
+            }
+        }
+        state.revision = revision;
+    }
+
+    /// The last change that is in place.
+    pub fn revision(&self) -> Revision {
+        self.state.read().revision
+    }
+
+    /// A key by its public part.
+    pub fn key(&self, id: KeyId) -> Option<Arc<ApiKey>> {
+        self.state.read().keys.get(&id).cloned()
+    }
+
+    /// Keys after `after` in their order, of one tenant or of all; at most `limit`.
+    pub fn keys(&self, tenant: Option<&TenantId>, after: Option<KeyId>, limit: usize) -> Vec<Arc<ApiKey>> {
+        let state = self.state.read();
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let wanted = |key: &&Arc<ApiKey>| tenant.is_none() || key.tenant.as_ref() == tenant;
+        state.keys.range(range).map(|(_, key)| key).filter(wanted).take(limit).cloned().collect()
+    }
+
+    /// Whether there is a key that opens everything.
+    pub fn has_operator_key(&self) -> bool {
+        self.state.read().keys.values().any(|key| key.tenant.is_none())
+    }
+
+    /// A tenant.
+    pub fn tenant(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.state.read().tenants.get(id).and_then(|household| household.tenant.clone())
+    }
+
+    /// Tenants after `after` by id; at most `limit`.
+    pub fn tenants(&self, after: Option<&TenantId>, limit: usize) -> Vec<Arc<Tenant>> {
+        let state = self.state.read();
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        state
+            .tenants
+            .range::<TenantId, _>(range)
+            .filter_map(|(_, household)| household.tenant.clone())
+            .take(limit)
+            .collect()
+    }
+
+    /// A connection.
+    pub fn connection(&self, id: ConnectionId) -> Option<Arc<LiveConnection>> {
+        self.state.read().connections.get(&id).cloned()
+    }
+
+    /// Connections after `after` in the order in which they were made, of one tenant or of all; at most `limit`.
+    pub fn connections(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveConnection>> {
+        let state = self.state.read();
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        match tenant {
+            Some(tenant) => state.tenants.get(tenant).map_or_else(Vec::new, |household| {
+                household.connections.range(range).take(limit).map(|(_, live)| Arc::clone(live)).collect()
+            }),
+            None => state
+                .order
+                .range(range)
+                .take(limit)
+                .filter_map(|(id, _)| state.connections.get(id).cloned())
+                .collect(),
+        }
+    }
+
+    /// How many connections a tenant has.
+    pub fn connection_count(&self, tenant: &TenantId) -> usize {
+        self.state.read().tenants.get(tenant).map_or(0, |household| household.connections.len())
+    }
+
+    /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
+    /// passes. Paused ones keep theirs for later; closed ones get none; broken ones get theirs, so that nothing is lost.
+    pub fn fan_out(&self, event: &Event) -> Vec<NewJob> {
+        let state = self.state.read();
+        let Some(household) = state.tenants.get(&event.tenant) else { return Vec::new() };
+        let exact = household.exact.get(&event.kind).into_iter().flat_map(BTreeMap::values);
+        let broad = household.broad.values().filter(|live| live.wants_type(&event.kind));
+        exact
+            .chain(broad)
+            .filter(|live| live.passes(event))
+            .map(|live| NewJob { connection: live.record.id, mapping: live.mapping_version })
+            .collect()
+    }
+
+    /// A mapping by its version: a living connection's or a recently used one, else out of the store. `None` when nobody
+    /// has it, or what the store has is no mapping any more.
+    pub async fn mapping(
+        &self,
+        store: &dyn Store,
+        version: MappingVersion,
+    ) -> Result<Option<Arc<Mapping>>, StoreError> {
+        self.compiler.mapping(store, version).await
+    }
+
+    /// Compiles a connection as it would be were it saved, for checks and tests.
+    pub fn compile(&self, record: crate::domain::connection::Connection) -> LiveConnection {
+        self.compiler.compile(record, 0)
+    }
+}

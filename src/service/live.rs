@@ -1,0 +1,240 @@
+//! A connection ready for use: everything it is made of is read, checked and compiled once, when it is loaded.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::vault::Vault;
+use crate::connector::{Endpoint, Key, check_custom_headers};
+use crate::domain::connection::{Connection, MappingChoice};
+use crate::domain::event::Event;
+use crate::domain::id::MappingVersion;
+use crate::domain::policy::DeliveryPolicy;
+use crate::egress::AddressPolicy;
+use crate::mapping::{Condition, Context, Mapping};
+use crate::spec::{Catalogue, ConnectorSpec, SecretUse, mapping_version};
+use crate::store::{Revision, Store, StoreError};
+
+/// What a job is pinned to when its connection was broken: whatever the connection renders by when it is tried.
+pub const UNPINNED: MappingVersion = MappingVersion::from_bits(0);
+
+/// How many mappings that no connection uses any more are kept for the jobs that are pinned to them.
+const KEPT_MAPPINGS: usize = 256;
+
+/// A connection, compiled.
+#[derive(Debug)]
+pub struct LiveConnection {
+    /// As the store has it.
+    pub record: Connection,
+    /// When it was last changed.
+    pub revision: Revision,
+    /// What its new jobs are pinned to; [`UNPINNED`] for a broken one.
+    pub mapping_version: MappingVersion,
+    /// What an event must meet.
+    pub filter: Option<Condition>,
+    /// What delivers; else why it can't, in plain words. A broken one takes jobs and keeps them.
+    pub works: Result<Working, String>,
+}
+
+/// What delivers a connection's events.
+#[derive(Debug)]
+pub struct Working {
+    /// The connector file.
+    pub connector: Arc<ConnectorSpec>,
+    /// The mapping of [`LiveConnection::mapping_version`].
+    pub mapping: Arc<Mapping>,
+    /// The policy in force.
+    pub policy: DeliveryPolicy,
+    /// Where and how requests go; it leaves out secrets that have expired.
+    pub endpoint: Endpoint,
+}
+
+impl LiveConnection {
+    /// Whether it wants events of this type.
+    pub fn wants_type(&self, kind: &str) -> bool {
+        self.record.events.iter().any(|pattern| pattern.matches(kind))
+    }
+
+    /// Whether an event of a type that it wants passes its filter.
+    pub fn passes(&self, event: &Event) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        let id = self.record.id.to_string();
+        filter.matches(&event.document, &event_context(event, &id, "", 0))
+    }
+}
+
+/// What a mapping or a filter may read beside an event. `job_id` is empty and `attempt` 0 while there is no job.
+pub fn event_context<'a>(
+    event: &'a Event,
+    connection_id: &'a str,
+    job_id: &'a str,
+    attempt: u32,
+) -> Context<'a> {
+    Context {
+        event_id: &event.id,
+        event_type: &event.kind,
+        event_time: event.time(),
+        source: event.source.as_deref(),
+        tenant_id: event.tenant.as_str(),
+        connection_id,
+        job_id,
+        attempt,
+        now: event.received,
+    }
+}
+
+/// Compiles connections, and shares their mappings.
+pub struct Compiler {
+    catalogue: Arc<Catalogue>,
+    vault: Arc<Vault>,
+    addresses: Arc<AddressPolicy>,
+    /// The catalogue's mappings.
+    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
+    mappings: Mutex<Mappings>,
+}
+
+impl Compiler {
+    /// A compiler that knows these connectors and opens secrets with this vault.
+    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+        let mut mappings = Mappings::default();
+        let named: HashMap<_, _> = catalogue
+            .mappings()
+            .iter()
+            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
+            .collect();
+        for (version, mapping) in named.values() {
+            mappings.shared.insert(*version, Arc::downgrade(mapping));
+        }
+        Self { catalogue, vault, addresses, named, mappings: Mutex::new(mappings) }
+    }
+
+    /// Makes a connection ready. It never fails: what can't be compiled is a broken connection.
+    pub fn compile(&self, record: Connection, revision: Revision) -> LiveConnection {
+        let filter = record.filter.as_ref().map(Condition::from_json).transpose();
+        let (mapping_version, works) = match self.working(&record) {
+            Ok((version, working)) => (version, Ok(working)),
+            Err(reason) => (UNPINNED, Err(reason)),
+        };
+        match filter {
+            Ok(filter) => LiveConnection { record, revision, mapping_version, filter, works },
+            Err(faults) => LiveConnection {
+                record,
+                revision,
+                mapping_version,
+                filter: None,
+                works: Err(format!("its filter can't be read: {faults}")),
+            },
+        }
+    }
+
+    fn working(&self, record: &Connection) -> Result<(MappingVersion, Working), String> {
+        let connector = self
+            .catalogue
+            .connector(&record.connector)
+            .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
+        let (version, mapping) = self.chosen_mapping(connector, &record.mapping)?;
+        let policy = record.policy.over(&connector.policy);
+        self.addresses
+            .check_url(&record.target.url)
+            .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
+        let owner = record.id.to_string();
+        let mut headers = BTreeMap::new();
+        for (name, sealed) in &record.target.headers {
+            let value = self.vault.open(&owner, sealed).map_err(|error| error.to_string())?;
+            headers.insert(name.clone(), value.reveal().to_owned());
+        }
+        let headers = check_custom_headers(connector, &headers)
+            .map_err(|faults| format!("its headers are refused: {faults}"))?;
+        let mut keys = Vec::with_capacity(record.signing.len());
+        if connector.secret != SecretUse::None {
+            for secret in &record.signing {
+                let clear = self.vault.open(&owner, &secret.sealed).map_err(|error| error.to_string())?;
+                let key = connector.signature.key(clear.reveal()).map_err(|error| error.to_string())?;
+                keys.push(Key { key, expires: secret.expires });
+            }
+        }
+        let endpoint =
+            Endpoint::compile(Arc::clone(connector), &record.target.url, headers, keys, policy.timeout)
+                .map_err(|error| error.to_string())?;
+        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint }))
+    }
+
+    fn chosen_mapping(
+        &self,
+        connector: &ConnectorSpec,
+        choice: &MappingChoice,
+    ) -> Result<(MappingVersion, Arc<Mapping>), String> {
+        let name = match choice {
+            MappingChoice::Default => &connector.mapping,
+            MappingChoice::Named(name) => name,
+            MappingChoice::Inline(source) => {
+                let mapping = Mapping::from_json(source)
+                    .map_err(|faults| format!("its mapping can't be read: {faults}"))?;
+                return Ok(self.mappings.lock().share(mapping));
+            }
+        };
+        self.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
+    }
+
+    /// A mapping by its version, out of the store where nobody here has it.
+    pub async fn mapping(
+        &self,
+        store: &dyn Store,
+        version: MappingVersion,
+    ) -> Result<Option<Arc<Mapping>>, StoreError> {
+        if let Some(mapping) = self.mappings.lock().get(version) {
+            return Ok(Some(mapping));
+        }
+        let Some(source) = store.mapping(version).await? else { return Ok(None) };
+        match Mapping::from_json(&source) {
+            Ok(mapping) => {
+                let mut mappings = self.mappings.lock();
+                let (_, mapping) = mappings.share(mapping);
+                mappings.keep(Arc::clone(&mapping));
+                Ok(Some(mapping))
+            }
+            Err(faults) => {
+                tracing::error!(%version, %faults, "a stored mapping can't be read");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Compiled mappings by version: all that someone holds, and the last few that were read from the store.
+#[derive(Debug, Default)]
+struct Mappings {
+    shared: HashMap<MappingVersion, Weak<Mapping>>,
+    kept: VecDeque<Arc<Mapping>>,
+    /// The dead entries of `shared` are removed when it has grown to this.
+    clean_at: usize,
+}
+
+impl Mappings {
+    fn get(&self, version: MappingVersion) -> Option<Arc<Mapping>> {
+        self.shared.get(&version).and_then(Weak::upgrade)
+    }
+
+    /// The one of its version that is in use, else this one.
+    fn share(&mut self, mapping: Mapping) -> (MappingVersion, Arc<Mapping>) {
+        let version = mapping_version(&mapping);
+        if let Some(shared) = self.get(version) {
+            return (version, shared);
+        }
+        if self.shared.len() >= self.clean_at {
+            self.shared.retain(|_, mapping| mapping.strong_count() > 0);
+            self.clean_at = (self.shared.len() * 2).max(KEPT_MAPPINGS);
+        }
+        let mapping = Arc::new(mapping);
+        self.shared.insert(version, Arc::downgrade(&mapping));
+        (version, mapping)
+    }
+
+    fn keep(&mut self, mapping: Arc<Mapping>) {
+        if self.kept.len() >= KEPT_MAPPINGS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(mapping);
+    }
+}

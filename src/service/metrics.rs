@@ -1,0 +1,248 @@
+//! What the gateway counts, for Prometheus. Labels come from closed sets: no tenant, connection, type or URL.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::domain::job::Outcome;
+use crate::domain::time::Timestamp;
+use crate::store::Stats;
+
+/// What came of an event that was sent to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Taken {
+    /// Stored.
+    Accepted,
+    /// Stored before.
+    Duplicate,
+    /// Not what it should be.
+    Invalid,
+    /// Its id or its request's key stood for something else before.
+    Conflict,
+    /// Over the tenant's rate.
+    RateLimited,
+    /// The store did not take it.
+    Unavailable,
+}
+
+impl Taken {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Invalid => "invalid",
+            Self::Conflict => "conflict",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabels {
+    state: &'static str,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The registry and what is in it.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Held while gauges are set and written out, so that two scrapes don't mix.
+    scrape: Mutex<()>,
+    events: Family<EventLabels, Counter>,
+    deliveries: Family<OutcomeLabels, Counter>,
+    attempt_seconds: Histograms<OutcomeLabels>,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histograms<RouteLabels>,
+    queue_depth: Gauge,
+    leased: Gauge,
+    oldest_seconds: Gauge,
+    lanes: Family<LaneLabels, Gauge>,
+    store_up: Gauge,
+}
+
+fn attempt_buckets() -> Histogram {
+    Histogram::new([
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0,
+    ])
+}
+
+fn request_buckets() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("patchbay");
+        let events = Family::<EventLabels, Counter>::default();
+        let deliveries = Family::<OutcomeLabels, Counter>::default();
+        let attempt_seconds: Histograms<OutcomeLabels> = Family::new_with_constructor(attempt_buckets);
+        let requests = Family::<RequestLabels, Counter>::default();
+        let request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(request_buckets);
+        let (queue_depth, leased, oldest_seconds, store_up) = Default::default();
+        let lanes = Family::<LaneLabels, Gauge>::default();
+        registry.register("events", "Events sent to the gateway, by result", events.clone());
+        registry.register("attempts", "Delivery attempts, by outcome", deliveries.clone());
+        registry.register_with_unit(
+            "attempt_duration",
+            "How long a delivery attempt took, by outcome",
+            Unit::Seconds,
+            attempt_seconds.clone(),
+        );
+        registry.register("http_requests", "Requests answered, by route and status class", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "How long a request took, by route",
+            Unit::Seconds,
+            request_seconds.clone(),
+        );
+        registry.register("queue_depth", "Open jobs, those under way included", Gauge::clone(&queue_depth));
+        registry.register("jobs_leased", "Jobs under way", Gauge::clone(&leased));
+        registry.register_with_unit(
+            "oldest_job_age",
+            "How long the oldest open job has waited; 0 when there is none",
+            Unit::Seconds,
+            Gauge::clone(&oldest_seconds),
+        );
+        registry.register("lanes", "Lanes that hold open jobs, by state", lanes.clone());
+        registry.register("store_up", "1 when the store answered this scrape", Gauge::clone(&store_up));
+        Self {
+            registry,
+            scrape: Mutex::default(),
+            events,
+            deliveries,
+            attempt_seconds,
+            requests,
+            request_seconds,
+            queue_depth,
+            leased,
+            oldest_seconds,
+            lanes,
+            store_up,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts `count` events that were sent to us.
+    pub fn events(&self, result: Taken, count: usize) {
+        if count > 0 {
+            self.events.get_or_create(&EventLabels { result: result.name() }).inc_by(count as u64);
+        }
+    }
+
+    /// Counts one delivery attempt.
+    pub fn attempt(&self, outcome: Outcome, took: Duration) {
+        let labels = OutcomeLabels { outcome: outcome.name() };
+        self.deliveries.get_or_create(&labels).inc();
+        self.attempt_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts one request to us. `route` is the route's template, never a request's path.
+    pub fn request(&self, method: &'static str, route: &'static str, status: u16, took: Duration) {
+        let status = match status {
+            100..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
+        self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// All of it as OpenMetrics text. `stats` is `None` when the store did not answer.
+    pub fn expose(&self, stats: Option<&Stats>, now: Timestamp) -> String {
+        let _one_at_a_time = self.scrape.lock();
+        self.store_up.set(i64::from(stats.is_some()));
+        if let Some(stats) = stats {
+            self.queue_depth.set(count(stats.open));
+            self.leased.set(count(stats.leased));
+            let age = stats.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
+            self.oldest_seconds.set(count(age.as_secs()));
+            let lanes = &stats.lanes;
+            for (state, number) in [
+                ("ready", lanes.ready),
+                ("waiting", lanes.waiting),
+                ("full", lanes.full),
+                ("paused", lanes.paused),
+            ] {
+                self.lanes.get_or_create(&LaneLabels { state }).set(count(number));
+            }
+        }
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::LaneCounts;
+
+    #[test]
+    fn everything_counted_is_exposed() {
+        let metrics = Metrics::default();
+        metrics.events(Taken::Accepted, 3);
+        metrics.attempt(Outcome::Delivered, Duration::from_millis(20));
+        metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
+        let stats = Stats {
+            open: 7,
+            leased: 2,
+            oldest: Some(Timestamp::from_millis(1_000)),
+            lanes: LaneCounts { ready: 1, waiting: 2, full: 3, paused: 4 },
+        };
+        let text = metrics.expose(Some(&stats), Timestamp::from_millis(6_000));
+        for line in [
+            "patchbay_events_total{result=\"accepted\"} 3",
+            "patchbay_attempts_total{outcome=\"delivered\"} 1",
+            "patchbay_attempt_duration_seconds_count{outcome=\"delivered\"} 1",
+            "patchbay_http_requests_total{method=\"POST\",route=\"/v1/events\",status=\"2xx\"} 1",
+            "patchbay_queue_depth 7",
+            "patchbay_jobs_leased 2",
+            "patchbay_oldest_job_age_seconds 5",
+            "patchbay_lanes{state=\"paused\"} 4",
+            "patchbay_store_up 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+        assert!(metrics.expose(None, Timestamp::default()).contains("patchbay_store_up 0"));
+    }
+}

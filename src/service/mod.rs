@@ -1,0 +1,233 @@
+//! What the gateway does, apart from HTTP and from the workers: takes events in, keeps accounts and connections.
+//!
+//! [`Gateway`] is one process's share of it, used by the API and the workers alike. What is durable lies in the store;
+//! what is here is either a snapshot of it ([`directory`]) or may be lost (rates, metrics, requests under way).
+
+pub mod accounts;
+
+pub mod deliver;
+pub mod directory;
+
+pub mod live;
+pub mod metrics;
+pub mod rate;
+mod running;
+
+pub mod vault;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use crate::clock::{Clock, Entropy, Ids};
+use crate::domain::fault::Faults;
+use crate::domain::time::Timestamp;
+use crate::egress::{AddressPolicy, Egress};
+use crate::spec::Catalogue;
+use crate::store::{Store, StoreError};
+use directory::Directory;
+use metrics::Metrics;
+use rate::Rates;
+use running::Running;
+use vault::{Vault, VaultError};
+
+/// The most events of one request.
+pub const MAX_BATCH: usize = 1_000;
+
+/// Limits that an operator sets.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Events a tenant may send a second; 0 means no limit.
+    pub events_per_second: u32,
+    /// Connections a tenant may have.
+    pub connections_per_tenant: usize,
+    /// The longest body of a request.
+    pub body_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { events_per_second: 20_000, connections_per_tenant: 100_000, body_bytes: 1 << 20 }
+    }
+}
+
+/// What a [`Gateway`] is made of.
+pub struct Parts {
+    /// Where everything durable lies.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Makes tokens, secrets and nonces.
+    pub entropy: Entropy,
+    /// Makes identifiers.
+    pub ids: Ids,
+    /// Seals and opens secrets.
+    pub vault: Vault,
+    /// Connectors and mappings.
+    pub catalogue: Arc<Catalogue>,
+    /// Sends requests.
+    pub egress: Arc<Egress>,
+    /// Where requests may go; the one that `egress` goes by.
+    pub addresses: Arc<AddressPolicy>,
+    /// Limits.
+    pub settings: Settings,
+}
+
+/// One process's gateway.
+pub struct Gateway {
+    /// Where everything durable lies.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Makes tokens, secrets and nonces.
+    pub entropy: Entropy,
+    /// Makes identifiers.
+    pub ids: Ids,
+    /// Seals and opens secrets.
+    pub vault: Arc<Vault>,
+    /// Connectors and mappings.
+    pub catalogue: Arc<Catalogue>,
+    /// Sends requests.
+    pub egress: Arc<Egress>,
+    /// Where requests may go.
+    pub addresses: Arc<AddressPolicy>,
+    /// Tenants, keys and connections, in memory.
+    pub directory: Directory,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Limits.
+    pub settings: Settings,
+    /// Whether the workers get on.
+    pub progress: Progress,
+    rates: Rates,
+    running: Running,
+}
+
+impl Gateway {
+    /// Loads every record and keeps the catalogue's mappings in the store, so that jobs can be pinned to them.
+    /// [`Gateway::follow`] must run beside it.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
+        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
+        let vault = Arc::new(vault);
+        let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
+        for mapping in catalogue.mappings().values() {
+            store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
+        }
+        directory.catch_up(store.as_ref()).await?;
+        let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
+        Ok(Arc::new(Self {
+            rates: Rates::new(settings.events_per_second, batch),
+            running: Running::default(),
+            metrics: Metrics::default(),
+            progress: Progress::default(),
+            store,
+            clock,
+            entropy,
+            ids,
+            vault,
+            catalogue,
+            egress,
+            addresses,
+            directory,
+            settings,
+        }))
+    }
+
+    /// Keeps the directory fresh with what other processes write; runs until it is dropped.
+    pub async fn follow(&self) {
+        /// Before the store is asked again after it failed.
+        const PAUSE: Duration = Duration::from_millis(250);
+        loop {
+            self.store.wait_for_change(self.directory.revision()).await;
+            if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
+                if error == StoreError::Closed {
+                    return;
+                }
+                tracing::warn!(%error, "the records could not be read; trying again");
+                self.clock.sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// When the workers last showed that they get on: for readiness.
+#[derive(Debug)]
+pub struct Progress(AtomicI64);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl Progress {
+    /// Workers that were not heard of for so long are stuck. They beat a few times as often, idle or not.
+    pub const STALE: Duration = Duration::from_secs(15);
+
+    /// A worker's lease loop came round.
+    pub fn beat(&self, now: Timestamp) {
+        self.0.fetch_max(now.millis(), Ordering::Relaxed);
+    }
+
+    /// This process has no workers, so that nothing is expected of them.
+    pub fn expect_nothing(&self) {
+        self.0.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether the workers were heard of lately.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed)) >= now.minus(Self::STALE)
+    }
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceError {
+    /// What was sent is wrong.
+    #[error("{0}")]
+    Invalid(Faults),
+    /// There is none of that id: `tenant`, `key`, `connection`, `event` or `delivery`.
+    #[error("there is no such {0}")]
+    Missing(&'static str),
+    /// There is one of that id already.
+    #[error("there is a {0} of that id already")]
+    Exists(&'static str),
+    /// Someone else changed it meanwhile.
+    #[error("it was changed meanwhile")]
+    Conflict,
+    /// As many as allowed are there.
+    #[error("{0}")]
+    Limit(String),
+    /// Its state does not allow it; the reason is for a person.
+    #[error("{0}")]
+    State(String),
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A secret could not be sealed or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+impl From<Faults> for ServiceError {
+    fn from(faults: Faults) -> Self {
+        Self::Invalid(faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_fresh_only_for_a_while_after_a_beat() {
+        let progress = Progress::default();
+        let now = Timestamp::from_millis(1_000_000);
+        assert!(!progress.is_fresh(now), "nothing was heard yet");
+        progress.beat(now);
+        assert!(progress.is_fresh(now.plus(Progress::STALE)));
+        assert!(!progress.is_fresh(now.plus(Progress::STALE + Duration::from_millis(1))));
+        progress.expect_nothing();
+        assert!(progress.is_fresh(now.plus(Duration::from_hours(1))));
+    }
+}
