@@ -1,4 +1,49 @@
-//! Patchbay, an integration connector gateway: a platform hands it events, it delivers them where a tenant works.
+//! Patchbay, an integration connector gateway.
+//!
+//! A platform hands it events (a lead captured, an escalation, a conversation, a rating); it delivers them where the
+//! platform's customers work, each mapped and signed as that place wants it. What it has accepted it delivers, or keeps
+//! with a reason that a person understands.
+//!
+//! # The way of an event
+//!
+//! `api` takes it in and [`service::ingest`] checks it and finds the connections that want it; [`store`] writes it with
+//! its jobs in one durable step; then comes the 202. [`worker`] leases jobs from the lanes, [`service::deliver`] maps
+//! ([`mapping`]), renders and signs ([`connector`], [`signature`]), sends ([`egress`]) and reads the answer;
+//! [`domain::settle`] decides what follows, and the outcome goes back into the store.
+//!
+//! # Floors
+//!
+//! A module uses only those below it; `tests/it/floors.rs` holds the code to it.
+//!
+//! | floor | modules | what is absent there |
+//! |---|---|---|
+//! | 6 | `app`, `cli`, `main` | |
+//! | 5 | `api` | SQL, HTTP clients |
+//! | 4 | [`service`], [`worker`] | axum |
+//! | 3 | [`connector`] | stores |
+//! | 2 | [`store`], [`egress`] | each other; SQL lives in `store::sqlite` alone, HTTP clients in `egress` alone |
+//! | 1 | [`mapping`], [`signature`], [`spec`] | I/O, but for the catalogue's files |
+//! | 0 | [`domain`], [`clock`] | I/O; the wall clock and randomness live in `clock` alone, the environment in `config` |
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | platform, operator | the system that emits events, and who runs the gateway for it |
+//! | tenant | one customer of the platform; everything but the catalogue belongs to one |
+//! | event | what happened: `id, type, time, tenant, source, data` |
+//! | connector | a file that says how one system wants to be spoken to |
+//! | connection | a tenant's use of a connector: events, filter, mapping, target, secrets, state |
+//! | catalogue | all connectors and named mappings, built in and the operator's own |
+//! | mapping | ordered rules that make the fields to be sent out of an event |
+//! | job | one event for one connection, until it has ended |
+//! | delivery | a job as the log shows it |
+//! | attempt | one try of a job |
+//! | outcome | what an attempt came to: delivered, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
+//! | lane | one connection's queue of jobs |
+//! | lease | a worker's right to try a job until a deadline |
+//! | settlement | an outcome on its way back into the store |
+//! | record | a tenant, a key or a connection: small, and known to every process |
 
 pub mod clock;
 pub mod connector;
@@ -9,3 +54,4 @@ pub mod service;
 pub mod signature;
 pub mod spec;
 pub mod store;
+pub mod worker;

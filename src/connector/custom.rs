@@ -77,9 +77,71 @@ fn check(spec: &ConnectorSpec, name: &str, value: &str) -> Result<(HeaderName, H
     if value.trim() != value {
         return refused("begins or ends with a space", "delete it: receivers do so too");
     }
-    let Ok(mut parsed_value) = HeaderValue::from_str(value) else {
-        return refused("holds a character that no header can", "write ASCII; encode anything else");
-    };
-    parsed_value.set_sensitive(true);
-    Ok((parsed, parsed_value))
+    // The type itself takes bytes beyond ASCII, which receivers read in different ways.
+    match HeaderValue::from_str(value) {
+        Ok(mut value_checked) if value.is_ascii() => {
+            value_checked.set_sensitive(true);
+            Ok((parsed, value_checked))
+        }
+        _ => refused("holds a character that no header can", "write ASCII; encode anything else"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Catalogue;
+
+    fn check_all(headers: &[(&str, &str)]) -> Result<HeaderMap, Faults> {
+        let catalogue = Catalogue::load(None).unwrap();
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        check_custom_headers(catalogue.connector("webhook").unwrap(), &headers)
+    }
+
+    #[test]
+    fn what_may_be_set_is_marked_sensitive() {
+        let checked = check_all(&[("X-Api-Key", "k3y"), ("Authorization", "Bearer abc")]).unwrap();
+        assert_eq!(checked["x-api-key"], "k3y");
+        assert!(checked.values().all(HeaderValue::is_sensitive));
+    }
+
+    #[test]
+    fn what_would_break_a_request_or_fake_a_signature_is_refused_without_showing_the_value() {
+        let cases = [
+            ("Host", "s3cret", "it belongs to HTTP itself"),
+            ("content-length", "s3cret", "it belongs to HTTP itself"),
+            ("Transfer-Encoding", "s3cret", "it belongs to HTTP itself"),
+            ("Connection", "s3cret", "it belongs to HTTP itself"),
+            ("Content-Type", "s3cret", "how the body is written"),
+            ("User-Agent", "s3cret", "the gateway sends"),
+            ("Proxy-Authorization", "s3cret", "it speaks to proxies"),
+            ("webhook-signature", "s3cret", "belongs to Standard Webhooks"),
+            ("Webhook-New", "s3cret", "belongs to Standard Webhooks"),
+            ("X-A", "s3cret\r\nX-Evil: 1", "holds a line break"),
+            ("X-A", " s3cret", "begins or ends with a space"),
+            ("X-A", "s3cret ü", "holds a character that no header can"),
+            ("X A", "s3cret", "is no header name"),
+            ("", "s3cret", "is no header name"),
+            ("X\r\nEvil", "s3cret", "is no header name"),
+        ];
+        for (name, value, part) in cases {
+            let faults = check_all(&[(name, value)]).unwrap_err();
+            let told = faults.to_string();
+            assert!(told.contains(part) && told.contains("hint: "), "{name}: {told}");
+            assert!(!told.contains("s3cret") && !told.contains('\r'), "{told}");
+        }
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let faults = check_all(&[("Host", "x"), ("X-A", "1"), ("x-a", "2"), ("X-Long", &"v".repeat(4_091))])
+            .unwrap_err();
+        let fields: Vec<&str> = faults.list().iter().map(|fault| fault.place.field.as_str()).collect();
+        assert_eq!(fields, ["headers.Host", "headers.X-Long", "headers.x-a"]);
+        assert!(check_all(&[("X-Long", &"v".repeat(4_090))]).is_ok());
+        let names: Vec<String> = (0..=MAX_HEADERS).map(|number| format!("x-{number}")).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "v")).collect();
+        assert_eq!(check_all(&many).unwrap_err().len(), 1);
+        assert!(check_all(&many[1..]).is_ok());
+    }
 }

@@ -105,11 +105,15 @@ impl Endpoint {
         for (name, template) in &self.templates {
             headers.insert(name, template.render(names));
         }
+        // The newest signs whatever its date says: no request goes out unsigned because a clock is wrong.
+        let is_active =
+            |index: usize, key: &Key| index == 0 || key.expires.is_none_or(|expires| now < expires);
         let keys: Vec<&SigningKey> = self
             .keys
             .iter()
-            .filter(|key| key.expires.is_none_or(|expires| now < expires))
-            .map(|key| &key.key)
+            .enumerate()
+            .filter(|(index, key)| is_active(*index, key))
+            .map(|(_, key)| &key.key)
             .collect();
         let message = Message {
             id: names.job_id,
@@ -123,5 +127,69 @@ impl Endpoint {
             headers.insert(name, value);
         }
         Request { method: method.clone(), url: self.url.clone(), headers, body, timeout: self.timeout }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Catalogue;
+
+    const NAMES: Names<'_> = Names { event_type: "lead.captured", event_id: "e1", job_id: "job_1" };
+    const SECRETS: [&str; 2] =
+        ["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"];
+
+    fn webhook() -> Arc<ConnectorSpec> {
+        Arc::clone(Catalogue::load(None).unwrap().connector("webhook").unwrap())
+    }
+
+    fn key(secret: &str, expires: Option<i64>) -> Key {
+        let key = webhook().signature.key(secret).unwrap();
+        Key { key, expires: expires.map(Timestamp::from_millis) }
+    }
+
+    fn signatures(endpoint: &Endpoint, now: i64) -> usize {
+        let request = endpoint.request(&NAMES, Bytes::from_static(b"{}"), Timestamp::from_millis(now));
+        request.headers["webhook-signature"].to_str().unwrap().split(' ').count()
+    }
+
+    fn endpoint(custom: HeaderMap, keys: Vec<Key>) -> Result<Endpoint, EndpointError> {
+        Endpoint::compile(webhook(), "https://crm.example/hook", custom, keys, Duration::from_secs(15))
+    }
+
+    #[test]
+    fn an_older_secret_signs_until_it_expires_and_the_newest_always() {
+        let keys = vec![key(SECRETS[0], None), key(SECRETS[1], Some(5_000))];
+        let rotating = endpoint(HeaderMap::new(), keys).unwrap();
+        assert_eq!(signatures(&rotating, 4_999), 2);
+        assert_eq!(signatures(&rotating, 5_000), 1);
+        let expired = endpoint(HeaderMap::new(), vec![key(SECRETS[0], Some(1))]).unwrap();
+        assert_eq!(signatures(&expired, 5_000), 1);
+    }
+
+    #[test]
+    fn nothing_is_sent_unsigned_where_a_secret_is_required() {
+        let error = endpoint(HeaderMap::new(), Vec::new()).unwrap_err();
+        assert_eq!(error, EndpointError::NoSecret("webhook".to_owned()));
+        let nowhere = Endpoint::compile(webhook(), "crm", HeaderMap::new(), Vec::new(), Duration::ZERO);
+        assert!(matches!(nowhere, Err(EndpointError::Url(_))));
+    }
+
+    #[test]
+    fn a_connection_cannot_overrule_its_connector() {
+        let mut custom = HeaderMap::new();
+        for name in ["content-type", "webhook-signature", "webhook-id", "x-own"] {
+            custom.insert(name, HeaderValue::from_static("forged"));
+        }
+        let endpoint = endpoint(custom, vec![key(SECRETS[0], None)]).unwrap();
+        let request = endpoint.request(&NAMES, Bytes::new(), Timestamp::from_millis(0));
+        let forged: Vec<&str> = request
+            .headers
+            .iter()
+            .filter(|(_, value)| *value == "forged")
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(forged, ["x-own"]);
+        assert!(!format!("{request:?} {endpoint:?}").contains("C2FVsBQ"));
     }
 }

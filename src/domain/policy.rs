@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The longest that a `Retry-After` is obeyed.
 pub const RETRY_AFTER_CAP: Duration = Duration::from_hours(24);
 
+/// The longest time that one attempt may be given.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_mins(1);
+
 /// The delays between attempts, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

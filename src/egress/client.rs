@@ -18,7 +18,7 @@ use super::resolve::GuardedResolver;
 /// The most that is read of an answer's body.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// The longest timeout of a request; a longer one is cut to this.
-pub const LONGEST_TIMEOUT: Duration = Duration::from_secs(600);
+pub const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How long a connection waits in the pool. Shorter than what common servers keep, so that a request seldom meets a
 /// connection the other side is just closing.

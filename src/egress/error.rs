@@ -6,11 +6,14 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use super::guard::Refusal;
+use super::refusal::Refusal;
 use super::resolve::LookupFault;
 
 /// The longest detail taken over from below, in characters: some of it was written by the other side.
 const LONGEST_DETAIL: usize = 160;
+
+/// What is wrong with every certificate on a machine without roots.
+const NO_ROOTS: &str = "this machine has no root certificates to judge it by";
 
 /// Why there is no answer. `peer` is host and port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -135,10 +138,9 @@ impl Circumstances {
             };
         }
         if let Some(fault) = find::<rustls::Error>(error) {
-            let detail = if has_roots {
-                tls_in_words(fault)
-            } else {
-                "this machine has no root certificates".to_owned()
+            let detail = match fault {
+                rustls::Error::InvalidCertificate(_) if !has_roots => NO_ROOTS.to_owned(),
+                fault => tls_in_words(fault),
             };
             return SendError::Tls { peer, detail };
         }

@@ -20,14 +20,16 @@ mod client;
 mod error;
 mod guard;
 mod ranges;
+mod refusal;
 mod resolve;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Answer, BODY_LIMIT_BYTES, Egress, EgressError, EgressSettings, LONGEST_TIMEOUT, Request};
 pub use error::SendError;
-pub use guard::{AddressPolicy, LONGEST_URL_BYTES, Refusal};
+pub use guard::AddressPolicy;
 pub use ranges::{Ground, Range};
+pub use refusal::{LONGEST_URL_BYTES, Refusal};
 pub use reqwest::Method;
 pub use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub use url::Url;

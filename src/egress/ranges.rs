@@ -73,8 +73,7 @@ impl fmt::Display for Range {
 }
 
 const fn v4(octets: [u8; 4], bits: u8, ground: Ground, source: &'static str) -> Range {
-    let [a, b, c, d] = octets;
-    Range { net: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits)), ground, source }
+    Range { net: IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::from_octets(octets), bits)), ground, source }
 }
 
 const fn v6(segments: [u16; 8], bits: u8, ground: Ground, source: &'static str) -> Range {
@@ -82,8 +81,7 @@ const fn v6(segments: [u16; 8], bits: u8, ground: Ground, source: &'static str) 
 }
 
 const fn v6_net(segments: [u16; 8], bits: u8) -> Ipv6Net {
-    let [a, b, c, d, e, f, g, h] = segments;
-    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), bits)
+    Ipv6Net::new_assert(Ipv6Addr::from_segments(segments), bits)
 }
 
 /// Forbidden IPv4. The first that fits is the one told, so the narrow stand before the wide.

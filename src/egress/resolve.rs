@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
-use super::guard::{AddressPolicy, Refusal};
+use super::guard::AddressPolicy;
+use super::refusal::Refusal;
 
 /// The most lookups under way.
 const LOOKUPS_AT_ONCE: usize = 64;

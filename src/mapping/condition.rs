@@ -91,13 +91,16 @@ impl Condition {
         }
     }
 
-    /// Whether the event passes.
+    /// Whether the event passes; one that is too large for a query of the condition does not.
+    /// [`Condition::decide`] tells the two apart.
     pub fn matches(&self, event: &Value, context: &Context<'_>) -> bool {
-        self.rule.holds(Scope { root: event, context })
+        self.decide(event, context).unwrap_or(false)
     }
 
-    pub(super) fn holds(&self, scope: Scope<'_>) -> bool {
-        self.rule.holds(scope)
+    /// Whether the event passes, or why that can't be said: a query of the condition would take too long on an
+    /// event of this size.
+    pub fn decide(&self, event: &Value, context: &Context<'_>) -> Result<bool, &'static str> {
+        self.rule.holds(Scope { root: event, context })
     }
 
     /// The condition as it was written; [`Condition::from_json`] of it gives an equal one.
@@ -119,18 +122,26 @@ impl PartialEq for Condition {
 }
 
 impl Rule {
-    fn holds(&self, scope: Scope<'_>) -> bool {
+    fn holds(&self, scope: Scope<'_>) -> Result<bool, &'static str> {
+        let one_is = |rules: &[Self], wanted: bool| {
+            for rule in rules {
+                if rule.holds(scope)? == wanted {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
         match self {
-            Self::All(rules) => rules.iter().all(|rule| rule.holds(scope)),
-            Self::Any(rules) => rules.iter().any(|rule| rule.holds(scope)),
-            Self::Not(rule) => !rule.holds(scope),
+            Self::All(rules) => one_is(rules, false).map(|fails| !fails),
+            Self::Any(rules) => one_is(rules, true),
+            Self::Not(rule) => rule.holds(scope).map(|holds| !holds),
             Self::Test { path, check } => {
-                let found = path.find(scope);
+                let found = path.find(scope)?;
                 let one_passes = match &found {
                     Found::One(value) => value.as_deref().is_some_and(|value| check.passes(value)),
                     Found::Many(values) => values.iter().any(|value| check.passes(value)),
                 };
-                one_passes == check.wanted()
+                Ok(one_passes == check.wanted())
             }
         }
     }

@@ -76,12 +76,15 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
 
     fn row(&mut self, row: &'e Row, depth: usize) -> Produced<'e> {
         self.observer.begin(row);
-        if row.when.as_ref().is_some_and(|when| !when.holds(self.scope)) {
-            self.observer.end(End { note: Some("the condition in `when` is not met"), ..End::default() });
-            return Ok(None);
-        }
         let bytes_left = self.bytes_left;
-        let produced = self.produce(row, depth);
+        let produced = match row.when.as_ref().map(|when| when.decide(self.scope.root, self.scope.context)) {
+            Some(Ok(false)) => {
+                self.observer.end(End { note: Some("the condition in `when` is not met"), ..End::default() });
+                return Ok(None);
+            }
+            Some(Err(reason)) => Err(error_of(row, None, format!("when: {reason}"))),
+            None | Some(Ok(true)) => self.produce(row, depth),
+        };
         // What inner rows took is given back: the row's own value, which may hold theirs, is counted as a whole.
         self.bytes_left = bytes_left;
         let (value, failure) = match produced {
@@ -171,8 +174,11 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
     ) -> Result<(Option<Cow<'e, Value>>, &'e Path), MappingError> {
         let mut fallback: Option<(Option<Cow<'e, Value>>, &'e Path)> = None;
         for path in paths {
-            let taken =
-                taken(path.find(self.scope), take).map_err(|reason| error_of(row, Some(path), reason))?;
+            let taken = path
+                .find(self.scope)
+                .map_err(str::to_owned)
+                .and_then(|found| taken(found, take))
+                .map_err(|reason| error_of(row, Some(path), reason))?;
             let passed_over = match taken.as_deref() {
                 None | Some(Value::Null) => true,
                 Some(Value::String(text)) => row.blank_is_absent && text.is_empty(),

@@ -126,7 +126,7 @@ impl Mapping {
 
     /// The same, with a trace of every field.
     pub fn preview(&self, event: &Value, context: &Context<'_>) -> Preview {
-        let mut tracer = Tracer::default();
+        let mut tracer = Tracer::new();
         let (output, error) =
             match Run::new(Scope { root: event, context }, &mut tracer).object(&self.rows, 0) {
                 Ok(object) => (Some(Value::Object(object)), None),

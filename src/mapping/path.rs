@@ -88,13 +88,13 @@ impl Path {
         &self.text
     }
 
-    /// Follows the path. Never more than the size of the event is looked at, times a small factor.
-    pub fn find<'e>(&self, scope: Scope<'e>) -> Found<'e> {
-        match &self.route {
+    /// Follows the path; the error says why a query is not run on this event.
+    pub fn find<'e>(&self, scope: Scope<'e>) -> Result<Found<'e>, &'static str> {
+        Ok(match &self.route {
             Route::Walk(steps) => Found::One(walk(scope.root, steps).map(Cow::Borrowed)),
             Route::Known(known) => Found::One(known.read(scope.context).map(Cow::Owned)),
-            Route::Query(query) => Found::Many(query.run(scope.root)),
-        }
+            Route::Query(query) => Found::Many(query.run(scope.root)?),
+        })
     }
 }
 
@@ -158,7 +158,7 @@ fn explain(text: &str) -> Refusal {
     if text.trim() != text {
         return Refusal::new(message, "take away the blanks around it");
     }
-    if !text.starts_with('$') {
+    if !text.is_empty() && !text.starts_with('$') {
         let rest = text.trim_start_matches(['.', '@']);
         return Refusal::new(message, format!("a path starts at the event: \"$.{rest}\""));
     }
@@ -197,7 +197,7 @@ mod tests {
 
     fn one(path: &str, event: &Value) -> Option<Value> {
         let context = sample();
-        match Path::parse(path).unwrap().find(Scope { root: event, context: &context }) {
+        match Path::parse(path).unwrap().find(Scope { root: event, context: &context }).unwrap() {
             Found::One(value) => value.map(Cow::into_owned),
             Found::Many(values) => panic!("{path} is not singular: {values:?}"),
         }
@@ -260,7 +260,7 @@ mod tests {
             ("$.data.first-name", "['first-name']"),
             ("$.data.", "no name after"),
             ("$.name | upper", "`apply`"),
-            ("", "\"$.\""),
+            ("", "such as"),
             ("$evnt.id", "did you mean \"$event.id\"?"),
             ("$event.data.x", "\"$.data.x\""),
             ("$secret.key", "known here: $event.id"),

@@ -7,9 +7,12 @@ use super::MappingError;
 use super::evaluate::{End, Observer};
 use super::limits::measure;
 use super::rows::Row;
+use super::value::kind;
 
-/// Values above this many bytes are told by their kind and size alone.
+/// Values above this many bytes are told by their kind alone.
 const SHOWN_BYTES: usize = 8 * 1024;
+/// Bytes of all values of a preview's traces.
+const TRACED_BYTES: usize = 1024 * 1024;
 
 /// What a mapping makes of one event, and how.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -22,7 +25,8 @@ pub struct Preview {
     pub fields: Vec<FieldTrace>,
 }
 
-/// How one row came to its value. A value of more than 8 KiB is shown as a text that tells its kind.
+/// How one row came to its value. A value of more than 8 KiB, and any once the traces hold 1 MiB, is shown
+/// as a text that tells its kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct FieldTrace {
     /// The row's full `to`.
@@ -51,15 +55,31 @@ pub struct StepTrace {
 }
 
 /// Writes down what the evaluator does.
-#[derive(Default)]
 pub struct Tracer {
     /// The rows so far.
     pub fields: Vec<FieldTrace>,
     /// The rows that have begun and not ended, outermost first.
     open: Vec<usize>,
+    bytes_left: usize,
 }
 
 impl Tracer {
+    /// A tracer that has seen nothing.
+    pub fn new() -> Self {
+        Self { fields: Vec::new(), open: Vec::new(), bytes_left: TRACED_BYTES }
+    }
+
+    fn shown(&mut self, value: Option<&Value>) -> Option<Value> {
+        let value = value?;
+        let limit = self.bytes_left.min(SHOWN_BYTES);
+        Some(if let Some(bytes) = measure(value, limit) {
+            self.bytes_left -= bytes;
+            value.clone()
+        } else {
+            Value::String(format!("({}, too large to be shown)", kind(value)))
+        })
+    }
+
     fn current(&mut self) -> Option<&mut FieldTrace> {
         self.open.last().and_then(|index| self.fields.get_mut(*index))
     }
@@ -72,21 +92,24 @@ impl Observer for Tracer {
     }
 
     fn source(&mut self, name: &str, raw: Option<&Value>) {
+        let raw = self.shown(raw);
         if let Some(field) = self.current() {
             field.source = Some(name.to_owned());
-            field.raw = raw.map(shown);
+            field.raw = raw;
         }
     }
 
     fn step(&mut self, name: &str, result: Option<&Value>) {
+        let result = self.shown(result);
         if let Some(field) = self.current() {
-            field.steps.push(StepTrace { name: name.to_owned(), result: result.map(shown) });
+            field.steps.push(StepTrace { name: name.to_owned(), result });
         }
     }
 
     fn end(&mut self, ended: End<'_>) {
+        let value = self.shown(ended.value);
         if let Some(field) = self.current() {
-            field.value = ended.value.map(shown);
+            field.value = value;
             field.note = ended.note.map(str::to_owned);
             field.error = ended.error.map(|error| error.reason.clone());
         }
@@ -95,12 +118,5 @@ impl Observer for Tracer {
 
     fn goes_on(&self) -> bool {
         true
-    }
-}
-
-fn shown(value: &Value) -> Value {
-    match measure(value, SHOWN_BYTES) {
-        Some(_) => value.clone(),
-        None => Value::String(format!("({} of more than {SHOWN_BYTES} bytes)", super::value::kind(value))),
     }
 }

@@ -3,8 +3,10 @@
 //! The promise is *right or refused, never silently wrong*. What the engine (`jsonpath-rust` 1.0.12) is known to
 //! get wrong, what RFC 9535 does not have, and what can take long on a large event is refused when the mapping is
 //! saved, with what to write instead. What is left visits each node of the event a bounded number of times: at
-//! most one descendant segment, at most [`FAN_OUT`] selectors' worth of repetition, and filters whose own paths
-//! are singular.
+//! most one descendant segment, at most [`FAN_OUT`] selectors' worth of repetition, at most [`TESTS`] tests in
+//! filters, and filters whose own paths are singular. The engine builds a text for each node it visits, as long as
+//! the node's path; so an event is weighed before it is queried, and [`TOO_LARGE`] is the answer when the work
+//! would be above [`WORK`], which is some tenths of a second. An event of 100 KiB is far below it.
 
 use jsonpath_rust::parser::model::{
     Comparable, Comparison, Filter, FilterAtom, FnArg, JpQuery, Segment, Selector, Test, TestFunction,
@@ -17,28 +19,59 @@ use super::path::Refusal;
 /// How often one node may be selected: the product of the selectors of all segments.
 const FAN_OUT: usize = 8;
 
+/// Tests in the filters of one query.
+const TESTS: usize = 16;
+
+/// Node visits of one run, where a node with a path of 256 bytes counts as two.
+const WORK: usize = 400_000;
+
+/// Why a run is refused.
+pub const TOO_LARGE: &str = "the event is too large for this query; name the keys on the way";
+
 /// A checked query.
 #[derive(Debug)]
-pub struct Query(JpQuery);
+pub struct Query {
+    query: JpQuery,
+    /// How often a node may be visited.
+    visits: usize,
+}
 
 impl Query {
     /// Checks a parsed query.
     pub fn new(query: JpQuery) -> Result<Self, Refusal> {
-        check(&query)?;
-        Ok(Self(query))
+        let visits = check(&query)?;
+        Ok(Self { query, visits })
     }
 
     /// The matches in the engine's order.
-    pub fn run<'e>(&self, root: &'e Value) -> Vec<&'e Value> {
+    pub fn run<'e>(&self, root: &'e Value) -> Result<Vec<&'e Value>, &'static str> {
+        weigh(root, 0, WORK / self.visits).ok_or(TOO_LARGE)?;
         // The engine answers an error only for a query that ends in a computed value, which no path does.
-        js_path_process(&self.0, root)
-            .map(|nodes| nodes.into_iter().map(|node| node.val).collect())
-            .unwrap_or_default()
+        let nodes = js_path_process(&self.query, root).unwrap_or_default();
+        Ok(nodes.into_iter().map(|node| node.val).collect())
     }
 }
 
-fn check(query: &JpQuery) -> Result<(), Refusal> {
+/// What is left of `left` after a visit of every node; `None` when it is not enough.
+fn weigh(value: &Value, path_bytes: usize, left: usize) -> Option<usize> {
+    /// The brackets, quotes or digits of one step of a path.
+    const STEP_BYTES: usize = 6;
+    let left = left.checked_sub(1 + path_bytes / 256)?;
+    match value {
+        Value::Array(items) => {
+            items.iter().try_fold(left, |left, item| weigh(item, path_bytes + STEP_BYTES, left))
+        }
+        Value::Object(entries) => entries
+            .iter()
+            .try_fold(left, |left, (key, item)| weigh(item, path_bytes + key.len() + STEP_BYTES, left)),
+        _ => Some(left),
+    }
+}
+
+/// How often the query may visit a node, if it is fit to run.
+fn check(query: &JpQuery) -> Result<usize, Refusal> {
     let mut descendants = 0;
+    let mut tests = 0_usize;
     let mut fan_out = 1_usize;
     for segment in &query.segments {
         let segment = match segment {
@@ -62,7 +95,7 @@ fn check(query: &JpQuery) -> Result<(), Refusal> {
         fan_out = fan_out.saturating_mul(selectors.len());
         for selector in selectors {
             if let Selector::Filter(filter) = selector {
-                check_filter(filter)?;
+                check_filter(filter, &mut tests)?;
             }
         }
     }
@@ -78,15 +111,25 @@ fn check(query: &JpQuery) -> Result<(), Refusal> {
             "use \"[*]\", or write several paths into `from`",
         ));
     }
-    Ok(())
+    if tests > TESTS {
+        return Err(Refusal::new(
+            format!("{tests} tests in the filters, {TESTS} are the most"),
+            "test for one thing in the path, and for the rest with `when`",
+        ));
+    }
+    Ok(fan_out.saturating_mul(1 + tests))
 }
 
-fn check_filter(filter: &Filter) -> Result<(), Refusal> {
+fn check_filter(filter: &Filter, tests: &mut usize) -> Result<(), Refusal> {
     match filter {
-        Filter::Or(parts) | Filter::And(parts) => parts.iter().try_for_each(check_filter),
-        Filter::Atom(FilterAtom::Filter { expr, .. }) => check_filter(expr),
-        Filter::Atom(FilterAtom::Test { expr, .. }) => check_test(expr),
+        Filter::Or(parts) | Filter::And(parts) => parts.iter().try_for_each(|part| check_filter(part, tests)),
+        Filter::Atom(FilterAtom::Filter { expr, .. }) => check_filter(expr, tests),
+        Filter::Atom(FilterAtom::Test { expr, .. }) => {
+            *tests += 1;
+            check_test(expr)
+        }
         Filter::Atom(FilterAtom::Comparison(comparison)) => {
+            *tests += 1;
             let (Comparison::Eq(left, right)
             | Comparison::Ne(left, right)
             | Comparison::Gt(left, right)
@@ -195,7 +238,7 @@ mod tests {
             ("$.limit[*]", json!([])),
             ("$.items[?@.missing == null].n", json!([])),
         ] {
-            assert_eq!(json!(query(path).unwrap().run(&event)), matches, "{path}");
+            assert_eq!(json!(query(path).unwrap().run(&event).unwrap()), matches, "{path}");
         }
     }
 
@@ -218,9 +261,23 @@ mod tests {
             ("$..*..*..*", "use one"),
             ("$..a..b", "use one"),
             ("$[*,*][*,*][*,*][*,*]", "[*]"),
+            (&format!("$[?{}]", vec!["@.a == 1"; 20].join(" || ")), "`when`"),
         ] {
             let refusal = query(path).unwrap_err();
             assert!(refusal.hint.as_deref().is_some_and(|text| text.contains(hint)), "{path}: {refusal:?}");
         }
+    }
+
+    #[test]
+    fn a_run_that_would_take_long_is_refused() {
+        let wide = json!({"items": vec![json!({"n": 1}); 50_000]});
+        assert_eq!(query("$..n").unwrap().run(&wide).unwrap().len(), 50_000);
+        assert_eq!(
+            query("$.items[?@.n == 1 || @.n == 2 || @.n == 3 || @.n == 4]").unwrap().run(&wide),
+            Err(TOO_LARGE)
+        );
+        let deep = (0..120)
+            .fold(json!(1), |inner, _| json!({"a long name that is repeated": inner, "l": vec![0; 800]}));
+        assert_eq!(query("$..*").unwrap().run(&deep), Err(TOO_LARGE));
     }
 }

@@ -94,7 +94,7 @@ impl Template {
 }
 
 fn fill_in(filled: &mut String, path: &Path, scope: Scope<'_>) -> Result<bool, String> {
-    let found = path.find(scope);
+    let found = path.find(scope)?;
     let value: &Value = match &found {
         Found::One(Some(value)) => value,
         Found::Many(values) => match values.first() {

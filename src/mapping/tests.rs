@@ -275,6 +275,8 @@ fn the_output_is_bounded() {
     assert_eq!(error, "field \"a\" from $.many[*]: 1001 matches, 1000 are the most");
     assert!(apply(&json!([{"to": "a", "from": "$.deep"}]), &event).is_ok());
     assert!(apply(&json!([{"to": "a.b", "from": "$.deep"}]), &event).is_err());
+    let preview = mapping(&json!([{"to": "a", "from": "$.large"}])).preview(&event, &sample());
+    assert_eq!(preview.fields[0].raw, Some(json!("(a text, too large to be shown)")));
     let twice = json!([{"to": "a", "template": "{{$.large}}{{$.large}}"}]);
     assert!(apply(&twice, &event).is_err());
 }
@@ -348,7 +350,8 @@ proptest! {
     #[test]
     fn any_text_is_a_path_or_a_hint(text in "[$.@\\[\\]()?*:,'a-c0-2<=&|! -]{0,24}", event in any_json()) {
         match path::Path::parse(&text) {
-            Ok(path) => { let _ = path.find(Scope { root: &event, context: &sample() }); }
+            Ok(path) => { path.find(Scope { root: &event, context: &sample() }).unwrap();
+            }
             Err(refusal) => prop_assert!(refusal.hint.is_some()),
         }
     }

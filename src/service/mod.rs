@@ -4,16 +4,14 @@
 //! what is here is either a snapshot of it ([`directory`]) or may be lost (rates, metrics, requests under way).
 
 pub mod accounts;
-
 pub mod connections;
+pub mod deliver;
 pub mod directory;
-
 pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
 mod running;
-
 pub mod tryout;
 pub mod vault;
 

@@ -42,7 +42,7 @@
 //!
 //! A header is required when the check needs it: it carries a signature, a secret, a timestamp, or an id
 //! that is signed. A required header that comes twice is refused, because two readers could take two
-//! different ones.
+//! different ones. A timestamp is checked wherever one is carried; it proves nothing unless `content` signs it.
 //!
 //! # What holds
 //! - Every active secret is tried, and comparing takes the same time wherever the difference is.

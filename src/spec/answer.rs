@@ -278,7 +278,7 @@ mod tests {
              [[answer]]\noutcom = 'gone'\n",
         )
         .unwrap_err();
-        let told: Vec<String> = faults.list().iter().map(|fault| fault.to_string()).collect();
+        let told: Vec<String> = faults.list().iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
             [

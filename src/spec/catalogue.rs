@@ -8,15 +8,15 @@ use serde_json::Value;
 
 use super::ConnectorSpec;
 use super::files::{self, FileKind, Files, SourceFile};
-use super::read::{self, NAME_HINT, is_name};
-use crate::domain::document::{Kind, Node};
+use super::read::{self, NAME_HINT, Reference, is_name};
+use crate::domain::document::Node;
 use crate::domain::event::is_event_type;
 use crate::domain::fault::{Fault, Faults, Place, did_you_mean};
 use crate::domain::time::Timestamp;
 use crate::mapping::Mapping;
 
 /// What a gateway knows how to deliver, and with what.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Catalogue {
     connectors: BTreeMap<String, Arc<ConnectorSpec>>,
     mappings: BTreeMap<String, Arc<Mapping>>,
@@ -34,7 +34,7 @@ impl Catalogue {
             files::add_folder(&mut files, root, &mut faults);
         }
         let catalogue = Self::assemble(&files, &mut faults);
-        faults.into_result(catalogue)
+        in_reading_order(&faults).into_result(catalogue)
     }
 
     /// The connector of that id.
@@ -140,25 +140,15 @@ impl Catalogue {
             Ok(node) => node,
             Err(found) => return faults.extend(found),
         };
-        let Some(spec) = read::parse(&node, stem, faults) else { return };
-        let names = |kind: FileKind| known.iter().filter(move |(of, _)| *of == kind).map(|(_, name)| *name);
-        let mut refer = |kind: FileKind, what: &str, name: &str, path: &[Step]| {
-            if known.contains(&(kind, name)) {
-                return;
+        let Some((spec, references)) = read::parse(&node, stem, faults) else { return };
+        for Reference { kind, name, place } in references {
+            if known.contains(&(kind, name.as_str())) {
+                continue;
             }
-            let place = place_of(&node, path);
-            let hint = did_you_mean(name, names(kind))
-                .or_else(|| Some(format!("known: {}", names(kind).collect::<Vec<_>>().join(", "))));
-            faults.push(Fault { place, message: format!("there is no {what} \"{name}\""), hint });
-        };
-        if !spec.mapping.is_empty() {
-            refer(FileKind::Mapping, "mapping", &spec.mapping, &[Step::Key("mapping")]);
-        }
-        for (index, event) in spec.events.iter().enumerate() {
-            if let Some(sample) = &event.sample {
-                let path = [Step::Key("events"), Step::Item(index), Step::Key("sample")];
-                refer(FileKind::Sample, "sample", sample, &path);
-            }
+            let names = || known.iter().filter(|(of, _)| *of == kind).map(|(_, name)| *name);
+            let hint = did_you_mean(&name, names())
+                .or_else(|| Some(format!("known: {}", names().collect::<Vec<_>>().join(", "))));
+            faults.push(Fault { place, message: format!("there is no {} \"{name}\"", kind.word()), hint });
         }
         if let Some(mapping) = self.mappings.get(&spec.mapping)
             && let Err(found) = spec.check_mapping(mapping)
@@ -169,6 +159,20 @@ impl Catalogue {
     }
 }
 
+/// File by file, from the top down.
+fn in_reading_order(faults: &Faults) -> Faults {
+    let mut list = faults.list().to_vec();
+    list.sort_by(|left, right| {
+        let place = |fault: &Fault| (fault.place.file.clone(), fault.place.line, fault.place.column);
+        place(left).cmp(&place(right))
+    });
+    let mut sorted = Faults::default();
+    for fault in list {
+        sorted.push(fault);
+    }
+    sorted
+}
+
 fn check_name(stem: &str, file: &SourceFile, faults: &mut Faults) {
     if !is_name(stem) {
         faults.push(Fault {
@@ -177,32 +181,4 @@ fn check_name(stem: &str, file: &SourceFile, faults: &mut Faults) {
             hint: Some(NAME_HINT.to_owned()),
         });
     }
-}
-
-/// One step down a tree.
-enum Step {
-    Key(&'static str),
-    Item(usize),
-}
-
-/// Where the node at `path` stands; as far down as there is one.
-fn place_of(root: &Node, path: &[Step]) -> Place {
-    let mut node = root;
-    let mut field = String::new();
-    for step in path {
-        let next = match (step, &node.kind) {
-            (Step::Key(key), Kind::Table(entries)) => {
-                entries.iter().find(|(name, _)| name.name == *key).map(|(_, next)| next)
-            }
-            (Step::Item(index), Kind::List(items)) => items.get(*index),
-            _ => None,
-        };
-        node = next.unwrap_or(node);
-        match step {
-            Step::Key(key) if field.is_empty() => field.push_str(key),
-            Step::Key(key) => field.push_str(&format!(".{key}")),
-            Step::Item(index) => field.push_str(&format!("[{index}]")),
-        }
-    }
-    node.mark.place(field)
 }

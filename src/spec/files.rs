@@ -35,6 +35,15 @@ impl FileKind {
         }
     }
 
+    /// What a person calls such a file.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Mapping => "mapping",
+            Self::Sample => "sample",
+            Self::Connector => "connector",
+        }
+    }
+
     fn extension(self) -> &'static str {
         match self {
             Self::Mapping | Self::Connector => "toml",

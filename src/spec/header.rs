@@ -44,7 +44,8 @@ pub(super) struct Mistake {
 
 impl HeaderTemplate {
     pub(super) fn parse(source: &str) -> Result<Self, Mistake> {
-        if source.is_empty() || source.trim() != source || HeaderValue::from_str(source).is_err() {
+        let fits = source.is_ascii() && HeaderValue::from_str(source).is_ok();
+        if source.is_empty() || source.trim() != source || !fits {
             return Err(Mistake {
                 message: "no header can hold this".to_owned(),
                 hint: Some("use ASCII in one line, without a space at either end".to_owned()),
@@ -179,6 +180,7 @@ mod tests {
             ("{job_id", "a lone \"{\"", "write \"{{\" for the brace itself"),
             ("}", "a lone \"}\"", "write \"}}\" for the brace itself"),
             ("a\r\nb", "no header can hold this", "use ASCII in one line, without a space at either end"),
+            ("ü", "no header can hold this", "use ASCII in one line, without a space at either end"),
             ("", "no header can hold this", "use ASCII in one line, without a space at either end"),
         ];
         for (source, message, hint) in cases {

@@ -3,11 +3,12 @@
 use http::{HeaderName, Method};
 
 use super::answer::AnswerRules;
+use super::files::FileKind;
 use super::header::{HeaderTemplate, reserved_by_http};
 use super::{ConnectorSpec, ContentType, EventSpec, RequestSpec, SecretUse, policy};
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::event::EventPattern;
-use crate::domain::fault::{Fault, Faults};
+use crate::domain::fault::{Fault, Faults, Place};
 use crate::domain::policy::DeliveryPolicy;
 use crate::signature::SignatureSpec;
 
@@ -17,28 +18,11 @@ const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_EVENTS: usize = 200;
 const MAX_HEADERS: usize = 32;
 
-const METHODS: &[(&str, Verb)] = &[("POST", Verb::Post), ("PUT", Verb::Put), ("PATCH", Verb::Patch)];
+const METHODS: &[(&str, &Method)] =
+    &[("POST", &Method::POST), ("PUT", &Method::PUT), ("PATCH", &Method::PATCH)];
 const CONTENT_TYPES: &[(&str, ContentType)] = &[("json", ContentType::Json)];
 const SECRET_USES: &[(&str, SecretUse)] =
     &[("required", SecretUse::Required), ("optional", SecretUse::Optional), ("none", SecretUse::None)];
-
-/// [`Method`], as what a file may choose.
-#[derive(Clone, Copy)]
-enum Verb {
-    Post,
-    Put,
-    Patch,
-}
-
-impl From<Verb> for Method {
-    fn from(verb: Verb) -> Self {
-        match verb {
-            Verb::Post => Self::POST,
-            Verb::Put => Self::PUT,
-            Verb::Patch => Self::PATCH,
-        }
-    }
-}
 
 /// Whether `text` may name a connector, a mapping or a connector's file.
 pub(super) fn is_name(text: &str) -> bool {
@@ -49,9 +33,24 @@ pub(super) fn is_name(text: &str) -> bool {
 /// What [`is_name`] asks for.
 pub(super) const NAME_HINT: &str = "1 to 64 lower-case letters, digits or underscores";
 
-/// Reads a connector file; `None` when the tree could not even be walked. What is faulty is told, and the spec is
-/// then of no use.
-pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<ConnectorSpec> {
+/// Another file that a connector names, and where it does.
+pub(super) struct Reference {
+    pub(super) kind: FileKind,
+    pub(super) name: String,
+    pub(super) place: Place,
+}
+
+/// Takes the name under `key` as a reference.
+fn refer(table: &mut TableReader<'_>, key: &'static str, kind: FileKind, references: &mut Vec<Reference>) {
+    if let Some((name, node)) = table.text(key).zip(table.node(key)) {
+        references.push(Reference { kind, name: name.to_owned(), place: node.mark.place(table.path(key)) });
+    }
+}
+
+/// Reads a connector file, and what it refers to; `None` when the tree could not even be walked. What is faulty is
+/// told, and the spec is then of no use.
+pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(ConnectorSpec, Vec<Reference>)> {
+    let mut references = Vec::new();
     let mut root = node.table("", faults)?;
     root.need("version");
     if let Some(version) = root.integer("version").filter(|version| *version != VERSION) {
@@ -68,8 +67,10 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<Conn
     if docs.as_deref().is_some_and(|docs| !is_web_address(docs)) {
         root.fault("docs", "no web address", Some("begin with \"https://\"".to_owned()));
     }
-    let mapping = root.need_text("mapping").unwrap_or_default().to_owned();
-    let events = parse_events(&mut root);
+    root.need("mapping");
+    refer(&mut root, "mapping", FileKind::Mapping, &mut references);
+    let mapping = references.first().map_or_else(String::new, |reference| reference.name.clone());
+    let events = parse_events(&mut root, &mut references);
     let signature = match root.table("signature") {
         Some(table) => SignatureSpec::parse(table),
         None => Some(SignatureSpec::none()),
@@ -89,7 +90,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<Conn
     let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
     let answer = AnswerRules::parse(&mut root);
     root.finish();
-    Some(ConnectorSpec {
+    let spec = ConnectorSpec {
         id: stem.to_owned(),
         name,
         description,
@@ -101,7 +102,8 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<Conn
         secret,
         policy,
         answer,
-    })
+    };
+    Some((spec, references))
 }
 
 fn is_web_address(text: &str) -> bool {
@@ -121,7 +123,7 @@ fn need_line(table: &mut TableReader<'_>, key: &'static str) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-fn parse_events(root: &mut TableReader<'_>) -> Vec<EventSpec> {
+fn parse_events(root: &mut TableReader<'_>, references: &mut Vec<Reference>) -> Vec<EventSpec> {
     let nodes = root.list("events").unwrap_or_default();
     if nodes.len() > MAX_EVENTS {
         root.fault("events", format!("more than {MAX_EVENTS} event types"), None);
@@ -132,6 +134,7 @@ fn parse_events(root: &mut TableReader<'_>) -> Vec<EventSpec> {
         let Some(mut table) = node.table(&format!("{path}[{index}]"), root.faults()) else { continue };
         let pattern = table.need_text("type").map(str::parse::<EventPattern>);
         let description = need_line(&mut table, "description");
+        refer(&mut table, "sample", FileKind::Sample, references);
         let sample = table.text("sample").map(str::to_owned);
         match pattern {
             Some(Ok(pattern)) if events.iter().any(|event| event.pattern == pattern) => {
@@ -189,20 +192,19 @@ impl RequestSpec {
 
 fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) -> RequestSpec {
     let mut request = RequestSpec::default();
-    if let Some(verb) = table.choice("method", METHODS) {
-        request.method = verb.into();
+    if let Some(method) = table.choice("method", METHODS) {
+        request.method = method.clone();
     }
     if let Some(content_type) = table.choice("content_type", CONTENT_TYPES) {
         request.content_type = content_type;
     }
     let stated = table.texts("reserved_headers").unwrap_or_default();
     for (index, text) in stated.into_iter().enumerate() {
-        match text.parse() {
-            Ok(name) => request.reserve(std::iter::once(name)),
-            Err(_) => {
-                let hint = format!("item {index} is \"{text}\"; a name is letters, digits and hyphens");
-                table.fault("reserved_headers", "no header name", Some(hint));
-            }
+        if let Ok(name) = text.parse() {
+            request.reserve(std::iter::once(name));
+        } else {
+            let hint = format!("item {index} is \"{text}\"; a name is letters, digits and hyphens");
+            table.fault("reserved_headers", "no header name", Some(hint));
         }
     }
     let fields = table.texts("reserved_fields").unwrap_or_default();
@@ -212,7 +214,8 @@ fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) 
     }
     request.reserved_fields = fields.into_iter().map(str::to_owned).collect();
     request.headers = parse_headers(&mut table, signature);
-    request.reserve(request.headers.clone().into_iter().map(|(name, _)| name));
+    let fixed: Vec<HeaderName> = request.headers.iter().map(|(name, _)| name.clone()).collect();
+    request.reserve(fixed.into_iter());
     table.finish();
     request
 }

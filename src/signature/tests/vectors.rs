@@ -101,7 +101,7 @@ const VECTORS: &[Vector] = &[
         id: "msg_1",
         seconds: 1_700_000_000,
         body: r#"{"id":"evt_1"}"#,
-        headers: &[("x-sign", "id=msg_1; sha1=e45d1e87552276dfcc6a176e2900401c8723c8a4; t=1700000000")],
+        headers: &[("x-sign", "id=msg_1; sha1=3f2b6ed7b066f8b318438f13de456e20a7b7c333; t=1700000000")],
     },
 ];
 

@@ -1,0 +1,223 @@
+//! Delivers one leased job: map, render, sign, send, read the answer, and say what follows.
+//!
+//! It never fails: whatever goes wrong becomes a settlement with a reason. Mapping happens once a job; the bytes of the
+//! first attempt are kept for those that follow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Gateway;
+use super::live::{LiveConnection, UNPINNED, Working, event_context};
+use crate::connector::{self, Verdict};
+use crate::domain::connection::ConnectionState;
+use crate::domain::job::{Attempt, JobState, Outcome};
+use crate::domain::policy::DeliveryPolicy;
+use crate::domain::settle::{LaneEffect, Next, decide};
+use crate::mapping::{Mapping, MappingError};
+use crate::spec::Names;
+use crate::store::{Lease, LeaseRef, Settlement};
+
+/// How long a lane waits when the gateway itself could not try a job.
+const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a job could not be tried, through no fault of its endpoint.
+enum Obstacle {
+    /// The job goes back untried.
+    Held,
+    /// The job goes back untried, and its lane waits a little.
+    Own(String),
+    /// The mapping can't be applied to this event.
+    Mapping(MappingError),
+    /// The connection is not fit for use.
+    Broken(String),
+}
+
+/// Tries a job once.
+pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
+    let Some(live) = gateway.directory.connection(lease.job.connection) else {
+        return end_untried(&lease, "its connection was deleted");
+    };
+    if let ConnectionState::Closed { reason, .. } = &live.record.state {
+        return end_untried(&lease, &format!("its connection was closed: {reason}"));
+    }
+    let body = match body(gateway, &lease, &live).await {
+        Ok(body) => body,
+        Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
+    };
+    match &live.works {
+        Ok(working) => send(gateway, &lease, working, body).await,
+        Err(reason) => settle_obstacle(gateway, &lease, Obstacle::Broken(reason.clone())),
+    }
+}
+
+/// The bytes of the first attempt, else rendered now.
+async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result<Bytes, Obstacle> {
+    if !live.record.state.is_active() {
+        return Err(Obstacle::Held);
+    }
+    if let Some(rendered) = &lease.rendered {
+        return Ok(rendered.clone());
+    }
+    let working = live.works.as_ref().map_err(|reason| Obstacle::Broken(reason.clone()))?;
+    let mapping = mapping(gateway, lease, live, working).await?;
+    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
+    let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
+    connector::render(&working.connector, &mapping, &lease.event.document, &context)
+        .map_err(Obstacle::Mapping)
+}
+
+/// The mapping that the job is pinned to.
+async fn mapping(
+    gateway: &Gateway,
+    lease: &Lease,
+    live: &LiveConnection,
+    working: &Working,
+) -> Result<Arc<Mapping>, Obstacle> {
+    let pinned = lease.job.mapping;
+    if pinned == live.mapping_version || pinned == UNPINNED {
+        return Ok(Arc::clone(&working.mapping));
+    }
+    match gateway.directory.mapping(gateway.store.as_ref(), pinned).await {
+        Ok(Some(mapping)) => Ok(mapping),
+        Ok(None) => {
+            Err(Obstacle::Broken(format!("the mapping {pinned} that it was made with is not in the store")))
+        }
+        Err(error) => Err(Obstacle::Own(format!("its mapping could not be read: {error}"))),
+    }
+}
+
+async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
+    let at = gateway.clock.now();
+    let job = lease.job.id.to_string();
+    let names = Names { event_type: &lease.event.kind, event_id: &lease.event.id, job_id: &job };
+    let request = working.endpoint.request(&names, body.clone(), at);
+    let result = gateway.egress.send(request).await;
+    let now = gateway.clock.now();
+    let verdict = connector::classify(&working.connector, result.as_ref(), now);
+    let attempt = connector::attempt(lease.job.tries + 1, at, now.since(at), result.as_ref().ok(), &verdict);
+    settle(gateway, lease, &working.policy, &verdict, attempt, Some(body))
+}
+
+/// What follows from a try that has a verdict.
+fn settle(
+    gateway: &Gateway,
+    lease: &Lease,
+    policy: &DeliveryPolicy,
+    verdict: &Verdict,
+    attempt: Attempt,
+    body: Option<Bytes>,
+) -> Settlement {
+    gateway.metrics.attempt(verdict.outcome, Duration::from_millis(attempt.duration_ms));
+    tracing::info!(
+        target: "patchbay::attempt",
+        job = %lease.job.id,
+        connection = %lease.job.connection,
+        tenant = %lease.job.tenant,
+        event_type = %lease.event.kind,
+        number = attempt.number,
+        outcome = verdict.outcome.name(),
+        status = attempt.status,
+        duration_ms = attempt.duration_ms,
+        "attempt"
+    );
+    let (next, effect) = decide(
+        verdict.outcome,
+        &verdict.reason,
+        policy,
+        lease.job.attempts + 1,
+        verdict.retry_after,
+        gateway.clock.now(),
+        gateway.entropy.fraction(),
+    );
+    let first = lease.rendered.is_none() && !matches!(next, Next::Done(JobState::Delivered));
+    Settlement {
+        lease: lease.reference(),
+        reason: verdict.reason.clone(),
+        attempt: Some(attempt),
+        next,
+        effect,
+        rendered: body.filter(|_| first),
+    }
+}
+
+fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
+    let now = gateway.clock.now();
+    let number = lease.job.tries + 1;
+    match obstacle {
+        Obstacle::Held => untried(lease, Next::Requeue, String::new(), LaneEffect::default()),
+        Obstacle::Own(reason) => {
+            let effect = LaneEffect { wait_until: Some(now.plus(OWN_FAULT_WAIT)), ..LaneEffect::default() };
+            untried(lease, Next::Requeue, reason, effect)
+        }
+        Obstacle::Mapping(error) => {
+            let verdict = Verdict::mapping_failed(&error);
+            let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
+            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+        }
+        Obstacle::Broken(reason) => {
+            let reason = format!("the connection can't be used: {reason}");
+            let verdict = Verdict { outcome: Outcome::Retry, reason, retry_after: None };
+            let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
+            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+        }
+    }
+}
+
+/// What follows when the gateway failed while it tried a job: a panic, or a hang past every time limit. It may have been
+/// sent, so the endpoint's health says nothing.
+pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settlement {
+    let now = gateway.clock.now();
+    let verdict = Verdict {
+        outcome: Outcome::Ambiguous,
+        reason: format!("the gateway failed while it tried the job ({reason}); it may have arrived"),
+        retry_after: None,
+    };
+    let attempt = connector::attempt(ticket.tries + 1, now, Duration::ZERO, None, &verdict);
+    tracing::error!(job = %ticket.lease.job, connection = %ticket.lease.connection, reason, "an attempt failed inside");
+    gateway.metrics.attempt(verdict.outcome, Duration::ZERO);
+    let (next, effect) = decide(
+        verdict.outcome,
+        &verdict.reason,
+        &DeliveryPolicy::default(),
+        ticket.attempts + 1,
+        None,
+        now,
+        gateway.entropy.fraction(),
+    );
+    Settlement {
+        lease: ticket.lease,
+        reason: verdict.reason,
+        attempt: Some(attempt),
+        next,
+        effect: LaneEffect { healthy: None, ..effect },
+        rendered: None,
+    }
+}
+
+/// What is needed to settle a job whose handler did not come back.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket {
+    /// The lease.
+    pub lease: LeaseRef,
+    /// The job's attempts before this one.
+    pub attempts: u32,
+    /// The job's tries before this one.
+    pub tries: u32,
+}
+
+impl Ticket {
+    /// The ticket of a lease.
+    pub fn of(lease: &Lease) -> Self {
+        Self { lease: lease.reference(), attempts: lease.job.attempts, tries: lease.job.tries }
+    }
+}
+
+fn end_untried(lease: &Lease, reason: &str) -> Settlement {
+    untried(lease, Next::Done(JobState::Cancelled), reason.to_owned(), LaneEffect::default())
+}
+
+fn untried(lease: &Lease, next: Next, reason: String, effect: LaneEffect) -> Settlement {
+    Settlement { lease: lease.reference(), attempt: None, next, reason, effect, rendered: None }
+}

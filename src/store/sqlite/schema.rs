@@ -1,0 +1,112 @@
+//! The database: its tables, its settings, and the lock that makes one process its owner.
+//!
+//! # Tables
+//!
+//! `events` and `jobs` are append-mostly; job ids are made by the one writer, so they rise in the order of writing.
+//! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
+//! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `attempts` and `bodies` hang on
+//! jobs. `dedupe` forgets after a day. `records` is the few things that every process knows, under a rising revision.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::time::Duration;
+
+use fs4::FileExt;
+use rusqlite::{Connection, OpenFlags};
+
+use super::unavailable;
+use crate::store::StoreError;
+
+/// Raised by one with every change of the tables.
+const SCHEMA_VERSION: i64 = 1;
+
+/// How long a statement waits for another process's write before it fails.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+const SCHEMA: &str = "
+CREATE TABLE records(
+    kind INTEGER NOT NULL, id TEXT NOT NULL, revision INTEGER NOT NULL UNIQUE, document TEXT,
+    PRIMARY KEY(kind, id)) WITHOUT ROWID;
+CREATE TABLE mappings(version BLOB PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events(
+    seq INTEGER PRIMARY KEY, key BLOB NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, received INTEGER NOT NULL,
+    document BLOB NOT NULL);
+CREATE INDEX events_id ON events(tenant, id);
+CREATE TABLE jobs(
+    id BLOB PRIMARY KEY, connection BLOB NOT NULL, tenant TEXT NOT NULL, event INTEGER NOT NULL, kind TEXT NOT NULL,
+    mapping BLOB NOT NULL, created INTEGER NOT NULL, state INTEGER NOT NULL, due INTEGER, attempts INTEGER NOT NULL,
+    tries INTEGER NOT NULL, finished INTEGER, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX jobs_lane ON jobs(connection, due, id) WHERE due IS NOT NULL;
+CREATE INDEX jobs_connection ON jobs(connection, id);
+CREATE INDEX jobs_tenant ON jobs(tenant, id);
+CREATE INDEX jobs_event ON jobs(event);
+CREATE TABLE attempts(
+    job BLOB NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY(job, number)) WITHOUT ROWID;
+CREATE TABLE bodies(job BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE waits(connection BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE dedupe(
+    key BLOB PRIMARY KEY, content BLOB NOT NULL, expires INTEGER NOT NULL, answer TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX dedupe_expires ON dedupe(expires);
+";
+
+/// Takes the lock that says which process leases jobs from this folder. Held until the file is dropped.
+pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join("patchbay.lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
+    match FileExt::try_lock(&file) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(StoreError::Unavailable(format!(
+            "another gateway runs on {}: stop it, or give this one a folder of its own",
+            folder.display()
+        ))),
+    }
+}
+
+/// Opens the database for writing and brings it up to date.
+pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(file).map_err(|error| unavailable(&error))?;
+    prepare(&connection).map_err(|error| unavailable(&error))?;
+    let version: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|error| unavailable(&error))?;
+    match version {
+        0 => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"))
+            .map_err(|error| unavailable(&error))?,
+        SCHEMA_VERSION => {}
+        newer => {
+            return Err(StoreError::Corrupt(format!(
+                "{} was written by another version of the gateway (format {newer}, this one knows {SCHEMA_VERSION})",
+                file.display()
+            )));
+        }
+    }
+    Ok(connection)
+}
+
+/// Opens the database for reading.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags).map_err(|error| unavailable(&error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unavailable(&error))?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    // FULL: a commit returns when the write-ahead log is on disk, which is what a 202 promises.
+    connection.execute_batch(
+        "PRAGMA journal_mode=WAL;
+         PRAGMA synchronous=FULL;
+         PRAGMA temp_store=MEMORY;
+         PRAGMA cache_size=-8192;
+         PRAGMA wal_autocheckpoint=2000;
+         PRAGMA journal_size_limit=67108864;",
+    )
+}

@@ -1,0 +1,162 @@
+//! Writes outcomes back, inside the writer's transaction.
+
+use rusqlite::{Connection, params};
+
+use super::lanes::Effect;
+use super::records;
+use super::rows::state_code;
+use super::unavailable;
+use super::writer::Effects;
+use crate::domain::connection::ConnectionState;
+use crate::domain::id::ConnectionId;
+use crate::domain::job::{Job, JobState};
+use crate::domain::settle::{LaneEffect, Next};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::types::Settlement;
+
+/// A settlement whose lease was claimed, with the job as it was leased.
+#[derive(Debug, Clone)]
+pub(super) struct Claimed {
+    pub settlement: Settlement,
+    pub job: Job,
+}
+
+/// Writes claimed settlements.
+pub(super) fn write(
+    database: &Connection,
+    claimed: &[Claimed],
+    now: Timestamp,
+    is_closed: &dyn Fn(ConnectionId) -> bool,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    for one in claimed {
+        write_one(database, one, now, is_closed, effects)?;
+    }
+    Ok(())
+}
+
+fn write_one(
+    database: &Connection,
+    Claimed { settlement, job }: &Claimed,
+    now: Timestamp,
+    is_closed: &dyn Fn(ConnectionId) -> bool,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    let mut job = job.clone();
+    if let Some(attempt) = &settlement.attempt {
+        job.tries += 1;
+        let record = serde_json::to_string(attempt)
+            .map_err(|error| StoreError::Corrupt(format!("an attempt cannot be written: {error}")))?;
+        execute(
+            database,
+            "INSERT OR REPLACE INTO attempts(job, number, record) VALUES(?, ?, ?)",
+            params![job.id.bits().to_be_bytes(), attempt.number, record],
+        )?;
+    }
+    // Whatever was in flight when its connection closed is not tried again.
+    let closed = settlement.effect.close.is_some() || is_closed(job.connection);
+    let (next, reason) = match &settlement.next {
+        Next::Due(_) | Next::Requeue if closed => (
+            Next::Done(JobState::Cancelled),
+            format!("{}; then its connection was closed", settlement.reason),
+        ),
+        next => (next.clone(), settlement.reason.clone()),
+    };
+    match next {
+        Next::Done(state) => {
+            job.attempts += u32::from(settlement.attempt.is_some());
+            execute(
+                database,
+                "UPDATE jobs SET state = ?, due = NULL, finished = ?, attempts = ?, tries = ?, reason = ? WHERE id = ?",
+                params![
+                    state_code(state),
+                    now.millis(),
+                    job.attempts,
+                    job.tries,
+                    reason,
+                    job.id.bits().to_be_bytes()
+                ],
+            )?;
+            effects.lanes.push(Effect::Ended(job.id));
+        }
+        Next::Due(due) => {
+            job.attempts += u32::from(settlement.attempt.is_some());
+            execute(
+                database,
+                "UPDATE jobs SET state = ?, due = ?, attempts = ?, tries = ?, reason = ? WHERE id = ?",
+                params![
+                    state_code(JobState::Waiting),
+                    due.millis().max(1),
+                    job.attempts,
+                    job.tries,
+                    reason,
+                    job.id.bits().to_be_bytes()
+                ],
+            )?;
+            keep_body(database, settlement)?;
+            effects.lanes.push(Effect::Again {
+                job: job.clone(),
+                due,
+                rendered: settlement.rendered.clone(),
+            });
+        }
+        Next::Requeue => {
+            execute(
+                database,
+                "UPDATE jobs SET tries = ?, reason = ? WHERE id = ?",
+                params![job.tries, reason, job.id.bits().to_be_bytes()],
+            )?;
+            keep_body(database, settlement)?;
+            effects.lanes.push(Effect::Back { job: job.clone(), rendered: settlement.rendered.clone() });
+        }
+    }
+    lane_effect(database, job.connection, &settlement.effect, now, effects)
+}
+
+/// A job's first bytes are its only ones: whatever is there stays.
+fn keep_body(database: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
+    let Some(body) = &settlement.rendered else { return Ok(()) };
+    execute(
+        database,
+        "INSERT OR IGNORE INTO bodies(job, body) VALUES(?, ?)",
+        params![settlement.lease.job.bits().to_be_bytes(), &body[..]],
+    )
+}
+
+fn lane_effect(
+    database: &Connection,
+    connection: ConnectionId,
+    effect: &LaneEffect,
+    now: Timestamp,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    if let Some(works) = effect.healthy {
+        effects.lanes.push(Effect::Health { connection, works });
+    }
+    if let Some(until) = effect.wait_until {
+        execute(
+            database,
+            "INSERT INTO waits(connection, until) VALUES(?1, ?2)
+             ON CONFLICT(connection) DO UPDATE SET until = max(until, excluded.until)",
+            params![connection.bits().to_be_bytes(), until.millis()],
+        )?;
+        effects.lanes.push(Effect::Wait { connection, until });
+    }
+    if let Some(reason) = &effect.close {
+        let state = ConnectionState::Closed { reason: reason.clone(), at: now };
+        records::set_state(database, connection, state, now, effects)?;
+    } else if let Some((by, reason)) = &effect.pause {
+        let state = ConnectionState::Paused { reason: reason.clone(), by: (*by).to_owned(), at: now };
+        records::set_state(database, connection, state, now, effects)?;
+    }
+    Ok(())
+}
+
+fn execute(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+    database
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(params))
+        .map(|_| ())
+        .map_err(|error| unavailable(&error))
+}

@@ -1,0 +1,84 @@
+//! Leases jobs while there is room for them, and sleeps while there is no work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apalis_core::task::Task;
+use apalis_core::task::builder::TaskBuilder;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::service::Gateway;
+use crate::service::deliver::Ticket;
+use crate::store::{Lease, StoreError};
+
+/// Jobs leased in one step at the most.
+const STEP: usize = 64;
+/// How often an idle feed shows that it is alive.
+const BEAT: Duration = Duration::from_secs(5);
+/// How long to wait after the store failed.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What the feed needs.
+pub(super) struct Feed {
+    pub gateway: Arc<Gateway>,
+    pub room: Arc<Semaphore>,
+    pub handover: mpsc::Sender<Task<Lease>>,
+    pub lease: Duration,
+    pub stopped: watch::Receiver<bool>,
+}
+
+/// Runs until it is told to stop or nobody takes jobs any more.
+pub(super) async fn run(mut feed: Feed) {
+    let mut stopped = feed.stopped.clone();
+    tokio::select! {
+        _ = stopped.wait_for(|stop| *stop) => {}
+        () = feed.lease_on() => {}
+    }
+}
+
+impl Feed {
+    async fn lease_on(&mut self) {
+        loop {
+            // A permit that is waited for and put back: only the feed takes permits for good, so it stays available.
+            match self.room.acquire().await {
+                Ok(permit) => drop(permit),
+                Err(_) => return,
+            }
+            let room = self.room.available_permits().min(STEP);
+            let leases = self.gateway.store.lease(room, self.lease).await;
+            self.gateway.progress.beat(self.gateway.clock.now());
+            match leases {
+                Ok(leases) if leases.is_empty() => self.idle().await,
+                Ok(leases) => {
+                    for lease in leases {
+                        if !self.hand_over(lease).await {
+                            return;
+                        }
+                    }
+                }
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot lease; trying again");
+                    self.gateway.clock.sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn idle(&self) {
+        tokio::select! {
+            () = self.gateway.store.wait_for_work() => {}
+            () = self.gateway.clock.sleep(BEAT) => {}
+        }
+    }
+
+    async fn hand_over(&self, lease: Lease) -> bool {
+        // The permit comes back with the outcome; see the settler.
+        match self.room.try_acquire() {
+            Ok(permit) => permit.forget(),
+            Err(_) => return false,
+        }
+        let ticket = Ticket::of(&lease);
+        self.handover.send(TaskBuilder::new(lease).data(ticket).build()).await.is_ok()
+    }
+}

@@ -1,0 +1,97 @@
+//! Takes outcomes from apalis and writes them to the store in batches, until they are written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apalis_core::error::BoxDynError;
+use apalis_core::task::ExecutionContext;
+use apalis_core::worker::ext::ack::Acknowledge;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc::error::SendError;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::service::Gateway;
+use crate::service::deliver::{Ticket, settle_failure};
+use crate::store::{LeaseRef, Settlement, StoreError};
+
+/// Outcomes written in one step at the most.
+const BATCH: usize = 256;
+/// The first and the longest pause after the store failed.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Sees every end of a handler: its settlement, its panic, its time limit.
+#[derive(Clone)]
+pub(super) struct Acknowledger {
+    gateway: Arc<Gateway>,
+    outcomes: mpsc::Sender<Arc<Settlement>>,
+    room: Arc<Semaphore>,
+}
+
+impl Acknowledger {
+    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Arc<Settlement>>, room: Arc<Semaphore>) -> Self {
+        Self { gateway, outcomes, room }
+    }
+}
+
+impl Acknowledge<Arc<Settlement>> for Acknowledger {
+    type Error = SendError<Arc<Settlement>>;
+    type Future = BoxFuture<'static, Result<(), Self::Error>>;
+
+    fn ack(
+        &mut self,
+        result: &Result<Arc<Settlement>, BoxDynError>,
+        context: &ExecutionContext,
+    ) -> Self::Future {
+        let settlement = match (result, context.data().get::<Ticket>()) {
+            (Ok(settlement), _) => Some(Arc::clone(settlement)),
+            (Err(error), Some(ticket)) => {
+                Some(Arc::new(settle_failure(&self.gateway, ticket, &error.to_string())))
+            }
+            // The feed gives every task a ticket; without one the lease ends by itself.
+            (Err(_), None) => None,
+        };
+        let (outcomes, room) = (self.outcomes.clone(), Arc::clone(&self.room));
+        Box::pin(async move {
+            let sent = match settlement {
+                Some(settlement) => outcomes.send(settlement).await,
+                None => Ok(()),
+            };
+            room.add_permits(1);
+            sent
+        })
+    }
+}
+
+/// Writes outcomes until no more can come.
+pub(super) async fn run(
+    gateway: Arc<Gateway>,
+    mut outcomes: mpsc::Receiver<Arc<Settlement>>,
+    lease: Duration,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while outcomes.recv_many(&mut batch, BATCH).await > 0 {
+        let settlements = batch.drain(..).map(Arc::unwrap_or_clone).collect();
+        write(&gateway, settlements, lease).await;
+    }
+}
+
+/// Writes a batch, however long the store takes to come back; meanwhile the leases are renewed.
+async fn write(gateway: &Gateway, settlements: Vec<Settlement>, lease: Duration) {
+    let leases: Vec<LeaseRef> = settlements.iter().map(|settlement| settlement.lease).collect();
+    let mut pause = PAUSES.0;
+    loop {
+        match gateway.store.settle(settlements.clone()).await {
+            Ok(_) => return gateway.progress.beat(gateway.clock.now()),
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::error!(%error, outcomes = leases.len(), "cannot write outcomes; trying again");
+            }
+        }
+        gateway.clock.sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+        // What can't be renewed is sent again after its lease: at least once is what is promised.
+        if let Err(error) = gateway.store.renew(&leases, lease).await {
+            tracing::warn!(%error, "cannot renew leases");
+        }
+    }
+}
