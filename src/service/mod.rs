@@ -4,15 +4,15 @@
 //! what is here is either a snapshot of it ([`directory`]) or may be lost (rates, metrics, requests under way).
 
 pub mod accounts;
-
+pub mod connections;
 pub mod deliver;
 pub mod directory;
-
+pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
 mod running;
-
+pub mod tryout;
 pub mod vault;
 
 use std::sync::Arc;
@@ -101,6 +101,7 @@ pub struct Gateway {
     pub progress: Progress,
     rates: Rates,
     running: Running,
+    trying: tokio::sync::Semaphore,
 }
 
 impl Gateway {
@@ -118,6 +119,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
             running: Running::default(),
+            trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
             progress: Progress::default(),
             store,
