@@ -10,6 +10,6 @@ use std::time::Duration;
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(30), future).await {
         Ok(value) => value,
-        Err(_) => panic!("waited 30 s in vain for {what}"),
+        Err(elapsed) => panic!("waited 30 s in vain for {what}: {elapsed}"),
     }
 }
