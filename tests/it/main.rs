@@ -1,3 +1,7 @@
 //! The integration tests: one binary, real parts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod delivery;
 mod floors;
+mod support;
