@@ -15,7 +15,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `POST /v1/events`
 pub async fn publish(mut call: Call) -> Answer {
     let body = call.body().await?;
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let named = call.tenant(&mut query)?;
     query.finish()?;
     let mut keys = call.headers.get_all(IDEMPOTENCY_KEY).iter();
@@ -161,7 +161,7 @@ impl From<PublishError> for Problem {
 
 /// `GET /v1/events/{id}`
 pub async fn read(call: Call) -> Answer {
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let tenant = call.one_tenant(&mut query)?;
     query.finish()?;
     let id: String = call.param("id", "event")?;

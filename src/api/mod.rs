@@ -1,7 +1,7 @@
 //! The HTTP API. [`table::ROUTES`] is all of it: method, path, who may, and what runs.
 //!
 //! One function, `serve`, stands around every endpoint: it gives the request its id, checks the key before anything of the
-//! body is read, turns every error and every panic into a [`problem`], and leaves one line in the log. The OpenAPI document
+//! body is read, turns every error and every panic into a [`problem`], and leaves one line in the log. The `OpenAPI` document
 //! is compared with the table by a test, both ways.
 
 mod accounts;
@@ -31,7 +31,7 @@ use axum::routing::{MethodFilter, on};
 use futures::FutureExt;
 
 use crate::domain::account::ApiKey;
-use crate::domain::id::EventKey;
+use crate::domain::id::{EventKey, TenantId};
 use crate::service::Gateway;
 use call::{Answer, Call};
 use problem::{Code, Problem};
@@ -137,7 +137,7 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
     finish(&mut response, &request_id);
     let status = response.status().as_u16();
     gateway.metrics.request(method, endpoint.path, status, took);
-    log(endpoint, method, status, took, tenant.as_ref().map(|tenant| tenant.as_str()), &request_id);
+    log(endpoint, method, status, took, tenant.as_ref().map(TenantId::as_str), &request_id);
     response
 }
 

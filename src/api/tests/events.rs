@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::{Got, TestApi};
 use crate::service::Settings;
 
-async fn send(api: &TestApi, key: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Got {
+/// Names and values.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
+async fn send(api: &TestApi, key: &str, headers: Headers<'_>, body: impl Into<Body>) -> Got {
     let mut request = Request::post("/v1/events").header("authorization", format!("Bearer {key}"));
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -122,7 +125,7 @@ async fn every_fault_of_a_request_has_its_own_answer() {
     let json_type: &[_] = &[("content-type", "application/json")];
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
     let large = format!("{{\"type\":\"x\",\"data\":\"{}\"}}", "x".repeat(1 << 20));
-    let cases: [(&[(&str, &str)], String, u16, &str); 8] = [
+    let cases: [(Headers<'_>, String, u16, &str); 8] = [
         (json_type, "{".to_owned(), 400, "malformed_json"),
         (json_type, deep, 400, "too_deep"),
         (json_type, large, 413, "too_large"),

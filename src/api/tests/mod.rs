@@ -1,4 +1,4 @@
-//! The API in this process, on the embedded store. Every answer of every test is compared with the OpenAPI document.
+//! The API in this process, on the embedded store. Every answer of every test is compared with the `OpenAPI` document.
 
 mod accounts;
 mod connections;

@@ -82,7 +82,7 @@ async fn the_page_stands_alone() {
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     assert!(!page.text.contains("\"OPENAPI\""), "the document is in the page");
     assert!(page.text.contains("publishEvents"));
-    for outside in ["src=\"http", "href=\"http", "@import", "url("] {
+    for outside in ["src=\"http", "href=\"http", "@import", "url(http", "url('", "url(\""] {
         assert!(!page.text.contains(outside), "{outside}");
     }
     let script = page.text.split_once("<script>").unwrap().1;
