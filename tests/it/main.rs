@@ -4,4 +4,5 @@
 
 mod delivery;
 mod floors;
+mod kill;
 mod support;
