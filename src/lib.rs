@@ -45,6 +45,7 @@
 //! | settlement | an outcome on its way back into the store |
 //! | record | a tenant, a key or a connection: small, and known to every process |
 
+pub mod api;
 pub mod clock;
 pub mod connector;
 pub mod domain;

@@ -203,6 +203,9 @@ pub enum ServiceError {
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),
+    /// Too much of it is under way; it may be tried again soon.
+    #[error("{0}")]
+    Busy(String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),

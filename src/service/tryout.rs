@@ -55,7 +55,7 @@ impl Gateway {
         let live = self.owned_connection(tenant, id)?;
         let working = live.works.as_ref().map_err(|reason| ServiceError::State(reason.clone()))?;
         let Ok(_turn) = self.trying.try_acquire() else {
-            return Err(ServiceError::Limit("too many tests are under way; try again soon".to_owned()));
+            return Err(ServiceError::Busy("too many tests are under way; try again soon".to_owned()));
         };
         let event = self.test_event(&live.record.tenant, &live.record.events);
         let job = JobId::from_bits(self.ids.next()).to_string();
