@@ -21,7 +21,9 @@ pub fn prepare(folder: &Path) -> Result<(), AppError> {
         path: folder.to_owned(),
         reason: format!("the data folder cannot be made: {}", plain(&error)),
         hint: Some("data_dir (or --data-dir) names a folder that can be written to"),
-    })
+    })?;
+    warn_if_open_to_others(folder);
+    Ok(())
 }
 
 /// The key that seals secrets: the one given, else the folder's own, made at the first start.
@@ -37,7 +39,7 @@ pub fn secret_key(
     let fault = |reason: String, hint| AppError::DataDir { path: path.clone(), reason, hint };
     match std::fs::read_to_string(&path) {
         Ok(text) => {
-            warn_if_readable_by_others(&path);
+            warn_if_open_to_others(&path);
             SecretKey::from_base64(&text).ok_or_else(|| {
                 fault("is no key: expected 32 bytes in base64".to_owned(), Some("restore it from a backup"))
             })
@@ -70,12 +72,12 @@ fn write_key(folder: &Path, key: &SecretKey) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-fn warn_if_readable_by_others(path: &Path) {
+fn warn_if_open_to_others(path: &Path) {
     #[cfg(unix)]
     if let Ok(metadata) = std::fs::metadata(path)
         && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
     {
-        tracing::warn!(path = %path.display(), "others may read the secret key; run chmod 600 on it");
+        tracing::warn!(path = %path.display(), "others may look into this; run chmod go= on it");
     }
     #[cfg(not(unix))]
     let _ = path;

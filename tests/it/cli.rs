@@ -1,9 +1,11 @@
 //! The program as a person meets it: what it says when something is wrong, and the exit code it ends with.
 
+mod running;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -146,105 +148,6 @@ fn what_cannot_be_reached_or_makes_no_sense_is_said_with_a_hint() {
     assert!(error["hint"].as_str().unwrap().contains("patchbay serve"), "{error}");
 }
 
-/// A gateway as a person starts it; it ends with its standard input.
-struct Served {
-    child: Child,
-    told: Value,
-}
-
-impl Served {
-    fn start(folder: &Path) -> Self {
-        let mut child = patchbay(folder)
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--until-stdin-closes"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, told: serde_json::from_str(&line).unwrap() }
-    }
-
-    fn url(&self) -> &str {
-        self.told["url"].as_str().unwrap()
-    }
-
-    fn stop(mut self) {
-        drop(self.child.stdin.take());
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
-    }
-}
-
-#[test]
-fn the_first_start_makes_what_is_missing_and_shows_the_operator_key_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let served = Served::start(root);
-    let key = served.told["operator_key"].as_str().unwrap().to_owned();
-    assert!(key.starts_with("pb_"));
-    #[cfg(unix)]
-    for (name, wanted) in [("patchbay-data", 0o700), ("patchbay-data/secret.key", 0o600)] {
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(
-            std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777,
-            wanted,
-            "{name}"
-        );
-    }
-
-    // A second gateway on the folder or the port is refused in plain words.
-    let (code, text) = told(&run(root, &["serve", "--listen", "127.0.0.1:0"]));
-    assert_eq!(code, 1);
-    assert!(text.contains("another gateway runs"), "{text}");
-    let address = served.told["address"].as_str().unwrap();
-    let (code, text) = told(&run(root, &["serve", "--data-dir", "other", "--listen", address]));
-    assert_eq!(code, 1);
-    assert!(text.contains("hint: something listens on port"), "{text}");
-    assert!(!root.join("other").exists());
-    served.stop();
-
-    let again = Served::start(root);
-    assert_eq!(again.told["operator_key"], Value::Null);
-    again.stop();
-    for entry in std::fs::read_dir(root.join("patchbay-data")).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        let found = bytes.windows(key.len()).any(|window| window == key.as_bytes());
-        assert!(!found, "the key itself must not be stored");
-    }
-}
-
-#[test]
-fn tenants_and_keys_are_made_in_the_folder_of_a_running_gateway_and_count_there() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let served = Served::start(root);
-    stdout(&run(root, &["tenants", "create", "acme", "--name", "Acme"]));
-    let made = stdout(&run(root, &["keys", "create", "--tenant", "acme", "--scopes", "read", "--json"]));
-    let made: Value = serde_json::from_str(&made).unwrap();
-    let token = made["token"].as_str().unwrap().to_owned();
-    let list = ["deliveries", "list", "--json", "--url", served.url(), "--key", &token];
-
-    // The gateway follows what others write within a second.
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while !run(root, &list).status.success() {
-        assert!(std::time::Instant::now() < patience, "{:?}", told(&run(root, &list)));
-    }
-    let keys = stdout(&run(root, &["keys", "list", "--tenant", "acme", "--json"]));
-    assert!(keys.contains(made["id"].as_str().unwrap()) && !keys.contains(&token), "{keys}");
-
-    let (code, text) = told(&run(root, &["keys", "create", "--tenant", "acm"]));
-    assert_eq!(code, 2);
-    assert!(text.contains("there is no tenant \"acm\""), "{text}");
-
-    stdout(&run(root, &["keys", "revoke", made["id"].as_str().unwrap()]));
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while run(root, &list).status.success() {
-        assert!(std::time::Instant::now() < patience, "a revoked key still opens");
-    }
-    served.stop();
-}
-
 /// Runs `listen --json` with flags, posts `times` requests, and gives what it showed and answered for each.
 fn listen_to(flags: &[&str], times: usize) -> Vec<(Value, String)> {
     let folder = tempfile::tempdir().unwrap();
@@ -290,66 +193,6 @@ fn listen_fails_on_demand() {
     let limited = listen_to(&["--rate-limit", "600"], 2);
     assert!(limited[0].1.starts_with("HTTP/1.1 200 "));
     assert!(limited[1].1.starts_with("HTTP/1.1 429 ") && limited[1].1.contains("\r\nretry-after: "));
-}
-
-#[test]
-fn the_demo_delivers_every_event_and_one_of_them_at_the_third_try() {
-    let folder = tempfile::tempdir().unwrap();
-    let shown = stdout(&run(folder.path(), &["demo", "--once", "--json"]));
-    let lines: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let tries: Vec<&Value> = lines.iter().filter(|line| line["try"].is_u64()).collect();
-    assert_eq!(tries.len(), 6, "four events, and two failures: {shown}");
-    assert!(
-        tries.iter().all(|one| one["signature_verified"] == true && one["same_bytes"] == true),
-        "{shown}"
-    );
-    let failed: Vec<&&Value> = tries.iter().filter(|one| one["status"] == 500).collect();
-    assert_eq!(failed.len(), 2);
-    let unlucky = &failed[0]["id"];
-    let last = tries.iter().rfind(|one| one["id"] == *unlucky).unwrap();
-    assert_eq!((last["try"].as_u64(), last["status"].as_u64()), (Some(3), Some(200)));
-    assert_eq!(lines.last().unwrap()["all_arrived"], true);
-
-    let text = stdout(&run(folder.path(), &["demo", "--once"]));
-    for part in ["speeded up for the demo", "signature verified", "All 4 events were delivered."] {
-        assert!(text.contains(part), "{part}: {text}");
-    }
-}
-
-#[test]
-fn the_bench_counts_every_delivery() {
-    let folder = tempfile::tempdir().unwrap();
-    let arguments =
-        ["bench", "--events", "300", "--rate", "600", "--concurrency", "8", "--fan-out", "3", "--json"];
-    let report: Value = serde_json::from_str(&stdout(&run(folder.path(), &arguments))).unwrap();
-    for phase in ["steady", "full"] {
-        let phase = &report[phase];
-        assert_eq!(phase["accepted"], 300, "{report}");
-        assert_eq!(
-            (&phase["delivered"], &phase["missing"]),
-            (&Value::from(900), &Value::from(0)),
-            "{report}"
-        );
-        let latency = &phase["to_receipt"];
-        let of = |name: &str| latency[name].as_f64().unwrap();
-        assert!(
-            0.0 < of("p50_ms") && of("p50_ms") <= of("p99_ms") && of("p99_ms") <= of("max_ms"),
-            "{report}"
-        );
-    }
-    assert!(report["steady"]["events_per_sec"].as_f64().unwrap() < 700.0, "the rate is held: {report}");
-    let text = stdout(&run(folder.path(), &arguments[..9]));
-    assert!(text.contains("900 deliveries\n") && text.contains("sent to received"), "{text}");
-}
-
-#[test]
-#[cfg(unix)]
-fn a_signal_stops_the_gateway_in_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut served = Served::start(folder.path());
-    let process = served.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
-    assert_eq!(served.child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
