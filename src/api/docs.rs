@@ -61,8 +61,8 @@ pub async fn openapi(_: Call) -> Answer {
 pub async fn page(_: Call) -> Answer {
     static PAGE: LazyLock<Result<String, String>> = LazyLock::new(|| {
         let document = DOCUMENT.as_ref().map_err(Clone::clone)?;
-        // "</script>" in a text would end the script.
-        let document = document.to_string().replace("</", "<\\/");
+        // "</script>" or "<!--" in a text would end the script.
+        let document = document.to_string().replace('<', "\\u003c");
         Ok(include_str!("docs.html").replace("\"OPENAPI\"", &document))
     });
     let page = PAGE.as_ref().map_err(Problem::internal)?;
