@@ -46,7 +46,10 @@
 //! | record | a tenant, a key or a connection: small, and known to every process |
 
 pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod connector;
 pub mod domain;
 pub mod egress;
@@ -55,4 +58,5 @@ pub mod service;
 pub mod signature;
 pub mod spec;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

@@ -9,7 +9,7 @@ mod call;
 mod catalogue;
 mod connections;
 mod deliveries;
-mod docs;
+pub mod docs;
 mod events;
 mod mappings;
 mod operations;

@@ -1,6 +1,7 @@
 //! What the integration tests share: a programmable receiver and a gateway whose clock the test owns.
 
 pub mod gateway;
+pub mod process;
 pub mod receiver;
 
 use std::future::Future;
