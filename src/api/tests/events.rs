@@ -187,3 +187,17 @@ async fn a_tenant_over_its_rate_is_told_when_to_come_again() {
     api.clock.advance(std::time::Duration::from_secs(2));
     assert_eq!(api.post("/v1/events", &key, &json!(batch[..25])).await.status, 202);
 }
+
+#[tokio::test]
+async fn an_event_is_found_whatever_its_id() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let event = json!({ "type": "x", "id": "a/b ü?#%", "data": 12.5 });
+    assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
+    let found = api.get("/v1/events/a%2Fb%20%C3%BC%3F%23%25", &key).await;
+    assert_eq!((found.status, &found.body["event"]["data"]), (200, &json!(12.5)), "{found:?}");
+    let own = api.post("/v1/events", &key, &json!({ "type": "x", "data": [] })).await;
+    let path = format!("/v1/events/{}", own.body["id"].as_str().unwrap());
+    assert_eq!(api.get(&path, &key).await.body["event"]["id"], own.body["id"]);
+    assert_eq!(api.get("/v1/events/nothing", &key).await.code(), "not_found");
+}
