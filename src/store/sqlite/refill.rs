@@ -25,8 +25,8 @@ pub(super) fn read(
     lanes: &Mutex<Lanes>,
 ) -> Result<Refill, StoreError> {
     let last_due = if plan.strict { i64::MAX } else { now.millis() };
-    let (due_ids, more_due) = ids(database, connection, 1, last_due, plan, lanes)?;
-    let (fresh_ids, more_fresh) = ids(database, connection, 0, 0, plan, lanes)?;
+    let (due_ids, more_due) = ids(database, connection, (1, last_due), plan.want_due, plan.known, lanes)?;
+    let (fresh_ids, more_fresh) = ids(database, connection, (0, 0), plan.want_fresh, plan.known, lanes)?;
     let next_due = if more_due { Some(now) } else { next_due(database, connection, last_due)? };
     let mut events = HashMap::new();
     let mut slots = |wanted: Vec<JobId>| -> Result<Vec<Slot>, StoreError> {
@@ -39,12 +39,12 @@ pub(super) fn read(
 fn ids(
     database: &Connection,
     connection: ConnectionId,
-    first_due: i64,
-    last_due: i64,
-    plan: RefillPlan,
+    (first_due, last_due): (i64, i64),
+    want: usize,
+    known: usize,
     lanes: &Mutex<Lanes>,
 ) -> Result<(Vec<JobId>, bool), StoreError> {
-    let limit = plan.want + plan.known + 1;
+    let limit = want + known + 1;
     let mut select = database
         .prepare_cached(
             "SELECT id FROM jobs WHERE connection = ? AND due BETWEEN ? AND ? ORDER BY due, id LIMIT ?",
@@ -65,8 +65,8 @@ fn ids(
     let reached_end = read.len() < limit;
     let lanes = lanes.lock();
     let mut unknown: Vec<JobId> = read.into_iter().filter(|id| !lanes.knows(*id)).collect();
-    let more = !reached_end || unknown.len() > plan.want;
-    unknown.truncate(plan.want);
+    let more = !reached_end || unknown.len() > want;
+    unknown.truncate(want);
     Ok((unknown, more))
 }
 

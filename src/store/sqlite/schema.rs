@@ -89,6 +89,13 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Writes a page and changes nothing.
+pub(super) fn touch(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .execute_batch(&format!("PRAGMA user_version={SCHEMA_VERSION}"))
+        .map_err(|error| unavailable(&error))
+}
+
 /// Opens the database for reading.
 pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
