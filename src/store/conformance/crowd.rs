@@ -40,8 +40,10 @@ pub async fn nothing_is_lost_or_settled_twice_by_many_at_once(world: World) {
         let caps = caps.clone();
         tasks.push(tokio::spawn(async move {
             while ended.lock().len() < total {
-                let leases = world.store.lease(1 + worker * 3, Duration::from_hours(24)).await.unwrap();
+                let leases = world.store.lease(1 + worker * 3, Duration::from_hours(1_000_000)).await.unwrap();
                 if leases.is_empty() {
+                    // A strict lane may wait for its first job's time.
+                    world.clock.advance(Duration::from_millis(100));
                     tokio::task::yield_now().await;
                     continue;
                 }
