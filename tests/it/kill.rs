@@ -76,8 +76,8 @@ async fn killed_at_random_moments_nothing_accepted_is_lost() {
     let mut settled_before: Vec<(usize, BTreeSet<String>)> = Vec::new();
     let mut restarted = Instant::now();
     for kill in 1..=KILLS {
-        let share = (EVENTS * kill / (KILLS + 1)) as f64;
-        let moment = (share * (0.8 + 0.2 * entropy.fraction())) as usize;
+        let share = EVENTS * kill / (KILLS + 1);
+        let moment = share - usize::from(u8::from_be_bytes(entropy.bytes())) * share / 5 / 255;
         within("enough events to be accepted", async {
             while accepted.load(Ordering::Relaxed) < moment {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -2,8 +2,8 @@
 //!
 //! # Theory of operation
 //!
-//! All writes go through one thread that commits many requests as one ([`writer`]); which job goes next is decided in
-//! memory ([`lanes`]); reads have connections of their own and never wait for a writer (write-ahead log). Leases are
+//! All writes go through one thread that commits many requests as one (`writer`); which job goes next is decided in
+//! memory (`lanes`); reads have connections of their own and never wait for a writer (write-ahead log). Leases are
 //! never written: the owner is the only one that leases, and when it dies every open job stands in its lane again.
 //! Another process (the command line) may open the folder as a *guest* to change records; it leases nothing.
 
