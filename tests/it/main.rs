@@ -6,4 +6,5 @@ mod cli;
 mod delivery;
 mod floors;
 mod kill;
+mod store_faults;
 mod support;
