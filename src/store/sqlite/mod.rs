@@ -188,7 +188,7 @@ impl Store for SqliteStore {
             (leases, is_sooner || lanes.has_work(), lanes.may_refill())
         };
         if refill {
-            self.writer.refill();
+            self.writer.refill(&self.shared);
         }
         if pass_on {
             self.shared.work.notify_one();

@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// Notified after a commit that changed records.
     pub records: Notify,
     closed: AtomicBool,
+    /// A [`Command::Refill`] is on its way: one is enough.
+    refill_asked: AtomicBool,
 }
 
 impl Shared {
@@ -172,8 +174,10 @@ impl Writer {
     }
 
     /// Tells the thread that a lane waits for a refill. A full queue needs no telling: it looks after each batch.
-    pub fn refill(&self) {
-        let _ = self.commands.try_send(Command::Refill);
+    pub fn refill(&self, shared: &Shared) {
+        if !shared.refill_asked.swap(true, Ordering::AcqRel) {
+            let _ = self.commands.try_send(Command::Refill);
+        }
     }
 }
 
@@ -294,6 +298,8 @@ impl Loop {
 
     /// Reads a few of the refills that wait; whether more could be read at once.
     fn refill(&self) -> bool {
+        // Before it looks: who asks from here on sends a command of its own.
+        self.shared.refill_asked.store(false, Ordering::Release);
         for _ in 0..REFILLS {
             let now = self.clock.now();
             let Some((connection, plan)) = self.shared.lanes.lock().next_refill(now) else { return false };
