@@ -65,8 +65,12 @@ impl World {
         self.clock.now()
     }
 
+    pub fn advance(&self, span: Duration) {
+        self.clock.advance(span);
+    }
+
     pub fn advance_secs(&self, secs: u64) {
-        self.clock.advance(Duration::from_secs(secs));
+        self.advance(Duration::from_secs(secs));
     }
 
     /// Writes an active connection of a tenant.
