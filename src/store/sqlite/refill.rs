@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::lanes::{Lanes, Refill, RefillPlan, Slot};
+use super::lanes::{LEAST_REFILL, Lanes, Refill, RefillPlan, Slot};
 use super::rows::{self, JOB_COLUMNS};
 use super::unavailable;
 use crate::domain::event::Event;
@@ -27,12 +27,25 @@ pub(super) fn read(
     let last_due = if plan.strict { i64::MAX } else { now.millis() };
     let (due_ids, more_due) = ids(database, connection, (1, last_due), plan.want_due, plan.known, lanes)?;
     let (fresh_ids, more_fresh) = ids(database, connection, (0, 0), plan.want_fresh, plan.known, lanes)?;
-    let next_due = if more_due { Some(now) } else { next_due(database, connection, last_due)? };
     let mut events = HashMap::new();
-    let mut slots = |wanted: Vec<JobId>| -> Result<Vec<Slot>, StoreError> {
-        wanted.into_iter().map(|id| slot(database, id, &mut events)).collect()
+    let mut bytes = 0;
+    let mut slots = |wanted: Vec<JobId>| -> Result<(Vec<Slot>, bool), StoreError> {
+        let mut read = Vec::with_capacity(wanted.len());
+        for id in &wanted {
+            if read.len() >= LEAST_REFILL && bytes >= plan.want_bytes {
+                break;
+            }
+            let slot = slot(database, *id, &mut events)?;
+            bytes += slot.bytes();
+            read.push(slot);
+        }
+        let cut = read.len() < wanted.len();
+        Ok((read, cut))
     };
-    Ok(Refill { due: slots(due_ids)?, next_due, fresh: slots(fresh_ids)?, more_fresh })
+    let (due, due_cut) = slots(due_ids)?;
+    let (fresh, fresh_cut) = slots(fresh_ids)?;
+    let next_due = if more_due || due_cut { Some(now) } else { next_due(database, connection, last_due)? };
+    Ok(Refill { due, next_due, fresh, more_fresh: more_fresh || fresh_cut })
 }
 
 /// The first unknown jobs of a lane whose `due` lies in a span, and whether there are more.

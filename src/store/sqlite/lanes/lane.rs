@@ -92,7 +92,8 @@ impl Lane {
     /// Whether retries on disk must come before what the window would give: those that are due; in a strict lane also
     /// those that wait, because they hold back what stands behind them.
     fn misses_retries(&self, now: Timestamp) -> bool {
-        if self.window.retries() >= self.window_limit() / 2 {
+        // Enough of them are here; the rest is read when these are few.
+        if self.window.retries() >= self.window_limit() / 8 {
             return false;
         }
         if self.is_strict() {

@@ -25,6 +25,11 @@ impl LeaseEntry {
     pub fn created(&self) -> Timestamp {
         self.slot.job.created
     }
+
+    #[cfg(test)]
+    pub fn connection(&self) -> crate::domain::id::ConnectionId {
+        self.slot.job.connection
+    }
 }
 
 impl Lanes {

@@ -49,7 +49,7 @@ const WINDOW: usize = 1_024;
 /// Jobs in a window for each attempt that may be under way.
 const WINDOW_PER_WIDTH: usize = 64;
 /// Jobs that a refill may bring even when the budget is spent, so that no lane starves.
-const LEAST_REFILL: usize = 8;
+pub(super) const LEAST_REFILL: usize = 8;
 /// Bytes of event documents and rendered bodies that all windows may hold together; parsed, documents take about four
 /// times that.
 const BUDGET_BYTES: usize = 16 << 20;

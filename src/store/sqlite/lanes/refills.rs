@@ -35,6 +35,7 @@ impl Lanes {
         Some(RefillPlan {
             want_due: (limit / 2).saturating_sub(lane.window.retries()).min(most),
             want_fresh: limit.saturating_sub(held).min(most),
+            want_bytes: BUDGET_BYTES.saturating_sub(self.window_bytes),
             known: held + lane.leased as usize,
             strict: lane.is_strict(),
         })

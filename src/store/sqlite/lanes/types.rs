@@ -85,6 +85,8 @@ pub(in crate::store::sqlite) struct RefillPlan {
     pub want_due: usize,
     /// How many jobs that never failed are wanted.
     pub want_fresh: usize,
+    /// How many bytes of them are wanted; the first few of each kind are read all the same.
+    pub want_bytes: usize,
     /// How many of the lane's rows may be known already and will be skipped.
     pub known: usize,
     /// Whether waiting retries are wanted whatever their time.
