@@ -2,5 +2,5 @@
 
 pub mod clock;
 pub mod domain;
-pub mod store;
 pub mod signature;
+pub mod store;

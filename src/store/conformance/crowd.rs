@@ -22,7 +22,8 @@ pub async fn nothing_is_lost_or_settled_twice_by_many_at_once(world: World) {
     for n in 0..6_u32 {
         lanes.push(world.connect(["a", "b", "c"][n as usize % 3], [1, 4, 32][n as usize / 2]).await);
     }
-    let caps: HashMap<_, _> = lanes.iter().zip([1, 1, 4, 4, 32, 32]).map(|(lane, cap)| (*lane, cap)).collect();
+    let caps: HashMap<_, _> =
+        lanes.iter().zip([1, 1, 4, 4, 32, 32]).map(|(lane, cap)| (*lane, cap)).collect();
     let total = INGESTERS * EVENTS_EACH * lanes.len();
     let under_way: Arc<Mutex<HashMap<_, usize>>> = Arc::default();
     let ended: Arc<Mutex<HashMap<JobId, usize>>> = Arc::default();
@@ -40,7 +41,8 @@ pub async fn nothing_is_lost_or_settled_twice_by_many_at_once(world: World) {
         let caps = caps.clone();
         tasks.push(tokio::spawn(async move {
             while ended.lock().len() < total {
-                let leases = world.store.lease(1 + worker * 3, Duration::from_hours(1_000_000)).await.unwrap();
+                let leases =
+                    world.store.lease(1 + worker * 3, Duration::from_hours(1_000_000)).await.unwrap();
                 if leases.is_empty() {
                     // A strict lane may wait for its first job's time.
                     world.clock.advance(Duration::from_millis(100));
@@ -83,7 +85,7 @@ pub async fn nothing_is_lost_or_settled_twice_by_many_at_once(world: World) {
         }));
     }
     for task in tasks {
-        tokio::time::timeout(Duration::from_secs(60), task).await.expect("a job is not coming").unwrap();
+        tokio::time::timeout(Duration::from_mins(1), task).await.expect("a job is not coming").unwrap();
     }
     assert!(ended.lock().values().all(|times| *times == 1));
     let stats = world.stats().await;

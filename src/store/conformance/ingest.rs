@@ -5,8 +5,8 @@ use crate::store::{Accepted, Dedupe, Ingest, Ingested, NewEvent, RecordId};
 
 use super::world::{World, ids_of, tenant_id};
 
-fn key(key: u8, content: u8) -> Option<Dedupe> {
-    Some(Dedupe { key: [key; 16], content: [content; 16] })
+fn key(key: u8, content: u8) -> Dedupe {
+    Dedupe { key: [key; 16], content: [content; 16] }
 }
 
 fn stored(event: &NewEvent, jobs: u32, duplicate: bool) -> Accepted {
@@ -16,11 +16,11 @@ fn stored(event: &NewEvent, jobs: u32, duplicate: bool) -> Accepted {
 pub async fn a_repeat_gets_the_first_answer_and_writes_nothing(world: World) {
     let to = world.connect("acme", 4).await;
     let mut event = world.event("acme", &[to]);
-    event.dedupe = key(1, 1);
+    event.dedupe = Some(key(1, 1));
     let other = world.event("acme", &[to, to]);
     let both = vec![event.clone(), event.clone(), other.clone()];
     let first = vec![stored(&event, 1, false), stored(&event, 1, true), stored(&other, 2, false)];
-    let ingest = Ingest { idempotency: key(2, 2), events: both };
+    let ingest = Ingest { idempotency: Some(key(2, 2)), events: both };
     assert_eq!(world.store.ingest(ingest.clone()).await, Ok(Ingested::Stored(first.clone())));
     assert_eq!(world.store.ingest(ingest).await, Ok(Ingested::Repeated(first)));
     assert_eq!(world.ingest(vec![event.clone()]).await, [stored(&event, 1, true)]);
@@ -31,13 +31,14 @@ pub async fn a_repeat_gets_the_first_answer_and_writes_nothing(world: World) {
 pub async fn the_same_key_with_other_content_is_refused(world: World) {
     let to = world.connect("acme", 4).await;
     let mut event = world.event("acme", &[to]);
-    event.dedupe = key(1, 1);
+    event.dedupe = Some(key(1, 1));
     world.ingest(vec![event.clone()]).await;
-    event.dedupe = key(1, 9);
+    event.dedupe = Some(key(1, 9));
     let id = event.event.id.clone();
     assert_eq!(world.ingest(vec![event]).await, [Accepted::IdReused { id }]);
 
-    let ingest = |content| Ingest { idempotency: key(5, content), events: vec![world.event("acme", &[to])] };
+    let ingest =
+        |content| Ingest { idempotency: Some(key(5, content)), events: vec![world.event("acme", &[to])] };
     assert!(matches!(world.store.ingest(ingest(1)).await, Ok(Ingested::Stored(_))));
     assert_eq!(world.store.ingest(ingest(2)).await, Ok(Ingested::KeyReused));
     assert_eq!(world.stats().await.open, 2);
@@ -46,7 +47,7 @@ pub async fn the_same_key_with_other_content_is_refused(world: World) {
 pub async fn keys_are_forgotten_after_a_day(world: World) {
     let to = world.connect("acme", 4).await;
     let mut event = world.event("acme", &[to]);
-    event.dedupe = key(1, 1);
+    event.dedupe = Some(key(1, 1));
     world.ingest(vec![event.clone()]).await;
     world.advance_secs(24 * 3_600 - 1);
     assert_eq!(world.ingest(vec![event.clone()]).await, [stored(&event, 1, true)]);

@@ -140,7 +140,8 @@ pub async fn a_paused_lane_keeps_its_jobs_and_its_order(world: World) {
     world.resume(to).await;
     let leases = world.lease(9).await;
     assert_eq!(leases.len(), 5);
-    let fresh: Vec<_> = leases.iter().filter(|lease| lease.job.tries == 0).map(|lease| lease.job.id).collect();
+    let fresh: Vec<_> =
+        leases.iter().filter(|lease| lease.job.tries == 0).map(|lease| lease.job.id).collect();
     assert!(fresh.is_sorted() && fresh.len() == 4);
 }
 
@@ -190,7 +191,7 @@ pub async fn waiting_for_work_ends_when_there_is_some(world: World) {
     // Woken by a settlement that makes room, by the time of a retry, by the end of a lease, by a release, by a resume.
     let waiter = wait(&world);
     yield_some().await;
-    assert_eq!(world.settle(&[first.clone()], Outcome::Retry).await, 1);
+    assert_eq!(world.settle(std::slice::from_ref(&first), Outcome::Retry).await, 1);
     yield_some().await;
     assert!(!waiter.is_finished());
     world.advance_secs(6);
@@ -238,7 +239,9 @@ pub async fn every_sleeper_is_woken_while_work_remains(world: World) {
     world.fill("acme", to, 8).await;
     let mut found = Vec::new();
     for sleeper in sleepers {
-        found.push(tokio::time::timeout(Duration::from_secs(30), sleeper).await.expect("it sleeps on").unwrap());
+        found.push(
+            tokio::time::timeout(Duration::from_secs(30), sleeper).await.expect("it sleeps on").unwrap(),
+        );
     }
     found.sort_unstable();
     found.dedup();

@@ -36,7 +36,15 @@ pub async fn each_filter_narrows(world: World) {
         ("since", DeliveryQuery { since: Some(late), ..all.clone() }, 2),
         ("until", DeliveryQuery { until: Some(late), ..all.clone() }, 3),
         ("since early", DeliveryQuery { since: Some(early), ..all.clone() }, 5),
-        ("between", DeliveryQuery { since: Some(early.plus(Duration::from_millis(1))), until: Some(late), ..all.clone() }, 0),
+        (
+            "between",
+            DeliveryQuery {
+                since: Some(early.plus(Duration::from_millis(1))),
+                until: Some(late),
+                ..all.clone()
+            },
+            0,
+        ),
         ("limit", DeliveryQuery { limit: 3, ..all.clone() }, 3),
         ("none", DeliveryQuery { limit: 0, ..all }, 0),
     ];

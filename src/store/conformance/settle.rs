@@ -65,7 +65,7 @@ pub async fn a_settlement_counts_once_and_only_for_the_newest_lease(world: World
     world.advance_secs(5);
     let second = world.lease(1).await;
     assert_eq!((second[0].job.attempts, second[0].job.tries), (1, 1));
-    assert_eq!(world.settle(&[lease.clone()], Outcome::Delivered).await, 0);
+    assert_eq!(world.settle(std::slice::from_ref(&lease), Outcome::Delivered).await, 0);
     world.advance_secs(SPAN.as_secs());
     let third = world.lease(1).await;
     assert_eq!((third[0].job.attempts, third[0].job.tries), (1, 1), "a lost lease spends nothing");

@@ -1,5 +1,6 @@
 //! The world of a case: a store, its clock, and short words for what cases do with them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::store::{
 };
 
 /// The span of a lease where a case doesn't care.
-pub(super) const SPAN: Duration = Duration::from_secs(60);
+pub(super) const SPAN: Duration = Duration::from_mins(1);
 /// How long ended deliveries are kept.
 pub(in crate::store) const RETENTION: Duration = Duration::from_hours(7 * 24);
 pub(super) const MAPPING: MappingVersion = MappingVersion::from_bits(7);
@@ -92,7 +93,7 @@ impl World {
             events: vec![EventPattern::All],
             filter: None,
             mapping: MappingChoice::Default,
-            target: Target { url: "https://example.com/".to_owned(), headers: Default::default() },
+            target: Target { url: "https://example.com/".to_owned(), headers: BTreeMap::new() },
             signing: Vec::new(),
             policy: PolicyOverrides::default(),
             concurrency,
@@ -103,8 +104,7 @@ impl World {
     }
 
     pub async fn put_tenant(&self, tenant: &str) {
-        let record =
-            Tenant { id: tenant_id(tenant), name: tenant.to_owned(), created: self.clock.now() };
+        let record = Tenant { id: tenant_id(tenant), name: tenant.to_owned(), created: self.clock.now() };
         self.store.put(Record::Tenant(record), Expected::Absent).await.unwrap();
     }
 

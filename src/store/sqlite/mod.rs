@@ -145,7 +145,9 @@ impl SqliteStore {
         if self.owner {
             Ok(())
         } else {
-            Err(StoreError::Unavailable("this process is a guest of the folder, and jobs are its owner's".into()))
+            Err(StoreError::Unavailable(
+                "this process is a guest of the folder, and jobs are its owner's".into(),
+            ))
         }
     }
 
@@ -331,7 +333,9 @@ impl Store for SqliteStore {
         self.ensure_owner()?;
         let (clock, shared) = (self.clock.clone(), Arc::clone(&self.shared));
         self.writer
-            .write(move |database, effects| retry::write(database, id, mapping, clock.now(), &shared, effects))
+            .write(move |database, effects| {
+                retry::write(database, id, mapping, clock.now(), &shared, effects)
+            })
             .await
     }
 

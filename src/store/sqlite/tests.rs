@@ -77,7 +77,9 @@ async fn a_folder_has_one_owner() {
     let (clock, ids) = manual();
     let first = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), RETENTION).await.unwrap();
     let second = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), RETENTION).await;
-    assert!(matches!(second, Err(StoreError::Unavailable(reason)) if reason.contains("another gateway runs on")));
+    assert!(
+        matches!(second, Err(StoreError::Unavailable(reason)) if reason.contains("another gateway runs on"))
+    );
     first.close().await;
     SqliteStore::open(folder.path(), clock, ids, RETENTION).await.unwrap();
 }
@@ -173,7 +175,8 @@ async fn a_locked_database_fails_all_in_time_and_recovers() {
     let requests = (0..40).map(|_| world.store.ingest(ingest(&world, to)));
     let settlement = world.settlement(&leases[0], Outcome::Delivered, None);
     let (answers, settled) =
-        futures::future::join(futures::future::join_all(requests), world.store.settle(vec![settlement])).await;
+        futures::future::join(futures::future::join_all(requests), world.store.settle(vec![settlement]))
+            .await;
     assert!(answers.iter().all(|answer| matches!(answer, Err(StoreError::Unavailable(_)))));
     assert!(matches!(settled, Err(StoreError::Unavailable(_))));
     assert!(matches!(world.store.health().await, Err(StoreError::Unavailable(_))));
@@ -184,7 +187,7 @@ async fn a_locked_database_fails_all_in_time_and_recovers() {
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(world.store.health().await, Ok(()));
     assert_eq!(world.settle(&leases[..1], Outcome::Delivered).await, 1, "its lease ran on");
-    world.advance(Duration::from_secs(60));
+    world.advance(Duration::from_mins(1));
     world.fill("acme", to, 1).await;
     assert_eq!(world.lease(9).await.len(), 2, "the one that ran out and the new one");
 }
@@ -205,7 +208,7 @@ async fn a_settlement_nobody_waits_for_is_written_or_given_back() {
     assert!(matches!(fence, Err(StoreError::Unavailable(_))));
     other.execute_batch("ROLLBACK").unwrap();
     store.writer.write(|_, _| Ok(())).await.unwrap();
-    world.advance(Duration::from_secs(60));
+    world.advance(Duration::from_mins(1));
     assert_eq!(world.lease(9).await.len(), 1);
 }
 
@@ -221,7 +224,8 @@ async fn the_owner_sees_what_a_guest_writes_within_a_second() {
     let to = connection.id;
     let record = Record::Connection(Box::new(connection));
     let began = Instant::now();
-    let (revision, ()) = futures::future::join(guest.put(record, Expected::Absent), owner.wait_for_change(0)).await;
+    let (revision, ()) =
+        futures::future::join(guest.put(record, Expected::Absent), owner.wait_for_change(0)).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     let changes = owner.changes(0, 10).await.unwrap();
     assert_eq!(changes[0].revision, revision.unwrap());
@@ -229,10 +233,13 @@ async fn the_owner_sees_what_a_guest_writes_within_a_second() {
     let ingested = owner.ingest(ingest(&world, to)).await.unwrap();
     assert!(matches!(&ingested, Ingested::Stored(accepted)
         if matches!(accepted[0], crate::store::Accepted::Stored { jobs: 1, .. })));
-    assert_eq!(owner.lease(5, Duration::from_secs(60)).await.unwrap().len(), 1);
-    assert_eq!(guest.deliveries(crate::store::DeliveryQuery { limit: 9, ..Default::default() }).await.unwrap().len(), 1);
+    assert_eq!(owner.lease(5, Duration::from_mins(1)).await.unwrap().len(), 1);
+    assert_eq!(
+        guest.deliveries(crate::store::DeliveryQuery { limit: 9, ..Default::default() }).await.unwrap().len(),
+        1
+    );
     // Jobs are the owner's.
-    assert!(guest.lease(5, Duration::from_secs(60)).await.unwrap().is_empty());
+    assert!(guest.lease(5, Duration::from_mins(1)).await.unwrap().is_empty());
     assert!(matches!(guest.ingest(ingest(&world, to)).await, Err(StoreError::Unavailable(_))));
     assert_eq!(guest.delete(RecordId::Connection(to)).await, Ok(true));
     owner.wait_for_change(changes[0].revision).await;

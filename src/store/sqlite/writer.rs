@@ -256,8 +256,10 @@ impl Loop {
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|error| Failure::Whole { began: false, error: unavailable(&error) })?;
-        let failed =
-            writes.iter_mut().enumerate().find_map(|(at, write)| Some((at, write.run(&self.connection).err()?)));
+        let failed = writes
+            .iter_mut()
+            .enumerate()
+            .find_map(|(at, write)| Some((at, write.run(&self.connection).err()?)));
         let result = match failed {
             Some((at, error)) => Err(Failure::One(at, error)),
             None => self

@@ -1,11 +1,11 @@
 //! The scheduler by itself: no disk, time passed in. A refill is whatever a test says was read.
 
-use std::collections::{BTreeMap, VecDeque};
+mod bounds;
+mod fairness;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -72,7 +72,7 @@ fn with_rule(connection: u128, rule: LaneRule) -> Lanes {
 }
 
 fn lease(lanes: &mut Lanes, room: usize, now: Timestamp) -> Vec<Lease> {
-    let leases = lanes.lease(room, now.plus(Duration::from_secs(60)), now);
+    let leases = lanes.lease(room, now.plus(Duration::from_mins(1)), now);
     check(lanes);
     leases
 }
@@ -104,12 +104,7 @@ fn check(lanes: &Lanes) {
         assert!(lane.window.len() <= WINDOW + WINDOW / 2 + lane.concurrency as usize);
         let leased = lanes.leases.values().filter(|entry| entry.connection() == *connection).count();
         assert_eq!(lane.leased as usize, leased);
-        let in_ring: usize = lanes
-            .rings
-            .values()
-            .flatten()
-            .filter(|other| *other == connection)
-            .count();
+        let in_ring: usize = lanes.rings.values().flatten().filter(|other| *other == connection).count();
         assert_eq!(in_ring, usize::from(lane.in_ring), "once in the ring or not at all");
     }
     for (owner, ring) in &lanes.rings {
@@ -130,7 +125,9 @@ fn turns_go_round_tenants_then_lanes() {
     let leases = lease(&mut lanes, 6 * QUANTUM, NOW);
     let turns: Vec<u128> = leases.chunks(QUANTUM).map(|turn| turn[0].job.connection.bits()).collect();
     assert_eq!(turns, [1, 3, 2, 3, 1, 3]);
-    assert!(leases.chunks(QUANTUM).all(|turn| turn.iter().all(|l| l.job.connection == turn[0].job.connection)));
+    assert!(
+        leases.chunks(QUANTUM).all(|turn| turn.iter().all(|l| l.job.connection == turn[0].job.connection))
+    );
     // A turn cut short by the caller's room goes on with the next lane.
     let turns: Vec<u128> = (0..3).map(|_| lease(&mut lanes, 1, NOW)[0].job.connection.bits()).collect();
     assert_eq!(turns, [2, 3, 1]);
@@ -203,7 +200,8 @@ fn a_pause_drops_the_window_and_a_resume_asks_for_it() {
     let mut lanes = with_rule(1, rule(1, "a", 4));
     made(&mut lanes, lane(1), 1..=3);
     let first = lease(&mut lanes, 1, NOW);
-    lanes.apply(Effect::Rule { connection: lane(1), rule: LaneRule { paused: true, ..rule(2, "a", 4) } }, NOW);
+    lanes
+        .apply(Effect::Rule { connection: lane(1), rule: LaneRule { paused: true, ..rule(2, "a", 4) } }, NOW);
     assert_eq!(lanes.window_bytes, 0);
     assert!(lease(&mut lanes, 9, NOW).is_empty());
     assert!(lanes.next_refill(NOW).is_none());
@@ -316,175 +314,4 @@ fn a_closed_lane_lists_what_nobody_holds_until_it_is_cancelled() {
     lanes.apply(Effect::Deleted { connection: lane(1), revision: 2 }, NOW);
     assert_eq!(lanes.closing(), None);
     assert!(lanes.has_work());
-}
-
-#[test]
-fn idle_lanes_are_forgotten() {
-    let mut lanes = Lanes::default();
-    for connection in 1..=100 {
-        lanes.apply(Effect::Rule { connection: lane(connection), rule: rule(1, "a", 2) }, NOW);
-        made(&mut lanes, lane(connection), [connection]);
-    }
-    for one in lease(&mut lanes, 100, NOW) {
-        ended(&mut lanes, &one);
-        lanes.apply(Effect::Health { connection: one.job.connection, works: true }, NOW);
-        if one.job.id.bits() % 2 == 0 {
-            lanes.apply(Effect::Wait { connection: one.job.connection, until: at(9) }, NOW);
-        }
-    }
-    assert_eq!(lanes.all.len(), 50, "those that wait are remembered");
-    assert!(lease(&mut lanes, 9, at(9)).is_empty());
-    assert!(lanes.all.is_empty() && lanes.timers.is_empty() && lanes.rings.is_empty());
-    assert!(lanes.known.is_empty() && lanes.deadlines.is_empty() && lanes.window_bytes == 0);
-}
-
-#[test]
-fn windows_stay_within_their_limit_and_budget() {
-    let mut lanes = with_rule(1, rule(1, "a", 100));
-    made(&mut lanes, lane(1), 1..=5_000);
-    check(&lanes);
-    assert_eq!(lanes.all[&lane(1)].window.len(), WINDOW);
-    assert_eq!(lanes.open, 5_000);
-
-    // Big documents: the budget ends first, and then nothing is read while somebody can give.
-    let big = BUDGET_BYTES / 4;
-    let mut lanes = Lanes::default();
-    for connection in [2, 1] {
-        lanes.apply(Effect::Rule { connection: lane(connection), rule: rule(1, "a", 100) }, NOW);
-    }
-    lanes.restore(lane(2), Restored { open: 9, fresh: true, next_due: None, oldest: NOW }, NOW);
-    for id in 101..=120 {
-        lanes.apply(Effect::Made(slot(lane(1), id, big)), NOW);
-    }
-    assert_eq!(lanes.window_bytes, BUDGET_BYTES);
-    let turn = lanes.tenants.front().cloned().unwrap();
-    assert_eq!(lanes.rings[&turn], [lane(2), lane(1)]);
-    lanes.lease(1, at(60), NOW);
-    lanes.apply(Effect::Made(slot(lane(1), 121, big)), NOW);
-    assert_eq!(lanes.window_bytes, BUDGET_BYTES - big, "what follows jobs on disk is on disk");
-    let (connection, plan) = lanes.next_refill(NOW).unwrap();
-    assert_eq!((connection, plan.want_bytes), (lane(2), big));
-    let fresh = (1..=8).map(|id| slot(connection, id, big)).collect();
-    lanes.refilled(connection, plan, Refill { fresh, more_fresh: true, ..Refill::default() }, NOW);
-    check(&lanes);
-    lanes.refills.push_back(connection);
-    assert!(lanes.next_refill(NOW).is_none());
-    assert_eq!(lanes.lease(9, at(60), NOW).len(), 9);
-    assert!(lanes.next_refill(NOW).is_some());
-}
-
-#[test]
-fn rendered_bytes_count_too_and_the_first_ones_stay() {
-    let mut lanes = with_rule(1, rule(1, "a", 1));
-    made(&mut lanes, lane(1), [1]);
-    for body in ["first", "second"] {
-        let leases = lease(&mut lanes, 1, NOW);
-        lanes.claim(&leases[0].reference()).unwrap();
-        let rendered = Some(Bytes::from(body));
-        lanes.apply(Effect::Back { job: leases[0].job.clone(), rendered }, NOW);
-        check(&lanes);
-    }
-    assert_eq!(lanes.window_bytes, 10 + "first".len());
-    assert_eq!(lease(&mut lanes, 1, NOW)[0].rendered.as_deref(), Some(&b"first"[..]));
-}
-
-#[test]
-fn a_storm_of_retries_is_read_by_half_windows() {
-    let mut lanes = with_rule(1, rule(1, "a", 4));
-    lanes.restore(lane(1), Restored { open: 20_000, fresh: false, next_due: Some(NOW), oldest: NOW }, NOW);
-    let mut disk: VecDeque<u128> = (1..=20_000).collect();
-    let mut given = 0;
-    let mut refills = 0;
-    while given < 20_000 {
-        while let Some((connection, plan)) = lanes.next_refill(NOW) {
-            refills += 1;
-            let due: Vec<Slot> =
-                disk.drain(..plan.want_due.min(disk.len())).map(|id| retry(connection, id, NOW)).collect();
-            let next_due = (!disk.is_empty()).then_some(NOW);
-            lanes.refilled(connection, plan, Refill { due, next_due, ..Refill::default() }, NOW);
-            assert!(lanes.all[&connection].window.len() <= 4 * WINDOW_PER_WIDTH);
-        }
-        let leases = lanes.lease(9, at(60), NOW);
-        given += leases.len();
-        for one in leases {
-            lanes.apply(Effect::Ended(one.job.id), NOW);
-        }
-    }
-    check(&lanes);
-    assert!(refills <= 20_000 / (4 * WINDOW_PER_WIDTH * 3 / 8) + 2, "{refills} reads");
-}
-
-#[test]
-fn one_call_visits_a_bounded_number_of_lanes_and_timers() {
-    let mut lanes = Lanes::default();
-    let many = 3 * TIMERS as u128;
-    for connection in 1..=many {
-        lanes.apply(Effect::Rule { connection: lane(connection), rule: rule(1, "a", 2) }, NOW);
-        let restored = Restored { open: 1, fresh: false, next_due: Some(at(1)), oldest: NOW };
-        lanes.restore(lane(connection), restored, NOW);
-    }
-    let mut calls = 0;
-    while lanes.refills.len() < many as usize {
-        let before = lanes.refills.len();
-        assert!(lanes.lease(10, at(60), at(1)).is_empty());
-        assert!(lanes.refills.len() - before <= TURNS + 10);
-        assert!(lanes.has_work() || lanes.next_time() <= Some(at(1)) || lanes.refills.len() == many as usize);
-        calls += 1;
-    }
-    assert!(calls <= 1 + many as usize / TURNS);
-}
-
-proptest! {
-    /// Between two turns of a ready lane, another tenant has at most as many turns as the lane's own tenant has lanes,
-    /// and each turn gives at most a quantum; so has another lane of its own tenant one turn.
-    #[test]
-    fn turns_are_shared_fairly(
-        shares in prop::collection::vec(1_usize..5, 1..5),
-        rooms in prop::collection::vec(1_usize..40, 1..60),
-    ) {
-        let mut lanes = Lanes::default();
-        let mut owners = BTreeMap::new();
-        let mut connection = 0;
-        for (owner, share) in shares.iter().enumerate() {
-            for _ in 0..*share {
-                connection += 1;
-                owners.insert(lane(connection), owner);
-                let rule = rule(1, &format!("t{owner}"), 2_000);
-                lanes.apply(Effect::Rule { connection: lane(connection), rule }, NOW);
-                made(&mut lanes, lane(connection), connection * 10_000..connection * 10_000 + 1_000);
-            }
-        }
-        // Turns as they were given; a turn may be cut by the caller's room.
-        let mut turns: Vec<(ConnectionId, usize)> = Vec::new();
-        for room in rooms {
-            // Nobody may run dry, or shares change.
-            if turns.iter().map(|(_, count)| count).sum::<usize>() + room > 900 { break }
-            let mut left = lanes.lease(room, at(60), NOW).into_iter().map(|l| l.job.connection).peekable();
-            while let Some(connection) = left.next() {
-                let mut count = 1;
-                while count < QUANTUM && left.next_if_eq(&connection).is_some() { count += 1 }
-                turns.push((connection, count));
-            }
-        }
-        check(&lanes);
-        let many = owners.len() > 1;
-        for connection in owners.keys().filter(|_| many) {
-            let own = owners[connection];
-            let places: Vec<usize> =
-                (0..turns.len()).filter(|at| turns[*at].0 == *connection).collect();
-            let starts = std::iter::once(0).chain(places.iter().map(|at| at + 1));
-            let ends = places.iter().copied().chain([turns.len()]);
-            for (start, end) in starts.zip(ends) {
-                let mut by_tenant = vec![0; shares.len()];
-                for (other, count) in &turns[start..end] {
-                    prop_assert!(*count <= QUANTUM);
-                    by_tenant[owners[other]] += 1;
-                }
-                for (owner, count) in by_tenant.iter().enumerate() {
-                    let most = if owner == own { shares[own] - 1 } else { shares[own] };
-                    prop_assert!(*count <= most, "tenant {} had {} turns between two of {}", owner, count, connection);
-                }
-            }
-        }
-    }
 }
