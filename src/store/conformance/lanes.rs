@@ -124,6 +124,23 @@ pub async fn a_strict_lane_waits_for_its_first_job(world: World) {
     assert!(order.is_sorted());
 }
 
+pub async fn a_strict_lane_lets_nobody_pass_who_comes_later(world: World) {
+    let to = world.connect("acme", 1).await;
+    world.fill("acme", to, 1).await;
+    let first = world.lease(9).await;
+    assert_eq!(world.settle(&first, Outcome::Retry).await, 1);
+    // Whatever made the engine forget that the first one waits.
+    world.pause(to).await;
+    world.resume(to).await;
+    world.fill("acme", to, 1).await;
+    assert!(world.lease(9).await.is_empty());
+    let world = world.crash().await;
+    world.fill("acme", to, 1).await;
+    assert!(world.lease(9).await.is_empty());
+    world.advance_secs(5);
+    assert_eq!(ids_of(&world.lease(9).await), ids_of(&first));
+}
+
 pub async fn a_paused_lane_keeps_its_jobs_and_its_order(world: World) {
     let to = world.connect("acme", 5).await;
     world.fill("acme", to, 3).await;

@@ -35,6 +35,7 @@ macro_rules! conformance_suite {
             lanes: release_puts_a_job_back_to_its_place,
             lanes: concurrency_is_a_cap_that_can_be_changed,
             lanes: a_strict_lane_waits_for_its_first_job,
+            lanes: a_strict_lane_lets_nobody_pass_who_comes_later,
             lanes: a_paused_lane_keeps_its_jobs_and_its_order,
             lanes: a_flood_does_not_starve_others,
             lanes: waiting_for_work_ends_when_there_is_some,
