@@ -25,7 +25,7 @@ use crate::domain::time::Timestamp;
 use crate::store::{Accepted, Lease, Retried};
 use ops::{Op, op};
 
-const CASES: u32 = 96;
+const CASES: u32 = 512;
 const LONGEST: usize = 120;
 const TENANTS: [&str; 3] = ["a", "b", "c"];
 const CONCURRENCIES: [u32; 6] = [1, 1, 1, 2, 3, 20];
@@ -84,7 +84,8 @@ struct Model {
 
 /// Runs the model test with stores of this engine.
 pub fn run<E: Engine + 'static>(engine: impl Fn() -> E) {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    let config =
+        Config { cases: CASES, failure_persistence: None, max_shrink_iters: 4_000, ..Config::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let ops = prop::collection::vec(op(), 1..LONGEST);
     TestRunner::new(config)
