@@ -160,12 +160,11 @@ impl Workers {
         };
         told(feed.await);
         told(monitor.await);
-        match tokio::time::timeout(LAST_WRITES, &mut settler).await {
-            Ok(ended) => told(ended),
-            Err(_) => {
-                tracing::warn!("outcomes could not be written; their jobs are tried again");
-                settler.abort();
-            }
+        if let Ok(ended) = tokio::time::timeout(LAST_WRITES, &mut settler).await {
+            told(ended);
+        } else {
+            tracing::warn!("outcomes could not be written; their jobs are tried again");
+            settler.abort();
         }
     }
 }
