@@ -125,7 +125,7 @@ async fn a_walk_by_cursors_visits_each_delivery_once_while_new_ones_arrive() {
     let wanted = api.connection(&key, json!({ "events": ["a.*"] })).await;
     api.connection(&key, json!({})).await;
     let publish = async |number: usize| {
-        let kind = if number % 3 == 0 { "b.one" } else { "a.one" };
+        let kind = if number.is_multiple_of(3) { "b.one" } else { "a.one" };
         let sent = api.post("/v1/events", &key, &json!({ "type": kind, "data": number })).await;
         assert_eq!(sent.status, 202);
         api.clock.advance(Duration::from_millis(1));

@@ -99,6 +99,26 @@ async fn an_idempotency_key_stands_for_one_request() {
 }
 
 #[tokio::test]
+async fn two_requests_with_one_key_at_once_store_one_event() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    api.connection(&key, json!({})).await;
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k1")];
+    let body = json!({ "type": "x", "data": 1 }).to_string();
+    let again = || send(&api, &key, &headers, body.clone());
+    // The first waits for the store when the second comes.
+    let (first, second) = tokio::join!(again(), again());
+    assert_eq!((first.status, second.status, second.code()), (202, 409, "still_running"));
+    assert_eq!(second.header("retry-after"), Some("1"));
+    let third = again().await;
+    assert_eq!(
+        (third.status, &third.body, third.header("idempotent-replay")),
+        (202, &first.body, Some("true"))
+    );
+    assert_eq!(api.gateway.store.stats().await.unwrap().open, 1);
+}
+
+#[tokio::test]
 async fn the_operator_names_the_tenant() {
     let api = TestApi::start().await;
     api.full_tenant("acme").await;
