@@ -66,6 +66,7 @@ mod preview;
 mod query;
 mod rows;
 mod template;
+mod transcript;
 mod transform;
 mod value;
 
@@ -78,6 +79,7 @@ pub use preview::{FieldTrace, Preview, StepTrace};
 pub use transform::{Example, Setting, Shown, Transform, list as transforms};
 
 use evaluate::{Run, Silence};
+use limits::Work;
 use path::Scope;
 use preview::Tracer;
 use rows::{Row, Source};
@@ -121,17 +123,19 @@ impl Mapping {
 
     /// Maps one event document (`{"id", "type", "time", "tenant", "source", "data"}`).
     pub fn apply(&self, event: &Value, context: &Context<'_>) -> Result<Map<String, Value>, MappingError> {
-        Run::new(Scope { root: event, context }, &mut Silence).object(&self.rows, 0)
+        let work = Work::new();
+        let scope = Scope { root: event, context, work: &work, item: None };
+        Run::new(scope, &mut Silence).object(&self.rows, 0)
     }
 
     /// The same, with a trace of every field.
     pub fn preview(&self, event: &Value, context: &Context<'_>) -> Preview {
-        let mut tracer = Tracer::new();
-        let (output, error) =
-            match Run::new(Scope { root: event, context }, &mut tracer).object(&self.rows, 0) {
-                Ok(object) => (Some(Value::Object(object)), None),
-                Err(error) => (None, Some(error)),
-            };
+        let (mut tracer, work) = (Tracer::new(), Work::new());
+        let scope = Scope { root: event, context, work: &work, item: None };
+        let (output, error) = match Run::new(scope, &mut tracer).object(&self.rows, 0) {
+            Ok(object) => (Some(Value::Object(object)), None),
+            Err(error) => (None, Some(error)),
+        };
         Preview { output, error, fields: tracer.fields }
     }
 
@@ -140,7 +144,7 @@ impl Mapping {
         &self.source
     }
 
-    /// Every row's full `to` and where it stands, in row order; a row with `fields` comes before its rows.
+    /// Every row's full `to` and where it stands, in row order; a row with `fields` or `each` comes before its rows.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &Place)> {
         let mut targets = Vec::new();
         collect_targets(&self.rows, &mut targets);
@@ -151,7 +155,7 @@ impl Mapping {
 fn collect_targets<'m>(rows: &'m [Row], targets: &mut Vec<(&'m str, &'m Place)>) {
     for row in rows {
         targets.push((&row.to, &row.place));
-        if let Source::Fields(inner) = &row.source {
+        if let Source::Fields(inner) | Source::Each { rows: inner, .. } = &row.source {
             collect_targets(inner, targets);
         }
     }
