@@ -184,9 +184,10 @@ impl Rule {
             Self::Not(rule) => rule.holds(scope).map(|holds| !holds),
             Self::Test { path, check } => {
                 let found = path.find(scope)?;
-                let values = match &found {
-                    Found::One(value) => value.as_deref().as_slice().to_vec(),
-                    Found::Many(values) => values.clone(),
+                let values: &[&Value] = match &found {
+                    Found::One(Some(value)) => &[&**value],
+                    Found::One(None) => &[],
+                    Found::Many(values) => values,
                 };
                 for value in values {
                     if check.passes(value, scope.work)? {

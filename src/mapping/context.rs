@@ -29,6 +29,23 @@ pub struct Context<'a> {
     pub now: Timestamp,
 }
 
+impl Context<'_> {
+    /// A context of which all is empty, for paths that are followed without an event.
+    pub fn empty() -> Self {
+        Self {
+            event_id: "",
+            event_type: "",
+            event_time: "",
+            source: None,
+            tenant_id: "",
+            connection_id: "",
+            job_id: "",
+            attempt: 1,
+            now: Timestamp::default(),
+        }
+    }
+}
+
 /// One of the named roots.
 #[derive(Debug, Clone, Copy)]
 pub struct Known(fn(&Context<'_>) -> Option<Value>);

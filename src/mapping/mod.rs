@@ -49,14 +49,16 @@
 //! assert_eq!(error.field, "name.first");
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::domain::document::Node;
-use crate::domain::fault::{Faults, Place};
+use crate::domain::fault::{Fault, Faults, Place};
 
+mod check;
 mod condition;
 mod context;
 mod evaluate;
@@ -64,7 +66,10 @@ mod limits;
 mod path;
 mod preview;
 mod query;
+mod reference;
 mod rows;
+mod schema;
+mod shorthand;
 mod template;
 mod transcript;
 mod transform;
@@ -73,14 +78,19 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use check::check_paths;
 pub use condition::Condition;
 pub use context::Context;
 pub use preview::{FieldTrace, Preview, StepTrace};
+pub use reference::reference;
+pub use schema::{TargetField, TargetSchema};
 pub use transform::{Example, Setting, Shown, Transform, list as transforms};
 
 use evaluate::{Run, Silence};
+pub use value::Shape;
+
 use limits::Work;
-use path::Scope;
+use path::{Found, Path, Scope};
 use preview::Tracer;
 use rows::{Row, Source};
 
@@ -116,9 +126,36 @@ impl Mapping {
         Self::parse(&Node::from_toml(file, text)?)
     }
 
-    /// [`Mapping::parse`] on JSON.
+    /// [`Mapping::parse`] on JSON. An object without `version` and without a list of `fields` is taken as the
+    /// shorthand of [`Mapping::from_template`].
     pub fn from_json(value: &Value) -> Result<Self, Faults> {
+        if shorthand::is_shorthand(value) {
+            return Self::from_template(value);
+        }
         Self::parse(&Node::from_json(value))
+    }
+
+    /// Reads a JSON object in the shape of the output, with paths where values go. What is kept, and shown by
+    /// [`Mapping::to_json`], is rows.
+    ///
+    /// ```
+    /// use patchbay::mapping::Mapping;
+    /// use serde_json::json;
+    /// let mapping = Mapping::from_template(&json!({"contact": {"email": "$.data.email"}, "source": "chatbot"})).unwrap();
+    /// assert_eq!(mapping.to_json()["fields"], json!([
+    ///     {"to": "contact", "fields": [{"to": "email", "from": "$.data.email"}]},
+    ///     {"to": "source", "value": "chatbot"},
+    /// ]));
+    /// ```
+    pub fn from_template(template: &Value) -> Result<Self, Faults> {
+        let rows = shorthand::to_rows(template)?;
+        Self::parse(&Node::from_json(&rows)).map_err(|faults| {
+            let mut placed = Faults::default();
+            for fault in faults.list() {
+                placed.push(shorthand::place_in_template(&rows, fault.clone()));
+            }
+            placed
+        })
     }
 
     /// Maps one event document (`{"id", "type", "time", "tenant", "source", "data"}`).
@@ -149,6 +186,30 @@ impl Mapping {
         let mut targets = Vec::new();
         collect_targets(&self.rows, &mut targets);
         targets.into_iter()
+    }
+}
+
+/// The matches of one path in a document, in the order of RFC 9535; the fault says why the path is refused, or why a
+/// query is ended on so large a document. Of what stands beside an event, all is absent or empty.
+///
+/// ```
+/// use patchbay::mapping::evaluate_path;
+/// use serde_json::json;
+/// let document = json!({"items": [{"n": 1}, {"n": 2}]});
+/// assert_eq!(evaluate_path("$.items[?@.n > 1]", &document).unwrap(), [json!({"n": 2})]);
+/// assert_eq!(evaluate_path("$.gone", &document).unwrap(), [] as [serde_json::Value; 0]);
+/// let fault = evaluate_path("items", &document).unwrap_err();
+/// assert_eq!(fault.hint.as_deref(), Some("a path starts at the event: \"$.items\""));
+/// ```
+pub fn evaluate_path(path: &str, document: &Value) -> Result<Vec<Value>, Fault> {
+    let path = Path::parse(path, 0)
+        .map_err(|refusal| Fault { place: Place::default(), message: refusal.message, hint: refusal.hint })?;
+    let (context, work) = (Context::empty(), Work::new());
+    let scope = Scope { root: document, context: &context, work: &work, item: None };
+    match path.find(scope) {
+        Ok(Found::One(value)) => Ok(value.into_iter().map(Cow::into_owned).collect()),
+        Ok(Found::Many(values)) => Ok(values.into_iter().cloned().collect()),
+        Err(reason) => Err(Fault { place: Place::default(), message: reason.to_owned(), hint: None }),
     }
 }
 

@@ -450,6 +450,7 @@ fn told(table: &mut TableReader<'_>, key: &'static str, refusal: Refusal) {
 
 fn read_line(line: &str, depth: usize, table: &mut TableReader<'_>) -> Option<Vec<Slot>> {
     let pieces = pieces(line).map_err(|refusal| told(table, "line", refusal)).ok()?;
+    let place = table.node("line").map(|node| node.mark.place(table.path("line"))).unwrap_or_default();
     let mut slots = Vec::with_capacity(pieces.len());
     let mut sound = true;
     for piece in pieces {
@@ -464,7 +465,7 @@ fn read_line(line: &str, depth: usize, table: &mut TableReader<'_>) -> Option<Ve
                 let refusal = if path.starts_with('$') {
                     match Path::parse(path, depth) {
                         Ok(path) => {
-                            slots.push(Slot::Path(path));
+                            slots.push(Slot::Path(path.at(place.clone())));
                             continue;
                         }
                         Err(refusal) => refusal,
