@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use celes::Country;
-use phonenumber::metadata::DATABASE;
+use phonenumber::metadata::{DATABASE, Descriptor};
 use phonenumber::{Mode, PhoneNumber, Type};
 
 use super::{Run, Transform, fails, gives, optional, text_run};
@@ -128,7 +128,7 @@ fn has_length_of_its_country(number: &PhoneNumber) -> bool {
     DATABASE.by_code(&number.country().code()).is_some_and(|countries| {
         countries.iter().any(|country| {
             let kinds = KINDS.iter().filter_map(|kind| country.descriptors().get(*kind));
-            kinds.flat_map(|kind| kind.possible_length()).any(|length| u32::from(*length) == digits)
+            kinds.flat_map(Descriptor::possible_length).any(|length| u32::from(*length) == digits)
         })
     })
 }
