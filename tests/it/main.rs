@@ -1,5 +1,11 @@
 //! The integration tests: one binary, real parts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod delivery;
 mod floors;
+mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
+mod support;

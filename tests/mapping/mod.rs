@@ -3,8 +3,6 @@
 //! `cases/*.toml` are found by folder. A case has the rows (`fields`, or a whole `mapping` as JSON), an `event`, and what comes
 //! of it: the `output` to the byte, the `error`, or the `faults` of the mapping.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 mod cases;
 mod docs;
 mod soundness;
