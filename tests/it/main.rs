@@ -7,5 +7,7 @@ mod cli;
 mod delivery;
 mod floors;
 mod kill;
+#[path = "../mapping/mod.rs"]
+mod mapping;
 mod store_faults;
 mod support;
