@@ -11,31 +11,82 @@
 //! outcome = "throttled"
 //! ```
 //!
+//! | key | what it asks of the answer |
+//! |---|---|
+//! | `status` | its HTTP status; must be there |
+//! | `retry_after` | whether it has a usable `Retry-After` |
+//! | `header`, `body` | see `conditions` |
+//! | `json` | whether its body is JSON |
+//! | `empty` | whether its body is empty, or only white space |
+//! | `text` | whether its body matches a pattern |
+//! | `outcome` | what it then comes to; must be there |
+//! | `say` | why, for the delivery log: `the answer has no status` |
+//! | `wait_secs` | how long a throttled lane waits where the answer doesn't say, 1 to 86400 |
+//!
 //! A file's rules come first; after them stand [`AnswerRules::default`]: 2xx is delivered, 410 gone, 429 and 503 with
 //! a `Retry-After` are throttled, and whatever no rule takes is tried again. Redirects are never followed, so a 3xx
 //! is a failure like any other.
+//!
+//! Whatever a rule or a body says, a 5xx is never a success and never the end: it is tried again.
 
+use std::cell::OnceCell;
+use std::time::Duration;
+
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::conditions::{self, Test};
+use super::extract::Pattern;
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::Faults;
 use crate::domain::job::Outcome;
 
-const OUTCOMES: &[(&str, Outcome)] = &[
+pub(super) const OUTCOMES: &[(&str, Outcome)] = &[
     ("delivered", Outcome::Delivered),
+    ("duplicate", Outcome::Duplicate),
     ("retry", Outcome::Retry),
     ("throttled", Outcome::Throttled),
     ("auth_failed", Outcome::AuthFailed),
     ("rejected", Outcome::Rejected),
     ("gone", Outcome::Gone),
+    ("ambiguous", Outcome::Ambiguous),
 ];
 
 /// HTTP statuses; RFC 9110 §15 gives them three digits and five classes.
-const FIRST: u16 = 100;
-const LAST: u16 = 599;
+const STATUSES: (u16, u16) = (100, 599);
 
 /// Most rules of one file.
 const MAX_RULES: usize = 64;
+const MAX_SAY_CHARS: usize = 200;
+const WAIT_SECS: (i64, i64) = (1, 86_400);
 
-/// A set of HTTP statuses, as ranges.
+/// An answer as the rules see it.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Its status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body, or what of it was read.
+    pub body: &'a [u8],
+    /// Whether it says when to come back.
+    pub retry_after: bool,
+    json: OnceCell<Option<Value>>,
+}
+
+impl<'a> Seen<'a> {
+    /// An answer; its body is only parsed when a rule asks for it.
+    pub fn new(status: u16, headers: &'a HeaderMap, body: &'a [u8], retry_after: bool) -> Self {
+        Self { status, headers, body, retry_after, json: OnceCell::new() }
+    }
+
+    /// The body, where it is JSON.
+    pub fn json(&self) -> Option<&Value> {
+        self.json.get_or_init(|| serde_json::from_slice(self.body).ok()).as_ref()
+    }
+}
+
+/// A set of HTTP statuses, or of a body's codes, as ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusSet(Vec<(u16, u16)>);
 
@@ -51,7 +102,7 @@ impl StatusSet {
 }
 
 /// One rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AnswerRule {
     /// The statuses it takes.
     pub status: StatusSet,
@@ -59,10 +110,52 @@ pub struct AnswerRule {
     pub retry_after: Option<bool>,
     /// What such an answer comes to.
     pub outcome: Outcome,
+    /// Why, for the delivery log.
+    pub say: Option<String>,
+    /// How long a throttled lane waits where the answer doesn't say.
+    pub wait: Option<Duration>,
+    tests: Vec<Test>,
+    json: Option<bool>,
+    empty: Option<bool>,
+    text: Option<Pattern>,
+}
+
+impl AnswerRule {
+    fn takes(&self, seen: &Seen<'_>) -> bool {
+        self.status.contains(seen.status)
+            && self.retry_after.is_none_or(|wanted| wanted == seen.retry_after)
+            && self.empty.is_none_or(|wanted| wanted == seen.body.trim_ascii().is_empty())
+            && self.json.is_none_or(|wanted| wanted == seen.json().is_some())
+            && self.text.as_ref().is_none_or(|pattern| pattern.is_match(&String::from_utf8_lossy(seen.body)))
+            && self.tests.iter().all(|test| test.passes(seen))
+    }
+
+    /// Whether it asks for more than the status and `Retry-After`.
+    fn asks_more(&self) -> bool {
+        self.reads_body() || !self.tests.is_empty()
+    }
+
+    fn reads_body(&self) -> bool {
+        self.json.is_some()
+            || self.empty.is_some()
+            || self.text.is_some()
+            || self.tests.iter().any(Test::reads_body)
+    }
+}
+
+/// What the rules make of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement<'r> {
+    /// What it comes to.
+    pub outcome: Outcome,
+    /// Why, where the rule says.
+    pub say: Option<&'r str>,
+    /// How long to wait, where the rule says.
+    pub wait: Option<Duration>,
 }
 
 /// A connector's rules, the default ones included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AnswerRules(Vec<AnswerRule>);
 
 impl Default for AnswerRules {
@@ -71,6 +164,12 @@ impl Default for AnswerRules {
             status: StatusSet(status.to_vec()),
             retry_after,
             outcome,
+            say: None,
+            wait: None,
+            tests: Vec::new(),
+            json: None,
+            empty: None,
+            text: None,
         };
         Self(vec![
             rule(&[(200, 299)], None, Outcome::Delivered),
@@ -81,14 +180,24 @@ impl Default for AnswerRules {
 }
 
 impl AnswerRules {
-    /// What an answer of this status comes to; `retry_after` is whether it says when to come back.
+    /// What an answer comes to.
+    pub fn judge(&self, seen: &Seen<'_>) -> Judgement<'_> {
+        let Some(rule) = self.0.iter().find(|rule| rule.takes(seen)) else {
+            return Judgement { outcome: Outcome::Retry, say: None, wait: None };
+        };
+        let outcome = if may_be(seen.status, rule.outcome) { rule.outcome } else { Outcome::Retry };
+        Judgement { outcome, say: rule.say.as_deref(), wait: rule.wait }
+    }
+
+    /// Whether some rule for this status reads the body, so that an answer that broke off says nothing.
+    pub fn read_body(&self, status: u16) -> bool {
+        self.0.iter().any(|rule| rule.status.contains(status) && rule.reads_body())
+    }
+
+    /// What an answer of this status with an empty body comes to.
+    #[cfg(test)]
     pub fn outcome(&self, status: u16, retry_after: bool) -> Outcome {
-        self.0
-            .iter()
-            .find(|rule| {
-                rule.status.contains(status) && rule.retry_after.is_none_or(|wanted| wanted == retry_after)
-            })
-            .map_or(Outcome::Retry, |rule| rule.outcome)
+        self.judge(&Seen::new(status, &HeaderMap::new(), b"", retry_after)).outcome
     }
 
     /// The rules in the order in which they are tried, the default ones last.
@@ -113,12 +222,22 @@ impl AnswerRules {
                     let message = "never applies: the rules before it take all of its statuses";
                     faults.push(node.fault(&field, message, Some("move it up, or delete it".to_owned())));
                 }
+                if rule.status.statuses().all(|status| !may_be(status, rule.outcome)) {
+                    let message = "a 5xx is never a success and never the end: it is tried again";
+                    faults.push(node.fault(&field, message, Some("write outcome = \"retry\"".to_owned())));
+                }
                 rules.push(rule);
             }
         }
         rules.extend(Self::default().0);
         Self(rules)
     }
+}
+
+/// Whether an answer of this status may come to this outcome: an error of the server says nothing about the request.
+fn may_be(status: u16, outcome: Outcome) -> bool {
+    !(500..=599).contains(&status)
+        || !matches!(outcome, Outcome::Delivered | Outcome::Duplicate | Outcome::Rejected | Outcome::Gone)
 }
 
 /// What the rules so far take, to find one that never applies.
@@ -129,15 +248,24 @@ struct Taken {
 }
 
 impl Taken {
-    /// Takes the rule's statuses; answers whether any was still free.
+    /// Takes the rule's statuses, unless it asks for more; answers whether any was still free.
     fn adds(&mut self, rule: &AnswerRule) -> bool {
         let mut new = false;
         for status in rule.status.statuses() {
             if rule.retry_after != Some(true) {
-                new |= self.without_retry_after.insert(status);
+                new |= !self.without_retry_after.contains(&status);
             }
             if rule.retry_after != Some(false) {
-                new |= self.with_retry_after.insert(status);
+                new |= !self.with_retry_after.contains(&status);
+            }
+            if rule.asks_more() {
+                continue;
+            }
+            if rule.retry_after != Some(true) {
+                self.without_retry_after.insert(status);
+            }
+            if rule.retry_after != Some(false) {
+                self.with_retry_after.insert(status);
             }
         }
         new
@@ -146,20 +274,47 @@ impl Taken {
 
 fn parse_rule(node: &Node, field: &str, faults: &mut Faults) -> Option<AnswerRule> {
     let mut table = node.table(field, faults)?;
-    let status = if table.need("status") { parse_statuses(&mut table) } else { None };
+    let status = if table.need("status") { parse_ranges(&mut table, "status", STATUSES) } else { None };
     let retry_after = table.boolean("retry_after");
     table.need("outcome");
     let outcome = table.choice("outcome", OUTCOMES);
+    let mut tests = conditions::parse(&mut table, "header");
+    tests.extend(conditions::parse(&mut table, "body"));
+    let json = table.boolean("json");
+    let empty = table.boolean("empty");
+    let text = table.text("text").and_then(|text| match Pattern::parse(text) {
+        Ok(pattern) => Some(pattern),
+        Err((message, hint)) => {
+            table.fault("text", message, hint);
+            None
+        }
+    });
+    let say = table.text("say").map(str::to_owned);
+    if say.as_ref().is_some_and(|say| say.trim().is_empty() || say.chars().count() > MAX_SAY_CHARS) {
+        table.fault("say", format!("expected 1 to {MAX_SAY_CHARS} characters"), None);
+    }
+    let wait = table
+        .integer_within("wait_secs", WAIT_SECS.0, WAIT_SECS.1)
+        .map(|secs| Duration::from_secs(secs.unsigned_abs()));
+    if wait.is_some() && outcome.is_some_and(|outcome| outcome != Outcome::Throttled) {
+        let hint = "write outcome = \"throttled\", or leave it out".to_owned();
+        table.fault("wait_secs", "only a throttled lane waits", Some(hint));
+    }
     table.finish();
-    Some(AnswerRule { status: status?, retry_after, outcome: outcome? })
+    Some(AnswerRule { status: status?, retry_after, outcome: outcome?, say, wait, tests, json, empty, text })
 }
 
-fn parse_statuses(table: &mut TableReader<'_>) -> Option<StatusSet> {
-    let node = table.node("status")?;
-    let path = table.path("status");
+/// Reads one range or a list of ranges under `key`, all within `bounds`.
+pub(super) fn parse_ranges(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    bounds: (u16, u16),
+) -> Option<StatusSet> {
+    let node = table.node(key)?;
+    let path = table.path(key);
     let faults = table.faults();
     let Kind::List(items) = &node.kind else {
-        return parse_range(node, &path, faults).map(|range| StatusSet(vec![range]));
+        return parse_range(node, &path, bounds, faults).map(|range| StatusSet(vec![range]));
     };
     if items.is_empty() {
         faults.push(node.fault(&path, "an empty list takes no answer", Some(EXAMPLES.to_owned())));
@@ -167,28 +322,29 @@ fn parse_statuses(table: &mut TableReader<'_>) -> Option<StatusSet> {
     let ranges: Vec<_> = items
         .iter()
         .enumerate()
-        .filter_map(|(index, item)| parse_range(item, &format!("{path}[{index}]"), faults))
+        .filter_map(|(index, item)| parse_range(item, &format!("{path}[{index}]"), bounds, faults))
         .collect();
     (!ranges.is_empty()).then_some(StatusSet(ranges))
 }
 
 const EXAMPLES: &str = "such as 410, \"410\", \"4xx\" or \"400-499\"";
 
-fn parse_range(node: &Node, field: &str, faults: &mut Faults) -> Option<(u16, u16)> {
+fn parse_range(node: &Node, field: &str, bounds: (u16, u16), faults: &mut Faults) -> Option<(u16, u16)> {
+    let what = if bounds == STATUSES { "no HTTP statuses" } else { "no codes" };
     let range = match &node.kind {
         Kind::Integer(status) => u16::try_from(*status).ok().map(|status| (status, status)),
         Kind::Text(text) => range(text),
         _ => None,
     };
     match range {
-        Some((first, last)) if FIRST <= first && first <= last && last <= LAST => Some((first, last)),
+        Some((first, last)) if bounds.0 <= first && first <= last && last <= bounds.1 => Some((first, last)),
         Some(_) => {
-            let hint = format!("statuses are {FIRST} to {LAST}, the smaller one first");
-            faults.push(node.fault(field, "no HTTP statuses", Some(hint)));
+            let hint = format!("statuses are {} to {}, the smaller one first", bounds.0, bounds.1);
+            faults.push(node.fault(field, what, Some(hint)));
             None
         }
         None => {
-            faults.push(node.fault(field, "no HTTP statuses", Some(EXAMPLES.to_owned())));
+            faults.push(node.fault(field, what, Some(EXAMPLES.to_owned())));
             None
         }
     }
@@ -274,7 +430,7 @@ mod tests {
             "[[answer]]\nstatus = '6xx'\noutcome = 'retry'\n\
              [[answer]]\nstatus = ['4xx', 'foo', 410, '499-400']\noutcome = 'dropped'\n\
              [[answer]]\nstatus = '5xx'\noutcome = 'retry'\n\
-             [[answer]]\nstatus = 503\noutcome = 'gone'\n\
+             [[answer]]\nstatus = 503\noutcome = 'retry'\n\
              [[answer]]\noutcom = 'gone'\n",
         )
         .unwrap_err();
@@ -285,12 +441,97 @@ mod tests {
                 "c.toml:2:10: answer[0].status: no HTTP statuses\n  hint: statuses are 100 to 599, the smaller one first",
                 "c.toml:5:18: answer[1].status[1]: no HTTP statuses\n  hint: such as 410, \"410\", \"4xx\" or \"400-499\"",
                 "c.toml:5:30: answer[1].status[3]: no HTTP statuses\n  hint: statuses are 100 to 599, the smaller one first",
-                "c.toml:6:11: answer[1].outcome: unknown value \"dropped\"\n  hint: one of delivered, retry, throttled, auth_failed, rejected, gone",
+                "c.toml:6:11: answer[1].outcome: unknown value \"dropped\"\n  hint: one of delivered, duplicate, retry, throttled, auth_failed, rejected, gone, ambiguous",
                 "c.toml:10:1: answer[3]: never applies: the rules before it take all of its statuses\n  hint: move it up, or delete it",
                 "c.toml:13:1: answer[4].status: missing\n  hint: add \"status\"",
                 "c.toml:13:1: answer[4].outcome: missing\n  hint: add \"outcome\"",
                 "c.toml:14:1: answer[4].outcom: unknown key\n  hint: did you mean \"outcome\"?",
             ]
         );
+    }
+
+    fn judged(rules: &AnswerRules, status: u16, body: &str) -> Outcome {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-error", "Quota used up".parse().unwrap());
+        rules.judge(&Seen::new(status, &headers, body.as_bytes(), false)).outcome
+    }
+
+    #[test]
+    fn a_rule_may_read_headers_and_the_body() {
+        let rules = parse(
+            "[[answer]]\nstatus = '2xx'\nbody = { path = '$.status', code = 200 }\noutcome = 'delivered'\n\
+             [[answer]]\nstatus = '2xx'\nbody = { path = '$.status', code = ['400', '402-499'] }\noutcome = 'rejected'\n\
+             [[answer]]\nstatus = '2xx'\nbody = [{ path = '$.ok', eq = true }, { path = '$.id', exists = true }]\noutcome = 'duplicate'\n\
+             [[answer]]\nstatus = '2xx'\nempty = true\noutcome = 'ambiguous'\n\
+             [[answer]]\nstatus = '2xx'\njson = false\noutcome = 'retry'\n\
+             [[answer]]\nstatus = '2xx'\noutcome = 'rejected'\nsay = 'the answer has no status'\n\
+             [[answer]]\nstatus = '4xx'\ntext = '(?i)please unsubscribe'\noutcome = 'gone'\n\
+             [[answer]]\nstatus = 403\nbody = { path = '$[*].errorCode', in = ['LIMIT', 'BUSY'] }\noutcome = 'throttled'\nwait_secs = 900\n\
+             [[answer]]\nstatus = 402\nheader = { name = 'X-Error', matches = 'Quota' }\noutcome = 'throttled'\n",
+        )
+        .unwrap();
+        for (status, body, wanted) in [
+            (200, r#"{"status": 200}"#, Outcome::Delivered),
+            (201, r#"{"status": " 200 "}"#, Outcome::Delivered),
+            (200, r#"{"status": 200.0}"#, Outcome::Delivered),
+            (200, r#"{"status": true}"#, Outcome::Rejected),
+            (200, r#"{"status": "404"}"#, Outcome::Rejected),
+            (200, r#"{"status": 401}"#, Outcome::Rejected),
+            (200, r#"{"ok": true, "id": 7}"#, Outcome::Duplicate),
+            (200, r#"{"ok": true, "id": null}"#, Outcome::Rejected),
+            (204, " \n", Outcome::Ambiguous),
+            (200, "<html>", Outcome::Retry),
+            (404, "Please unsubscribe me!", Outcome::Gone),
+            (403, r#"[{"errorCode": "X"}, {"errorCode": "BUSY"}]"#, Outcome::Throttled),
+            (403, r#"[{"errorCode": "X"}]"#, Outcome::Retry),
+            (402, "", Outcome::Throttled),
+        ] {
+            assert_eq!(judged(&rules, status, body), wanted, "{status} {body}");
+        }
+        let headers = HeaderMap::new();
+        let seen = Seen::new(200, &headers, b"{}", false);
+        assert_eq!(rules.judge(&seen).say, Some("the answer has no status"));
+        let seen = Seen::new(403, &headers, br#"[{"errorCode": "LIMIT"}]"#, false);
+        assert_eq!(rules.judge(&seen).wait, Some(Duration::from_secs(900)));
+        assert!(rules.read_body(200) && !rules.read_body(500));
+    }
+
+    #[test]
+    fn a_5xx_is_tried_again_whatever_its_body_says() {
+        for outcome in ["delivered", "duplicate", "rejected", "gone"] {
+            let rules = parse(&format!(
+                "[[answer]]\nstatus = '100-599'\nbody = {{ path = '$.status', code = 200 }}\noutcome = '{outcome}'\n"
+            ))
+            .unwrap();
+            for status in 500..=599 {
+                assert_eq!(judged(&rules, status, r#"{"status": 200}"#), Outcome::Retry, "{outcome} {status}");
+            }
+            let faults = parse(&format!("[[answer]]\nstatus = '5xx'\noutcome = '{outcome}'\n")).unwrap_err();
+            assert!(faults.to_string().contains("never a success"), "{faults}");
+        }
+    }
+
+    #[test]
+    fn faults_of_what_a_rule_asks_are_told() {
+        let faults = parse(
+            "[[answer]]\nstatus = 200\nbody = { path = 'status', code = 'x' }\nheader = { name = 'a b', eq = 1 }\n\
+             text = '('\nwait_secs = 5\noutcome = 'retry'\nsay = ' '\n\
+             [[answer]]\nstatus = 201\nbody = [{ path = '$.a' }, { path = '$.a', eq = 1, in = [1] }, { path = '$.a', codes = 1 }]\noutcome = 'retry'\n",
+        )
+        .unwrap_err()
+        .to_string();
+        for wanted in [
+            "answer[0].body.path: \"status\" is no JSONPath",
+            "answer[0].body.code: no codes",
+            "answer[0].header.name: \"a b\" is no header name",
+            "answer[0].text: not a pattern",
+            "answer[0].wait_secs: only a throttled lane waits",
+            "answer[0].say: expected 1 to 200 characters",
+            "answer[1].body[0].eq: nothing is asked",
+            "answer[1].body[1].in: stands beside \"eq\"",
+            "answer[1].body[2].codes: unknown key",
+        ] {
+            assert!(faults.contains(wanted), "missing: {wanted}\nin:\n{faults}");
+        }
     }
 }
