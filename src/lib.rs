@@ -45,7 +45,11 @@
 //! | settlement | an outcome on its way back into the store |
 //! | record | a tenant, a key or a connection: small, and known to every process |
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod connector;
 pub mod domain;
 pub mod egress;
@@ -54,4 +58,5 @@ pub mod service;
 pub mod signature;
 pub mod spec;
 pub mod store;
+pub mod telemetry;
 pub mod worker;

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_id_reads_back_and_tells_its_kind() {
-        let id = JobId::from_bits(1_777_777_777_777_u128 << 80 | 42);
+        let id = JobId::from_bits((1_777_777_777_777_u128 << 80) + 42);
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.time(), Timestamp::from_millis(1_777_777_777_777));
         assert_eq!(id.to_string().parse::<EventKey>(), Err(InvalidId { prefix: "evt_" }));

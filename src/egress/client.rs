@@ -15,7 +15,7 @@ use super::error::{Circumstances, SendError};
 use super::guard::AddressPolicy;
 use super::resolve::GuardedResolver;
 
-/// The most that is read of an answer's body.
+/// The most that is read of an answer's body where the settings say nothing else.
 pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// The longest timeout of a request; a longer one is cut to this.
 pub const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
@@ -51,6 +51,8 @@ pub struct EgressSettings {
     pub connect_timeout: Duration,
     /// How many connections to one host and port wait in the pool for the next request.
     pub pool_idle_per_host: usize,
+    /// The most that is read of an answer's body.
+    pub body_limit_bytes: usize,
     /// What the client calls itself; visible ASCII.
     pub user_agent: String,
 }
@@ -60,6 +62,7 @@ impl Default for EgressSettings {
         Self {
             connect_timeout: Duration::from_secs(5),
             pool_idle_per_host: 32,
+            body_limit_bytes: BODY_LIMIT_BYTES,
             user_agent: concat!("patchbay/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -98,7 +101,7 @@ pub struct Answer {
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, or its first [`BODY_LIMIT_BYTES`], or what had come when it broke off.
+    /// The body, or as much as the limit lets through, or what had come when it broke off.
     pub body: Bytes,
     /// Whether there was more than the limit; the rest was not read.
     pub truncated: bool,
@@ -114,6 +117,7 @@ pub struct Egress {
     client: reqwest::Client,
     policy: Arc<AddressPolicy>,
     connect_timeout: Duration,
+    body_limit_bytes: usize,
     has_roots: bool,
 }
 
@@ -121,7 +125,7 @@ impl Egress {
     /// Makes the client. A machine without root certificates is told in the log; plain http works there, and https
     /// fails with that reason.
     pub fn new(policy: Arc<AddressPolicy>, settings: EgressSettings) -> Result<Self, EgressError> {
-        let EgressSettings { connect_timeout, pool_idle_per_host, user_agent } = settings;
+        let EgressSettings { connect_timeout, pool_idle_per_host, body_limit_bytes, user_agent } = settings;
         let Ok(user_agent) = HeaderValue::from_str(&user_agent) else {
             return Err(EgressError::UserAgent(user_agent));
         };
@@ -159,7 +163,7 @@ impl Egress {
                 (client, false)
             }
         };
-        Ok(Self { client, policy, connect_timeout, has_roots })
+        Ok(Self { client, policy, connect_timeout, body_limit_bytes, has_roots })
     }
 
     /// Sends the request once. An answer of any status is an answer.
@@ -194,7 +198,7 @@ impl Egress {
         };
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
-        let (body, ending) = read_body(response, deadline).await;
+        let (body, ending) = read_body(response, deadline, self.body_limit_bytes).await;
         Ok(Answer {
             status,
             headers,
@@ -277,7 +281,11 @@ enum Ending {
 }
 
 /// Reads until the body ends, the limit is passed or the time is up. Dropping the response closes what is left over.
-async fn read_body(mut response: reqwest::Response, deadline: Instant) -> (Bytes, Ending) {
+async fn read_body(
+    mut response: reqwest::Response,
+    deadline: Instant,
+    limit_bytes: usize,
+) -> (Bytes, Ending) {
     // Most answers are one chunk, which is kept as it is.
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
@@ -287,7 +295,7 @@ async fn read_body(mut response: reqwest::Response, deadline: Instant) -> (Bytes
             Ok(Ok(None)) => break Ending::Complete,
             Ok(Err(_)) | Err(_) => break Ending::Broken,
         };
-        let room = BODY_LIMIT_BYTES - first.len().max(joined.len());
+        let room = limit_bytes - first.len().max(joined.len());
         let over = chunk.len() > room;
         chunk.truncate(room);
         if first.is_empty() {

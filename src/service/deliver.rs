@@ -37,8 +37,10 @@ enum Obstacle {
 
 /// Tries a job once.
 pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
-    let Some(live) = gateway.directory.connection(lease.job.connection) else {
-        return end_untried(&lease, "its connection was deleted");
+    let live = match connection(gateway, &lease).await {
+        Ok(Some(live)) => live,
+        Ok(None) => return end_untried(&lease, "its connection was deleted"),
+        Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
         return end_untried(&lease, &format!("its connection was closed: {reason}"));
@@ -50,6 +52,19 @@ pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
     match &live.works {
         Ok(working) => send(gateway, &lease, working, body).await,
         Err(reason) => settle_obstacle(gateway, &lease, Obstacle::Broken(reason.clone())),
+    }
+}
+
+/// The job's connection; `None` when it was deleted. Another process may have made it a moment ago, so the records are
+/// read again before a job is given up for it.
+async fn connection(gateway: &Gateway, lease: &Lease) -> Result<Option<Arc<LiveConnection>>, Obstacle> {
+    let id = lease.job.connection;
+    if let Some(live) = gateway.directory.connection(id) {
+        return Ok(Some(live));
+    }
+    match gateway.directory.catch_up(gateway.store.as_ref()).await {
+        Ok(()) => Ok(gateway.directory.connection(id)),
+        Err(error) => Err(Obstacle::Own(format!("its connection could not be read: {error}"))),
     }
 }
 

@@ -4,16 +4,16 @@
 //! what is here is either a snapshot of it ([`directory`]) or may be lost (rates, metrics, requests under way).
 
 pub mod accounts;
-
+pub mod connections;
 pub mod deliver;
 pub mod directory;
 pub mod exchange;
-
+pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
 mod running;
-
+pub mod tryout;
 pub mod vault;
 
 use std::sync::Arc;
@@ -102,6 +102,7 @@ pub struct Gateway {
     pub progress: Progress,
     rates: Rates,
     running: Running,
+    trying: tokio::sync::Semaphore,
 }
 
 impl Gateway {
@@ -119,6 +120,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
             running: Running::default(),
+            trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
             progress: Progress::default(),
             store,
@@ -202,6 +204,9 @@ pub enum ServiceError {
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),
+    /// Too much of it is under way; it may be tried again soon.
+    #[error("{0}")]
+    Busy(String),
     /// The store did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -1,3 +1,9 @@
 //! The integration tests: one binary, real parts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod delivery;
 mod floors;
+mod kill;
+mod support;

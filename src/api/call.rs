@@ -1,0 +1,286 @@
+//! One request on its way to its endpoint: who sent it, its path, its query, its body. All of it is bounded.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::problem::{Code, Problem};
+use crate::domain::account::ApiKey;
+use crate::domain::fault::{Faults, did_you_mean};
+use crate::domain::id::TenantId;
+use crate::egress::Url;
+use crate::service::Gateway;
+use crate::service::ingest::{MAX_NESTING, ParseError, json};
+
+/// How long a body may take to come in.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 200;
+
+/// An endpoint's answer.
+pub type Answer = Result<Response<Body>, Problem>;
+
+/// One request.
+pub struct Call {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The key that it came with; `None` only where none is needed.
+    pub key: Option<Arc<ApiKey>>,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its id.
+    pub request_id: String,
+    pub(super) query: Option<String>,
+    pub(super) params: Vec<(String, String)>,
+    pub(super) body: Option<Body>,
+}
+
+impl Call {
+    /// The key's tenant; `None` for an operator's.
+    pub fn key_tenant(&self) -> Option<&TenantId> {
+        self.key.as_ref().and_then(|key| key.tenant.as_ref())
+    }
+
+    /// A part of the path as an id. What is no id names nothing.
+    pub fn param<T: FromStr>(&self, name: &str, what: &str) -> Result<T, Problem> {
+        let text = self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        text.and_then(|text| text.parse().ok()).ok_or_else(|| Problem::missing(what))
+    }
+
+    /// The query, which may have the `known` parameters and no others.
+    pub fn query(&self, known: &'static [&'static str]) -> Result<Query, Problem> {
+        let mut query = Query { values: BTreeMap::new(), faults: Faults::default() };
+        let pairs = form_pairs(self.query.as_deref().unwrap_or_default());
+        for (name, value) in pairs {
+            let Some(known) = known.iter().copied().find(|known| *known == name) else {
+                let shown: String = name.chars().take(64).flat_map(char::escape_debug).collect();
+                let hint = did_you_mean(&name, known.iter().copied())
+                    .or_else(|| (!known.is_empty()).then(|| format!("known here: {}", known.join(", "))));
+                query.faults.at_field(shown, "unknown parameter", hint);
+                continue;
+            };
+            if query.values.insert(known, value).is_some() {
+                query.faults.at_field(known, "is there twice", None);
+            }
+        }
+        Ok(query)
+    }
+
+    /// Whose things are meant: the key's tenant; with an operator's key the one that the query's `tenant` names, or all.
+    pub fn tenant(&self, query: &mut Query) -> Result<Option<TenantId>, Problem> {
+        let named: Option<TenantId> = query.read("tenant", "a tenant id");
+        match (self.key_tenant(), named) {
+            (Some(own), Some(named)) if *own != named => {
+                Err(Problem::new(Code::WrongTenant, "the key belongs to another tenant than ?tenant= names"))
+            }
+            (Some(own), _) => Ok(Some(own.clone())),
+            (None, named) => Ok(named),
+        }
+    }
+
+    /// The same where one tenant must be meant.
+    pub fn one_tenant(&self, query: &mut Query) -> Result<TenantId, Problem> {
+        self.tenant(query)?.ok_or_else(|| {
+            Problem::new(Code::MissingTenant, "an operator's key opens all tenants").hint("add ?tenant=<id>")
+        })
+    }
+
+    /// The body, read within its bounds.
+    pub async fn body(&mut self) -> Result<Bytes, Problem> {
+        let limit = self.gateway.settings.body_bytes;
+        let too_large = || {
+            Problem::new(Code::TooLarge, format!("the body is longer than {limit} bytes"))
+                .hint("send less at once; several events may go in several batches")
+        };
+        let stated = self.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        if stated.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
+        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let mut parts = body.into_data_stream();
+        let reading = async {
+            // Most bodies come in one part, which then needs no copy.
+            let mut first = Bytes::new();
+            let mut all = BytesMut::new();
+            while let Some(part) = parts.next().await {
+                let part = part.map_err(|error| {
+                    Problem::new(Code::MalformedJson, format!("the body broke off: {error}"))
+                })?;
+                if first.len().max(all.len()) + part.len() > limit {
+                    return Err(too_large());
+                }
+                if first.is_empty() {
+                    first = part;
+                } else {
+                    if all.is_empty() {
+                        all.extend_from_slice(&first);
+                    }
+                    all.extend_from_slice(&part);
+                }
+            }
+            Ok(if all.is_empty() { first } else { all.freeze() })
+        };
+        tokio::select! {
+            body = reading => body,
+            () = self.gateway.clock.sleep(BODY_TIMEOUT) => {
+                let secs = BODY_TIMEOUT.as_secs();
+                Err(Problem::new(Code::BodyTimeout, format!("it took longer than {secs} s")))
+            }
+        }
+    }
+
+    /// The body as JSON.
+    pub async fn json(&mut self) -> Result<Value, Problem> {
+        check_json_type(&self.headers)?;
+        let body = self.body().await?;
+        json(&body).map_err(Problem::from)
+    }
+
+    /// The body as JSON where it may be left out: then an empty object.
+    pub async fn json_or_nothing(&mut self) -> Result<Value, Problem> {
+        let body = self.body().await?;
+        if body.trim_ascii().is_empty() {
+            return Ok(json!({}));
+        }
+        check_json_type(&self.headers)?;
+        json(&body).map_err(Problem::from)
+    }
+}
+
+fn check_json_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
+    let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let media = text.split(';').next().unwrap_or_default().trim();
+    if media == "application/json" || media.starts_with("application/") && media.ends_with("+json") {
+        return Ok(());
+    }
+    Err(ParseError::MediaType(media.chars().take(100).collect()).into())
+}
+
+impl From<ParseError> for Problem {
+    fn from(error: ParseError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ParseError::Syntax { .. } => Self::new(Code::MalformedJson, detail),
+            ParseError::TooDeep => {
+                Self::new(Code::TooDeep, detail).hint(format!("at most {MAX_NESTING} levels"))
+            }
+            ParseError::MediaType(_) => Self::new(Code::UnsupportedMediaType, detail)
+                .hint("send JSON and say so: content-type: application/json"),
+            ParseError::BatchSize(_) => Self::new(Code::BatchSize, detail),
+        }
+    }
+}
+
+fn form_pairs(query: &str) -> Vec<(String, String)> {
+    // The URL parser is what decodes a form; the base does not matter.
+    let Ok(mut url) = Url::parse("http://query/") else { return Vec::new() };
+    url.set_query(Some(query));
+    url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+}
+
+/// A query's parameters. Every `read` notes its faults; [`Query::finish`] tells them all.
+#[derive(Debug)]
+pub struct Query {
+    values: BTreeMap<&'static str, String>,
+    faults: Faults,
+}
+
+impl Query {
+    /// A parameter as written.
+    pub fn text(&self, name: &'static str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+
+    /// A parameter as a `T`; `what` says what it should be.
+    pub fn read<T: FromStr>(&mut self, name: &'static str, what: &str) -> Option<T> {
+        let parsed = self.values.get(name)?.parse();
+        if parsed.is_err() {
+            self.faults.at_field(name, format!("is not {what}"), None);
+        }
+        parsed.ok()
+    }
+
+    /// A parameter that is one of a closed set.
+    pub fn choose<T>(
+        &mut self,
+        name: &'static str,
+        choose: impl Fn(&str) -> Option<T>,
+        all: &[&str],
+    ) -> Option<T> {
+        let text = self.values.get(name)?;
+        let chosen = choose(text);
+        if chosen.is_none() {
+            let hint = did_you_mean(text, all.iter().copied())
+                .unwrap_or_else(|| format!("one of {}", all.join(", ")));
+            self.faults.at_field(name, "is none of the known values", Some(hint));
+        }
+        chosen
+    }
+
+    /// How many items a page has.
+    pub fn limit(&mut self) -> usize {
+        let limit: Option<usize> = self.read("limit", "a whole number");
+        let limit = limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            self.faults.at_field("limit", format!("{limit} is outside 1 to {MAX_LIMIT}"), None);
+        }
+        limit.clamp(1, MAX_LIMIT)
+    }
+
+    /// Where the page before ended.
+    pub fn cursor<T: FromStr>(&mut self) -> Option<T> {
+        let text = self.values.get("cursor")?;
+        let after = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let after = after.and_then(|text| text.parse().ok());
+        if after.is_none() {
+            let hint = "take next_cursor of the page before as it is".to_owned();
+            self.faults.at_field("cursor", "is no cursor", Some(hint));
+        }
+        after
+    }
+
+    /// Ends the reading.
+    pub fn finish(self) -> Result<(), Problem> {
+        self.faults.into_result(()).map_err(|faults| Problem::faults(Code::InvalidParameter, faults))
+    }
+}
+
+/// An answer of JSON.
+pub fn reply(status: StatusCode, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer without a body.
+pub fn nothing() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// A page of a list. `items` has one more than `limit` when there are more; `id` is what the next page begins after.
+pub fn page<T>(
+    mut items: Vec<T>,
+    limit: usize,
+    id: impl Fn(&T) -> String,
+    show: impl Fn(&T) -> Value,
+) -> Response<Body> {
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(id(last)));
+    let items: Vec<Value> = items.iter().map(show).collect();
+    reply(StatusCode::OK, &json!({ "items": items, "next_cursor": next }))
+}

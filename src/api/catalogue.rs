@@ -1,0 +1,72 @@
+//! `/v1/connectors` and `/v1/mappings`: what the gateway's files offer.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::call::{Answer, Call, reply};
+use super::problem::Problem;
+use crate::spec::{Catalogue, ConnectorSpec, SecretUse};
+
+fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
+    let secret = match spec.secret {
+        SecretUse::Required => "required",
+        SecretUse::Optional => "optional",
+        SecretUse::None => "none",
+    };
+    let events: Vec<Value> = spec
+        .events
+        .iter()
+        .map(|event| {
+            let sample = event.sample.as_ref().and_then(|kind| catalogue.samples().get(kind));
+            json!({ "type": event.pattern, "description": event.description, "sample": sample })
+        })
+        .collect();
+    let reserved: Vec<&str> = spec.request.reserved_headers.iter().map(http::HeaderName::as_str).collect();
+    json!({
+        "id": spec.id,
+        "name": spec.name,
+        "description": spec.description,
+        "docs": spec.docs,
+        "secret": secret,
+        "mapping": spec.mapping,
+        "events": events,
+        "reserved_headers": reserved,
+        "reserved_fields": spec.request.reserved_fields,
+        "policy": {
+            "timeout_secs": spec.policy.timeout.as_secs(),
+            "retry_delays_secs": spec.policy.retry.delays_ms.iter().map(|ms| ms / 1_000).collect::<Vec<_>>(),
+            "jitter_percent": spec.policy.retry.jitter_percent,
+            "concurrency": spec.policy.concurrency,
+        },
+    })
+}
+
+/// `GET /v1/connectors`
+pub async fn connectors(call: Call) -> Answer {
+    call.query(&[])?.finish()?;
+    let catalogue = &call.gateway.catalogue;
+    let items: Vec<Value> = catalogue.connectors().values().map(|spec| show(spec, catalogue)).collect();
+    Ok(reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null })))
+}
+
+/// `GET /v1/connectors/{id}`
+pub async fn connector(call: Call) -> Answer {
+    call.query(&[])?.finish()?;
+    let id: String = call.param("id", "connector")?;
+    let catalogue = &call.gateway.catalogue;
+    let spec = catalogue.connector(&id).ok_or_else(|| Problem::missing("connector"))?;
+    Ok(reply(StatusCode::OK, &show(spec, catalogue)))
+}
+
+/// `GET /v1/mappings`
+pub async fn mappings(call: Call) -> Answer {
+    call.query(&[])?.finish()?;
+    let items: Vec<Value> = call
+        .gateway
+        .catalogue
+        .mappings()
+        .iter()
+        .map(|(name, mapping)| json!({ "name": name, "mapping": mapping.to_json() }))
+        .collect();
+    Ok(reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null })))
+}

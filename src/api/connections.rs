@@ -1,0 +1,160 @@
+//! `/v1/connections`. Secrets go in and never come out, but for the one that is made here, shown once.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::call::{Answer, Call, nothing, page, reply};
+use super::problem::{Code, Problem};
+use crate::domain::connection::MappingChoice;
+use crate::domain::document::Node;
+use crate::domain::fault::Faults;
+use crate::domain::id::{ConnectionId, TenantId};
+use crate::domain::secret::Secret;
+use crate::service::connections::Saved;
+use crate::service::live::LiveConnection;
+
+fn show(live: &LiveConnection) -> Value {
+    let record = &live.record;
+    let mapping = match &record.mapping {
+        MappingChoice::Default => Value::Null,
+        MappingChoice::Named(name) => json!(name),
+        MappingChoice::Inline(source) => source.clone(),
+    };
+    let header_names: Vec<&String> = record.target.headers.keys().collect();
+    let overlap = record.signing.iter().filter_map(|secret| secret.expires).max();
+    json!({
+        "id": record.id,
+        "tenant": record.tenant,
+        "name": record.name,
+        "connector": record.connector,
+        "events": record.events,
+        "filter": record.filter,
+        "mapping": mapping,
+        "target": { "url": record.target.url, "header_names": header_names },
+        "has_secret": !record.signing.is_empty(),
+        "previous_secret_until": overlap,
+        "policy": record.policy,
+        "effective_policy": live.works.as_ref().ok().map(|working| json!({
+            "timeout_secs": working.policy.timeout.as_secs(),
+            "retry_delays_secs": working.policy.retry.delays_ms.iter().map(|ms| ms / 1_000).collect::<Vec<_>>(),
+            "jitter_percent": working.policy.retry.jitter_percent,
+            "concurrency": working.policy.concurrency,
+        })),
+        "state": record.state,
+        "broken": live.works.as_ref().err(),
+        "revision": live.revision,
+        "created": record.created,
+        "updated": record.updated,
+    })
+}
+
+fn show_saved(saved: &Saved) -> Value {
+    let mut shown = show(&saved.live);
+    if let Some(secret) = &saved.secret {
+        shown["secret"] = json!(secret.reveal());
+    }
+    shown
+}
+
+/// The tenant whose connection it must be, and which one.
+fn whose(call: &Call) -> Result<(Option<TenantId>, ConnectionId), Problem> {
+    let mut query = call.query(&["tenant"])?;
+    let tenant = call.tenant(&mut query)?;
+    query.finish()?;
+    Ok((tenant, call.param("id", "connection")?))
+}
+
+/// `POST /v1/connections`
+pub async fn make(mut call: Call) -> Answer {
+    let mut query = call.query(&["tenant"])?;
+    let tenant = call.tenant(&mut query)?;
+    query.finish()?;
+    let wanted = call.json().await?;
+    let saved = call.gateway.make_connection(tenant.as_ref(), &wanted).await?;
+    Ok(reply(StatusCode::CREATED, &show_saved(&saved)))
+}
+
+/// `GET /v1/connections`
+pub async fn list(call: Call) -> Answer {
+    let mut query = call.query(&["tenant", "cursor", "limit"])?;
+    let tenant = call.tenant(&mut query)?;
+    let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
+    query.finish()?;
+    let lives = call.gateway.directory.connections(tenant.as_ref(), after, limit + 1);
+    Ok(page(lives, limit, |live| live.record.id.to_string(), |live| show(live)))
+}
+
+/// `GET /v1/connections/{id}`
+pub async fn read(call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    Ok(reply(StatusCode::OK, &show(&*call.gateway.owned_connection(tenant.as_ref(), id)?)))
+}
+
+/// `PATCH /v1/connections/{id}`
+pub async fn update(mut call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    call.gateway.owned_connection(tenant.as_ref(), id)?;
+    let patch = call.json().await?;
+    let live = call.gateway.update_connection(tenant.as_ref(), id, &patch).await?;
+    Ok(reply(StatusCode::OK, &show(&live)))
+}
+
+/// `DELETE /v1/connections/{id}`
+pub async fn delete(call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    call.gateway.delete_connection(tenant.as_ref(), id).await?;
+    Ok(nothing())
+}
+
+/// The only text that a body may have.
+async fn only_text(call: &mut Call, key: &'static str) -> Result<Option<String>, Problem> {
+    let node = Node::from_json(&call.json_or_nothing().await?);
+    let mut faults = Faults::default();
+    let mut found = None;
+    if let Some(mut table) = node.table("", &mut faults) {
+        found = table.text(key).map(str::to_owned);
+        table.finish();
+    }
+    faults.into_result(found).map_err(|faults| Problem::faults(Code::Invalid, faults))
+}
+
+/// `POST /v1/connections/{id}/pause`
+pub async fn pause(mut call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    let reason = only_text(&mut call, "reason").await?;
+    let live = call.gateway.pause_connection(tenant.as_ref(), id, reason.as_deref()).await?;
+    Ok(reply(StatusCode::OK, &show(&live)))
+}
+
+/// `POST /v1/connections/{id}/resume`
+pub async fn resume(call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    let live = call.gateway.resume_connection(tenant.as_ref(), id).await?;
+    Ok(reply(StatusCode::OK, &show(&live)))
+}
+
+/// `POST /v1/connections/{id}/rotate-secret`
+pub async fn rotate_secret(mut call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    let given = only_text(&mut call, "secret").await?.map(Secret::new);
+    let saved = call.gateway.rotate_secret(tenant.as_ref(), id, given).await?;
+    Ok(reply(StatusCode::OK, &show_saved(&saved)))
+}
+
+/// `POST /v1/connections/{id}/test`
+pub async fn test(call: Call) -> Answer {
+    let (tenant, id) = whose(&call)?;
+    let tryout = call.gateway.try_connection(tenant.as_ref(), id).await?;
+    let request = tryout.request.map(|request| {
+        json!({
+            "method": request.method,
+            "url": request.url,
+            "headers": request.headers,
+            "body": request.body,
+        })
+    });
+    Ok(reply(
+        StatusCode::OK,
+        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt }),
+    ))
+}

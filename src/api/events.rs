@@ -1,0 +1,173 @@
+//! `/v1/events`: events in, and back out for a look.
+
+use axum::body::Body;
+use axum::http::header::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::call::{Answer, Call, reply};
+use super::problem::{Code, Problem};
+use crate::service::ingest::{ItemError, Publish, PublishError, Published, Receipt};
+use crate::service::rate::Standing;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// `POST /v1/events`
+pub async fn publish(mut call: Call) -> Answer {
+    let body = call.body().await?;
+    let mut query = call.query(&["tenant"])?;
+    let named = call.tenant(&mut query)?;
+    query.finish()?;
+    let mut keys = call.headers.get_all(IDEMPOTENCY_KEY).iter();
+    let idempotency_key = match (keys.next(), keys.next()) {
+        (None, _) => None,
+        (Some(key), None) => Some(key.to_str().map_err(|_| Problem::from(PublishError::BadKey))?),
+        _ => return Err(PublishError::BadKey.into()),
+    };
+    let published = call
+        .gateway
+        .publish(Publish {
+            key_tenant: call.key_tenant(),
+            named_tenant: named.as_ref(),
+            idempotency_key,
+            headers: &call.headers,
+            body: &body,
+        })
+        .await;
+    let standing = match &published {
+        Ok(Published { standing: Some(standing), .. }) | Err(PublishError::Limited(standing)) => {
+            Some(*standing)
+        }
+        _ => named.as_ref().and_then(|tenant| call.gateway.standing(tenant)),
+    };
+    let answer = published.map_err(Problem::from).and_then(|published| answer(&published, &call.request_id));
+    match answer {
+        Ok(mut response) => {
+            rate_headers(standing, response.headers_mut());
+            Ok(response)
+        }
+        Err(mut problem) => {
+            rate_headers(standing, &mut problem.headers);
+            Err(problem)
+        }
+    }
+}
+
+fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Problem> {
+    let repeated = |receipt: &Receipt| published.replay || receipt.duplicate;
+    if !published.batch
+        && let Some(item) = published.items.first()
+    {
+        return match item {
+            Ok(receipt) => {
+                let mut response = reply(StatusCode::ACCEPTED, &shown(receipt));
+                if repeated(receipt) {
+                    let name = HeaderName::from_static("idempotent-replay");
+                    response.headers_mut().insert(name, HeaderValue::from_static("true"));
+                }
+                Ok(response)
+            }
+            Err(error) => Err(error.into()),
+        };
+    }
+    let results: Vec<Value> = published
+        .items
+        .iter()
+        .map(|item| match item {
+            Ok(receipt) => {
+                let mut result = json!({ "status": 202 });
+                if let (Value::Object(result), Value::Object(receipt)) = (&mut result, shown(receipt)) {
+                    result.extend(receipt);
+                }
+                result
+            }
+            Err(error) => {
+                let problem = Problem::from(error);
+                json!({ "status": problem.code.status().as_u16(), "problem": problem.to_json(request_id) })
+            }
+        })
+        .collect();
+    if published.items.iter().any(Result::is_ok) {
+        let mut response = reply(StatusCode::ACCEPTED, &json!({ "results": results }));
+        if published.replay {
+            let name = HeaderName::from_static("idempotent-replay");
+            response.headers_mut().insert(name, HeaderValue::from_static("true"));
+        }
+        return Ok(response);
+    }
+    let mut problem =
+        Problem::new(Code::BatchRejected, format!("all {} are wrong; see results", results.len()));
+    problem.members.insert("results".to_owned(), Value::Array(results));
+    Err(problem)
+}
+
+fn shown(receipt: &Receipt) -> Value {
+    json!({ "id": receipt.id, "jobs": receipt.jobs, "duplicate": receipt.duplicate })
+}
+
+/// draft-ietf-httpapi-ratelimit-headers: the quota, and what is left of it.
+fn rate_headers(standing: Option<Standing>, headers: &mut HeaderMap) {
+    let Some(standing) = standing else { return };
+    let policy = format!("\"events\";q={};w={}", standing.quota, standing.window_secs);
+    let left = format!("\"events\";r={};t={}", standing.remaining, standing.reset_secs);
+    for (name, text) in [("ratelimit-policy", policy), ("ratelimit", left)] {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+impl From<&ItemError> for Problem {
+    fn from(error: &ItemError) -> Self {
+        match error {
+            ItemError::Invalid(faults) => Self::faults(Code::InvalidEvent, faults.clone()),
+            ItemError::MissingTenant => Self::new(Code::MissingTenant, error.to_string())
+                .hint("an operator's key names the tenant: in the event's \"tenant\", or by ?tenant="),
+            ItemError::UnknownTenant(_) => {
+                Self::new(Code::UnknownTenant, error.to_string()).hint("make it first, by POST /v1/tenants")
+            }
+            ItemError::WrongTenant => Self::new(Code::WrongTenant, error.to_string())
+                .hint("leave \"tenant\" out: the key says whose event it is"),
+            ItemError::IdReused => Self::new(Code::IdReused, error.to_string())
+                .hint("give each event an id of its own; the first one under this id was kept"),
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PublishError::Parse(error) => error.into(),
+            PublishError::BadKey => Self::new(Code::InvalidIdempotencyKey, detail),
+            PublishError::KeyReused => {
+                Self::new(Code::KeyReused, detail).hint("take a new key for a new request")
+            }
+            PublishError::StillRunning => Self::new(Code::StillRunning, detail).retry_after(1),
+            PublishError::Limited(standing) => {
+                let secs = standing.wait.as_secs_f64().ceil().max(1.0);
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "small and positive"
+                )]
+                let secs = secs as u64;
+                Self::new(Code::RateLimited, detail).retry_after(secs)
+            }
+            PublishError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// `GET /v1/events/{id}`
+pub async fn read(call: Call) -> Answer {
+    let mut query = call.query(&["tenant"])?;
+    let tenant = call.one_tenant(&mut query)?;
+    query.finish()?;
+    let id: String = call.param("id", "event")?;
+    let event = call.gateway.store.event(&tenant, &id).await?.ok_or_else(|| Problem::missing("event"))?;
+    Ok(reply(
+        StatusCode::OK,
+        &json!({ "key": event.key, "received": event.received, "event": event.document }),
+    ))
+}

@@ -1,0 +1,214 @@
+//! The HTTP API. [`table::ROUTES`] is all of it: method, path, who may, and what runs.
+//!
+//! One function, `serve`, stands around every endpoint: it gives the request its id, checks the key before anything of the
+//! body is read, turns every error and every panic into a [`problem`], and leaves one line in the log. The OpenAPI document
+//! is compared with the table by a test, both ways.
+
+mod accounts;
+mod call;
+mod catalogue;
+mod connections;
+mod deliveries;
+pub mod docs;
+mod events;
+mod mappings;
+mod operations;
+pub mod problem;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, Method, Response};
+use axum::routing::{MethodFilter, on};
+use futures::FutureExt;
+
+use crate::domain::account::ApiKey;
+use crate::domain::id::EventKey;
+use crate::service::Gateway;
+use call::{Answer, Call};
+use problem::{Code, Problem};
+use table::{Auth, Endpoint, ROUTES};
+
+/// The header that carries a request's id, both ways.
+pub const REQUEST_ID: &str = "x-request-id";
+const MAX_REQUEST_ID_CHARS: usize = 128;
+/// What the log and the metrics call a path that is no route.
+const NO_ROUTE: &str = "(none)";
+
+/// The router over a gateway.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let mut router = Router::new();
+    for endpoint in ROUTES {
+        let run =
+            move |State(gateway): State<Arc<Gateway>>, request: Request| serve(endpoint, gateway, request);
+        router = router.route(endpoint.path, on(filter(endpoint.method), run));
+    }
+    router
+        .method_not_allowed_fallback(|State(gateway): State<Arc<Gateway>>, request: Request| {
+            serve(&table::METHOD_NOT_ALLOWED, gateway, request)
+        })
+        .fallback(|State(gateway): State<Arc<Gateway>>, request: Request| {
+            serve(&table::NO_SUCH_ROUTE, gateway, request)
+        })
+        .with_state(gateway)
+}
+
+fn filter(method: &str) -> MethodFilter {
+    match method {
+        "POST" => MethodFilter::POST,
+        "PATCH" => MethodFilter::PATCH,
+        "PUT" => MethodFilter::PUT,
+        "DELETE" => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
+}
+
+/// The method's name out of a closed set, for metrics.
+fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::POST,
+        Method::PATCH,
+        Method::PUT,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+    ];
+    const NAMES: [&str; 7] = ["GET", "POST", "PATCH", "PUT", "DELETE", "HEAD", "OPTIONS"];
+    KNOWN.iter().position(|known| known == method).map_or("OTHER", |index| NAMES[index])
+}
+
+/// Answers one request.
+async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Request) -> Response<Body> {
+    let (mut parts, body) = request.into_parts();
+    let request_id = request_id(&parts.headers, &gateway);
+    let began = gateway.clock.now();
+    let method = method_name(&parts.method);
+    let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+    let mut tenant = None;
+    let answer: Answer = match authorise(&gateway, &parts.headers, endpoint.auth) {
+        Err(problem) => Err(problem),
+        Ok(key) => {
+            tenant = key.as_ref().and_then(|key| key.tenant.clone());
+            match params {
+                Err(_) => Err(Problem::new(Code::NoSuchRoute, "the path is not valid UTF-8")),
+                Ok(params) => {
+                    let call = Call {
+                        gateway: Arc::clone(&gateway),
+                        key,
+                        headers: parts.headers,
+                        request_id: request_id.clone(),
+                        query: parts.uri.query().map(str::to_owned),
+                        params: params
+                            .iter()
+                            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                            .collect(),
+                        body: Some(body),
+                    };
+                    AssertUnwindSafe((endpoint.run)(call))
+                        .catch_unwind()
+                        .await
+                        .unwrap_or_else(|_| Err(Problem::internal("a panic")))
+                }
+            }
+        }
+    };
+    let mut response = answer.unwrap_or_else(|problem| {
+        if let Some(cause) = &problem.cause {
+            tracing::error!(
+                route = endpoint.path,
+                request_id,
+                code = problem.code.name(),
+                cause,
+                "request failed"
+            );
+        }
+        problem.into_response(&request_id)
+    });
+    let took = gateway.clock.now().since(began);
+    finish(&mut response, &request_id);
+    let status = response.status().as_u16();
+    gateway.metrics.request(method, endpoint.path, status, took);
+    log(endpoint, method, status, took, tenant.as_ref().map(|tenant| tenant.as_str()), &request_id);
+    response
+}
+
+fn log(
+    endpoint: &Endpoint,
+    method: &str,
+    status: u16,
+    took: Duration,
+    tenant: Option<&str>,
+    request_id: &str,
+) {
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let route = endpoint.path;
+    // Probes come every few seconds and say nothing while all is well.
+    if endpoint.auth == Auth::Open && status < 400 {
+        tracing::debug!(method, route, status, duration_ms, request_id, "request");
+    } else {
+        tracing::info!(method, route, status, duration_ms, tenant, request_id, "request");
+    }
+}
+
+fn finish(response: &mut Response<Body>, request_id: &str) {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// The caller's own id for the request when it is sane, else a new one.
+fn request_id(headers: &HeaderMap, gateway: &Gateway) -> String {
+    headers
+        .get(REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| (1..=MAX_REQUEST_ID_CHARS).contains(&text.len()))
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
+        .map_or_else(
+            || EventKey::from_bits(gateway.ids.next()).to_string().replacen(EventKey::PREFIX, "req_", 1),
+            str::to_owned,
+        )
+}
+
+/// Checks the key against what the endpoint asks for.
+fn authorise(gateway: &Gateway, headers: &HeaderMap, auth: Auth) -> Result<Option<Arc<ApiKey>>, Problem> {
+    if auth == Auth::Open {
+        return Ok(None);
+    }
+    let Some(value) = headers.get(AUTHORIZATION) else {
+        return Err(Problem::new(Code::MissingKey, "the request has no Authorization header")
+            .hint("add -H \"authorization: Bearer pb_…\""));
+    };
+    let token = value.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    let Some(token) = token else {
+        return Err(Problem::new(Code::InvalidKey, "the Authorization header is no bearer token")
+            .hint("write it as: Bearer pb_…"));
+    };
+    let Some(key) = gateway.authenticate(token) else {
+        return Err(Problem::new(Code::InvalidKey, "no such key; it may have been revoked"));
+    };
+    match auth {
+        Auth::Scope(scope) if !key.allows(scope) => Err(Problem::new(
+            Code::MissingScope,
+            format!("the key does not have the scope \"{}\"", scope.name()),
+        )),
+        Auth::Operator if key.tenant.is_some() => {
+            Err(Problem::new(Code::OperatorOnly, "the key belongs to a tenant"))
+        }
+        _ => Ok(Some(key)),
+    }
+}

@@ -1,0 +1,208 @@
+//! Connections over their life.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::TestApi;
+use crate::service::Settings;
+
+#[tokio::test]
+async fn a_connection_lives() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let wanted = json!({
+        "name": "CRM",
+        "connector": "webhook",
+        "events": ["lead.*"],
+        "target": { "url": "http://127.0.0.1:9/hook", "headers": { "X-Api-Key": "very secret" } },
+        "policy": { "timeout_secs": 10 },
+    });
+    let made = api.post("/v1/connections", &key, &wanted).await;
+    assert_eq!(made.status, 201);
+    let secret = made.body["secret"].as_str().unwrap();
+    assert!(secret.starts_with("whsec_"));
+    let path = format!("/v1/connections/{}", made.body["id"].as_str().unwrap());
+    let read = api.get(&path, &key).await;
+    assert!(!read.text.contains(secret) && !read.text.contains("very secret"), "{read:?}");
+    assert_eq!(read.body["target"]["header_names"], json!(["x-api-key"]));
+    assert_eq!(read.body["effective_policy"]["timeout_secs"], 10);
+
+    let patch = json!({
+        "events": ["rating.given"],
+        "target": { "headers": { "x-api-key": null, "x-other": "1" } },
+        "policy": { "timeout_secs": null, "concurrency": 1 },
+    });
+    let changed = api.call("PATCH", &path, &key, Some(&patch)).await;
+    assert_eq!(changed.body["events"], json!(["rating.given"]), "{changed:?}");
+    assert_eq!(
+        changed.body["target"],
+        json!({ "url": "http://127.0.0.1:9/hook", "header_names": ["x-other"] })
+    );
+    assert_eq!(changed.body["policy"], json!({ "concurrency": 1 }));
+    assert_eq!(changed.body["name"], "CRM");
+    let stale = json!({ "name": "x", "revision": read.body["revision"] });
+    assert_eq!(api.call("PATCH", &path, &key, Some(&stale)).await.code(), "conflict");
+    let fresh = json!({ "name": "x", "revision": changed.body["revision"] });
+    assert_eq!(api.call("PATCH", &path, &key, Some(&fresh)).await.body["name"], "x");
+
+    let paused = api.post(&format!("{path}/pause"), &key, &json!({ "reason": "lunch" })).await;
+    assert_eq!(
+        (&paused.body["state"]["status"], &paused.body["state"]["reason"]),
+        (&json!("paused"), &json!("lunch"))
+    );
+    assert_eq!(
+        api.call("POST", &format!("{path}/pause"), &key, None).await.body["state"],
+        paused.body["state"]
+    );
+    let resumed = api.call("POST", &format!("{path}/resume"), &key, None).await;
+    assert_eq!(resumed.body["state"], json!({ "status": "active" }));
+
+    assert_eq!(api.call("DELETE", &path, &key, None).await.status, 204);
+    assert_eq!(api.get(&path, &key).await.code(), "not_found");
+}
+
+#[tokio::test]
+async fn all_faults_of_a_connection_are_told_at_once() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let bad = json!({
+        "name": "",
+        "connector": "webhok",
+        "events": ["lead.*", "a b", "lead.*"],
+        "filter": { "path": "$.data.x", "op": "gtt", "value": 1 },
+        "mapping": "standard_webhok",
+        "target": { "url": "http://10.0.0.1/", "headers": { "x": 1 } },
+        "policy": { "timeout_secs": 900, "concurrency": 0 },
+        "colour": "red",
+    });
+    let got = api.post("/v1/connections", &key, &bad).await;
+    assert_eq!((got.status, got.code()), (422, "invalid"));
+    let mut pointers = got.pointers();
+    pointers.sort_unstable();
+    assert_eq!(
+        pointers,
+        [
+            "/colour",
+            "/connector",
+            "/events/1",
+            "/events/2",
+            "/filter/op",
+            "/mapping",
+            "/name",
+            "/policy/concurrency",
+            "/policy/timeout_secs",
+            "/target/headers/x",
+            "/target/url",
+        ]
+    );
+    let hints: Vec<&Value> =
+        got.body["errors"].as_array().unwrap().iter().map(|error| &error["hint"]).collect();
+    assert!(hints.contains(&&json!("did you mean \"webhook\"?")), "{hints:?}");
+    let cases = [
+        (
+            json!({ "target": { "url": "http://127.0.0.1/", "headers": { "webhook-id": "x", "host": "y" } } }),
+            vec!["/target/headers/host", "/target/headers/webhook-id"],
+        ),
+        (
+            json!({ "mapping": { "version": 1, "fields": [{ "to": "a", "form": "$.x" }] } }),
+            vec!["/mapping/fields/0/form"],
+        ),
+        (json!({ "secret": "too short" }), vec!["/secret"]),
+        (json!({ "target": { "url": "http://localhost.localdomain." } }), vec!["/target/url"]),
+        (json!({ "tenant": "other" }), vec!["/tenant"]),
+    ];
+    for (more, pointers) in cases {
+        let mut wanted = json!({ "name": "x", "connector": "webhook", "events": ["*"], "target": { "url": "http://127.0.0.1/" } });
+        for (name, value) in more.as_object().unwrap() {
+            wanted[name] = value.clone();
+        }
+        let got = api.post("/v1/connections", &key, &wanted).await;
+        let found = got.pointers();
+        assert_eq!(got.status, 422, "{more}: {got:?}");
+        assert!(
+            pointers.iter().all(|pointer| found.iter().any(|found| found.starts_with(pointer))),
+            "{more}: {found:?}"
+        );
+        assert!(!got.text.contains("too short"), "a secret is not repeated");
+    }
+}
+
+#[tokio::test]
+async fn a_replaced_secret_is_valid_for_a_day() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let id = api.connection(&key, json!({})).await;
+    let rotate = format!("/v1/connections/{id}/rotate-secret");
+    let first = api.call("POST", &rotate, &key, None).await;
+    assert_eq!(first.body["previous_secret_until"], "2026-05-04T14:22:08Z");
+    let own = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+    let second = api.post(&rotate, &key, &json!({ "secret": own })).await;
+    assert_eq!((second.status, second.body.get("secret")), (200, None), "only a secret made here is shown");
+    let live = api.gateway.directory.connection(id.parse().unwrap()).unwrap();
+    assert_eq!(live.record.signing.len(), 3);
+    api.clock.advance(Duration::from_hours(25));
+    api.call("POST", &rotate, &key, None).await;
+    let live = api.gateway.directory.connection(id.parse().unwrap()).unwrap();
+    assert_eq!(live.record.signing.len(), 2, "those of yesterday are gone");
+    assert_eq!(api.post(&rotate, &key, &json!({ "secret": "x" })).await.pointers(), ["/secret"]);
+}
+
+#[tokio::test]
+async fn a_limit_on_connections_holds() {
+    let api = TestApi::with(Settings { connections_per_tenant: 1, ..Settings::default() }).await;
+    let key = api.full_tenant("acme").await;
+    api.connection(&key, json!({})).await;
+    let wanted = json!({ "name": "x", "connector": "webhook", "events": ["*"], "target": { "url": "http://127.0.0.1/" } });
+    let got = api.post("/v1/connections", &key, &wanted).await;
+    assert_eq!((got.status, got.code()), (409, "limit_reached"));
+}
+
+#[tokio::test]
+async fn a_test_shows_what_was_sent_and_what_came_back() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let receiver =
+        axum::Router::new().fallback(|| async { (axum::http::StatusCode::IM_A_TEAPOT, "short and stout") });
+    let serving = tokio::spawn(async move { axum::serve(listener, receiver).await });
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let target = json!({ "url": url, "headers": { "x-api-key": "very secret" } });
+    let id = api.connection(&key, json!({ "target": target, "events": ["lead.*"] })).await;
+    let got = api.call("POST", &format!("/v1/connections/{id}/test"), &key, None).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    assert_eq!(got.body["event"]["type"], "lead.captured", "the sample of the first type it wants");
+    assert_eq!(
+        (&got.body["attempt"]["status"], &got.body["attempt"]["body"]),
+        (&json!(418), &json!("short and stout"))
+    );
+    let headers = got.body["request"]["headers"].as_array().unwrap();
+    assert!(headers.contains(&json!(["x-patchbay-test", "true"])), "{headers:?}");
+    assert!(headers.contains(&json!(["x-api-key", "[hidden]"])), "{headers:?}");
+    assert!(!got.text.contains("very secret"));
+    assert_eq!(api.get("/v1/deliveries", &key).await.body["items"], json!([]), "a test is kept nowhere");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn preview_gives_the_output_and_a_trace() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let event = json!({ "type": "lead.captured", "id": "e1", "data": { "email": "JANE@example.com" } });
+    let mapping = json!({ "version": 1, "fields": [{ "to": "email", "from": "$.data.email", "apply": ["lowercase"] }] });
+    let got = api.post("/v1/mappings/preview", &key, &json!({ "mapping": mapping, "event": event })).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    assert_eq!(got.body["output"], json!({ "email": "jane@example.com" }));
+    assert_eq!(got.body["fields"][0]["raw"], "JANE@example.com");
+    api.post("/v1/events", &key, &event).await;
+    let id = api.connection(&key, json!({})).await;
+    let stored = api.post("/v1/mappings/preview", &key, &json!({ "connection": id, "event_id": "e1" })).await;
+    assert_eq!(stored.body["output"]["type"], "lead.captured", "{stored:?}");
+    let bad =
+        json!({ "mapping": { "version": 1, "fields": [{ "to": "a" }] }, "event": { "type": 7, "data": 1 } });
+    let got = api.post("/v1/mappings/preview", &key, &bad).await;
+    assert!(
+        got.pointers().contains(&"/event/type") && got.pointers().iter().any(|at| at.starts_with("/mapping")),
+        "{got:?}"
+    );
+}

@@ -1,0 +1,105 @@
+//! Deliveries, settled here by hand where a worker would do it.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::TestApi;
+use crate::domain::job::{Attempt, JobState, Outcome};
+use crate::domain::settle::{LaneEffect, Next};
+use crate::store::Settlement;
+
+/// Ends every job that can be leased in a state.
+async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
+    let leases = api.gateway.store.lease(100, Duration::from_mins(1)).await.unwrap();
+    let settlements = leases.iter().map(|lease| Settlement {
+        lease: lease.reference(),
+        attempt: Some(Attempt {
+            number: 1,
+            at: api.clock.now(),
+            duration_ms: 5,
+            status: Some(500),
+            outcome,
+            remote_id: None,
+            reason: "because".to_owned(),
+            headers: vec![("a".to_owned(), "b".to_owned())],
+            body: "oops".to_owned(),
+        }),
+        next: Next::Done(state),
+        reason: "because".to_owned(),
+        effect: LaneEffect::default(),
+        rendered: None,
+    });
+    let settlements: Vec<Settlement> = settlements.collect();
+    let count = settlements.len();
+    assert_eq!(api.gateway.store.settle(settlements).await.unwrap(), count);
+}
+
+#[tokio::test]
+async fn deliveries_are_found_and_retried() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let id = api.connection(&key, json!({})).await;
+    for number in 0..3 {
+        let event = json!({ "type": format!("t{number}"), "id": number.to_string(), "data": null });
+        assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
+    }
+    settle(&api, JobState::Dead, Outcome::Retry).await;
+    let count = |got: &Value| got["items"].as_array().unwrap().len();
+    for (query, wanted) in [
+        (String::new(), 3),
+        ("?event=1".to_owned(), 1),
+        ("?type=t2".to_owned(), 1),
+        ("?state=dead".to_owned(), 3),
+        ("?state=delivered".to_owned(), 0),
+        (format!("?connection={id}"), 3),
+        ("?since=2026-05-03T14:22:08Z".to_owned(), 3),
+        ("?until=2026-05-03T14:22:08Z".to_owned(), 0),
+    ] {
+        let got = api.get(&format!("/v1/deliveries{query}"), &key).await;
+        assert_eq!((got.status, count(&got.body)), (200, wanted), "{query}: {got:?}");
+    }
+    for bad in ["?state=deed", "?connection=x", "?since=now", "?evnt=1"] {
+        assert_eq!(api.get(&format!("/v1/deliveries{bad}"), &key).await.code(), "invalid_parameter", "{bad}");
+    }
+    let first = api.get("/v1/deliveries?limit=2", &key).await;
+    let cursor = first.body["next_cursor"].as_str().unwrap();
+    let rest = api.get(&format!("/v1/deliveries?limit=2&cursor={cursor}"), &key).await;
+    assert_eq!((count(&first.body), count(&rest.body), &rest.body["next_cursor"]), (2, 1, &Value::Null));
+
+    let path = format!("/v1/deliveries/{}", first.body["items"][0]["id"].as_str().unwrap());
+    let read = api.get(&path, &key).await;
+    assert_eq!((&read.body["state"], &read.body["reason"]), (&json!("dead"), &json!("because")));
+    assert_eq!(read.body["attempts"][0]["outcome"], "retry");
+    let retried = api.call("POST", &format!("{path}/retry"), &key, None).await;
+    assert_eq!((retried.status, &retried.body["state"]), (202, &json!("queued")));
+    assert_eq!(api.get(&path, &key).await.body["state"], "queued");
+    let again = api.call("POST", &format!("{path}/retry"), &key, None).await;
+    assert_eq!((again.status, again.code()), (409, "wrong_state"));
+    let missing = "/v1/deliveries/job_00000000000000000000000000";
+    assert_eq!(api.get(missing, &key).await.code(), "not_found");
+    assert_eq!(api.get("/v1/deliveries/nonsense", &key).await.code(), "not_found");
+}
+
+#[tokio::test]
+async fn a_failed_mapping_is_retried_with_the_mended_one() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let fields =
+        |path: &str| json!({ "version": 1, "fields": [{ "to": "a", "from": path, "required": true }] });
+    let id = api.connection(&key, json!({ "mapping": fields("$.data.wrong") })).await;
+    api.post("/v1/events", &key, &json!({ "type": "x", "data": { "right": 1 } })).await;
+    settle(&api, JobState::MappingFailed, Outcome::MappingFailed).await;
+    let before = api.get("/v1/deliveries", &key).await.body["items"][0].clone();
+    let mended = json!({ "mapping": fields("$.data.right") });
+    assert_eq!(api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&mended)).await.status, 200);
+    let path = format!("/v1/deliveries/{}", before["id"].as_str().unwrap());
+    assert_eq!(api.call("POST", &format!("{path}/retry"), &key, None).await.status, 202);
+    let after = api.get(&path, &key).await.body;
+    let live = api.gateway.directory.connection(id.parse().unwrap()).unwrap();
+    assert_ne!(before["mapping"], after["mapping"]);
+    assert_eq!(after["mapping"], json!(live.mapping_version));
+    let mapping =
+        api.gateway.directory.mapping(api.gateway.store.as_ref(), live.mapping_version).await.unwrap();
+    assert!(mapping.is_some());
+}

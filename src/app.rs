@@ -1,0 +1,248 @@
+//! The gateway put together: configuration to store to gateway to API and workers, and its orderly end.
+//!
+//! Starting goes up the floors and stopping down: first nothing new is accepted, then attempts under way may end, then the
+//! store writes what it holds and closes. Whatever is cut off by the limit is in the store and is tried again at the next
+//! start.
+
+mod data_dir;
+mod listener;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::api;
+use crate::clock::{Clock, Entropy, Ids};
+use crate::config::Config;
+use crate::domain::fault::Faults;
+use crate::domain::secret::Secret;
+use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
+use crate::service::{Gateway, Parts, ServiceError, Settings, vault::Vault};
+use crate::spec::Catalogue;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Store, StoreError};
+use crate::worker::{self, WorkerError, WorkerSettings, Workers};
+use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
+
+/// How often the store is swept when there is nothing left to sweep at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Connectors or mappings are faulty.
+    #[error("{0}")]
+    Catalogue(Faults),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {}", plain(error))]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("{}: {reason}", path.display())]
+    DataDir {
+        /// The folder or the file in it.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+        /// What would mend it.
+        hint: Option<&'static str>,
+    },
+    /// The store does not open.
+    #[error("the store in {} does not open: {error}", folder.display())]
+    Store {
+        /// Its folder.
+        folder: PathBuf,
+        /// Why.
+        error: StoreError,
+    },
+    /// The HTTP client does not start.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
+    /// The workers' settings make no sense together.
+    #[error(transparent)]
+    Workers(#[from] WorkerError),
+    /// The store answered, but not as it should.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+/// The system's words without its number.
+pub fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+impl AppError {
+    /// What would mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Listen { error, address } => match error.kind() {
+                std::io::ErrorKind::AddrInUse => Some(format!(
+                    "something listens on port {} already; --listen 127.0.0.1:0 takes a free port",
+                    address.port()
+                )),
+                std::io::ErrorKind::PermissionDenied => {
+                    Some("ports below 1024 need a privilege; choose a higher one".to_owned())
+                }
+                _ => Some("--listen names the address".to_owned()),
+            },
+            Self::DataDir { hint, .. } => hint.map(str::to_owned),
+            _ => None,
+        }
+    }
+}
+
+/// A gateway that serves and delivers.
+pub struct RunningApp {
+    /// Where it serves HTTP.
+    pub address: SocketAddr,
+    /// The operator's key, when this start made the first one.
+    pub operator_token: Option<Secret>,
+    /// What it runs on.
+    pub gateway: Arc<Gateway>,
+    drain: Duration,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<std::io::Result<()>>,
+    workers: Workers,
+    background: JoinSet<()>,
+}
+
+/// Starts the gateway. It answers when this returns.
+pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<RunningApp, AppError> {
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen { address, error })?;
+    let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
+    let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;
+    let operator_token = gateway.first_operator_key().await?;
+
+    let settings = WorkerSettings { concurrency: config.delivery.concurrency, lease: config.delivery.lease };
+    let workers = worker::start(&gateway, &settings, config.delivery.drain)?;
+    let mut background = JoinSet::new();
+    background.spawn(follow(Arc::clone(&gateway)));
+    background.spawn(sweep(Arc::clone(&gateway)));
+
+    let (stop, mut stopped) = watch::channel(false);
+    let router = api::router(Arc::clone(&gateway));
+    let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    });
+    let server = tokio::spawn(server.into_future());
+    let drain = config.delivery.drain;
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "started");
+    Ok(RunningApp { address, operator_token, gateway, drain, stop, server, workers, background })
+}
+
+/// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
+/// and delivers nothing.
+pub async fn open_guest(config: &Config, clock: Clock, entropy: Entropy) -> Result<Arc<Gateway>, AppError> {
+    open_gateway(config, clock, entropy, Place::Guest).await
+}
+
+/// In which part a process opens the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Owner,
+    Guest,
+}
+
+async fn open_gateway(
+    config: &Config,
+    clock: Clock,
+    entropy: Entropy,
+    place: Place,
+) -> Result<Arc<Gateway>, AppError> {
+    let catalogue = Catalogue::load(config.catalogue_dir.as_deref()).map_err(AppError::Catalogue)?;
+    let folder = config.data_dir.clone();
+    data_dir::prepare(&folder)?;
+    let key = data_dir::secret_key(&folder, config.secret_key.as_ref(), &entropy)?;
+    let ids = Ids::new(clock.clone(), entropy.clone());
+    let opened = match place {
+        Place::Owner => SqliteStore::open(&folder, clock.clone(), ids.clone(), config.retention).await,
+        Place::Guest => SqliteStore::open_guest(&folder, clock.clone(), ids.clone()).await,
+    };
+    let store: Arc<dyn Store> = match opened {
+        Ok(store) => Arc::new(store),
+        Err(error) => return Err(AppError::Store { folder, error }),
+    };
+    let addresses = Arc::new(AddressPolicy {
+        allow_http: config.egress.allow_http,
+        allowed: config.egress.allow_ranges.clone(),
+    });
+    let egress = Egress::new(
+        Arc::clone(&addresses),
+        EgressSettings { connect_timeout: config.egress.connect_timeout, ..EgressSettings::default() },
+    )?;
+    let parts = Parts {
+        store,
+        vault: Vault::new(key.reveal(), entropy.clone()),
+        clock,
+        entropy,
+        ids,
+        catalogue: Arc::new(catalogue),
+        egress: Arc::new(egress),
+        addresses,
+        settings: Settings {
+            events_per_second: config.limits.events_per_second,
+            connections_per_tenant: config.limits.connections_per_tenant,
+            body_bytes: config.limits.body_bytes,
+        },
+    };
+    Gateway::start(parts).await.map_err(|error| AppError::Store { folder, error })
+}
+
+async fn follow(gateway: Arc<Gateway>) {
+    gateway.follow().await;
+}
+
+/// Sweeps the store as long as it is open.
+async fn sweep(gateway: Arc<Gateway>) {
+    loop {
+        match gateway.store.sweep().await {
+            Ok(swept) if swept.more => tokio::task::yield_now().await,
+            Ok(_) => gateway.clock.sleep(SWEEP_EVERY).await,
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the store could not be swept; trying again");
+                gateway.clock.sleep(SWEEP_EVERY).await;
+            }
+        }
+    }
+}
+
+impl RunningApp {
+    /// Where people and programs reach it.
+    pub fn url(&self) -> String {
+        // An unspecified address is no address to call.
+        let host = match self.address {
+            SocketAddr::V4(address) if address.ip().is_unspecified() => "127.0.0.1".to_owned(),
+            SocketAddr::V6(address) if address.ip().is_unspecified() => "[::1]".to_owned(),
+            SocketAddr::V6(address) => format!("[{}]", address.ip()),
+            SocketAddr::V4(address) => address.ip().to_string(),
+        };
+        format!("http://{host}:{}", self.address.port())
+    }
+
+    /// Stops: accepts nothing more, lets attempts under way end within the drain limit, and closes the store.
+    pub async fn stop(mut self) {
+        let limit = self.drain;
+        self.stop.send_replace(true);
+        let served = tokio::time::timeout(limit, &mut self.server);
+        let (served, ()) = tokio::join!(served, self.workers.drain());
+        if served.is_err() {
+            tracing::warn!("requests were still open when the time to stop was up");
+            self.server.abort();
+        }
+        self.background.shutdown().await;
+        self.gateway.store.close().await;
+    }
+}

@@ -1,0 +1,122 @@
+//! The data folder: for its owner's eyes only, and with the key that seals secrets where the environment gives none.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::app::{AppError, plain};
+use crate::clock::Entropy;
+use crate::config::SecretKey;
+
+const KEY_FILE: &str = "secret.key";
+/// What the embedded store calls its database: where it is and the key is not, the key was lost or stays elsewhere.
+const DATABASE_FILE: &str = "patchbay.db";
+
+/// Makes the folder where it is missing, so that only its owner may enter.
+pub fn prepare(folder: &Path) -> Result<(), AppError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder).map_err(|error| AppError::DataDir {
+        path: folder.to_owned(),
+        reason: format!("the data folder cannot be made: {}", plain(&error)),
+        hint: Some("data_dir (or --data-dir) names a folder that can be written to"),
+    })?;
+    warn_if_open_to_others(folder);
+    Ok(())
+}
+
+/// The key that seals secrets: the one given, else the folder's own, made at the first start.
+pub fn secret_key(
+    folder: &Path,
+    given: Option<&SecretKey>,
+    entropy: &Entropy,
+) -> Result<SecretKey, AppError> {
+    if let Some(key) = given {
+        return Ok(key.clone());
+    }
+    let path = folder.join(KEY_FILE);
+    let fault = |reason: String, hint| AppError::DataDir { path: path.clone(), reason, hint };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            warn_if_open_to_others(&path);
+            SecretKey::from_base64(&text).ok_or_else(|| {
+                fault("is no key: expected 32 bytes in base64".to_owned(), Some("restore it from a backup"))
+            })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if folder.join(DATABASE_FILE).exists() {
+                let hint = "give the key in PATCHBAY_SECRET_KEY, or restore the file from a backup";
+                return Err(fault("is missing, and the store was sealed with it".to_owned(), Some(hint)));
+            }
+            let key = SecretKey::new(entropy.bytes());
+            write_key(folder, &key)
+                .map_err(|error| fault(format!("cannot be written: {}", plain(&error)), None))?;
+            Ok(key)
+        }
+        Err(error) => Err(fault(format!("cannot be read: {}", plain(&error)), None)),
+    }
+}
+
+/// Written beside its place and moved there, so that a crash leaves no half a key.
+fn write_key(folder: &Path, key: &SecretKey) -> std::io::Result<()> {
+    let draft = folder.join("secret.key.new");
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(&draft)?;
+    writeln!(file, "{}", *key.to_base64())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, folder.join(KEY_FILE))?;
+    std::fs::File::open(folder)?.sync_all()
+}
+
+fn warn_if_open_to_others(path: &Path) {
+    #[cfg(unix)]
+    if let Ok(metadata) = std::fs::metadata(path)
+        && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
+    {
+        tracing::warn!(path = %path.display(), "others may look into this; run chmod go= on it");
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    fn mode(path: &Path) -> u32 {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn the_first_start_makes_a_private_folder_and_key_and_the_next_reads_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b");
+        prepare(&folder).unwrap();
+        prepare(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o700);
+        let key = secret_key(&folder, None, &Entropy::seeded(1)).unwrap();
+        assert_eq!(mode(&folder.join(KEY_FILE)), 0o600);
+        let again = secret_key(&folder, None, &Entropy::seeded(2)).unwrap();
+        assert_eq!(key.reveal(), again.reveal());
+        let given = SecretKey::new([9; 32]);
+        assert_eq!(secret_key(&folder, Some(&given), &Entropy::seeded(3)).unwrap().reveal(), &[9; 32]);
+    }
+
+    #[test]
+    fn a_lost_or_broken_key_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(DATABASE_FILE), "").unwrap();
+        let lost = secret_key(folder.path(), None, &Entropy::seeded(1)).unwrap_err();
+        assert!(lost.to_string().contains("is missing"), "{lost}");
+        assert!(lost.hint().unwrap().contains("PATCHBAY_SECRET_KEY"));
+        std::fs::write(folder.path().join(KEY_FILE), "short").unwrap();
+        assert!(secret_key(folder.path(), None, &Entropy::seeded(1)).is_err());
+    }
+}

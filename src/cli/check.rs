@@ -1,0 +1,59 @@
+//! `patchbay check`: everything that is wrong with the configuration, connectors and mappings, at once.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::failure::{Failure, INVALID};
+use super::output::Output;
+use crate::config::{Config, Environment};
+use crate::domain::fault::Faults;
+use crate::spec::Catalogue;
+
+/// What to check.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The configuration file (patchbay.toml where there is one)
+    #[arg(long, env = "PATCHBAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A folder with connectors/ and mappings/ (what the configuration names)
+    dir: Option<PathBuf>,
+}
+
+/// Checks and prints what is wrong.
+pub fn run(args: &CheckArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
+    let mut faults = Faults::default();
+    let mut folder = args.dir.clone();
+    match Config::load(args.config.as_deref(), environment, &[]) {
+        Ok(config) => folder = folder.or(config.catalogue_dir),
+        Err(found) => faults.extend(found),
+    }
+    if let Some(missing) = folder.take_if(|folder| !folder.is_dir()) {
+        let hint = "name one that holds connectors/ or mappings/".to_owned();
+        faults.at_field(missing.display().to_string(), "is no folder", Some(hint));
+    }
+    let mut counts = json!({});
+    match Catalogue::load(folder.as_deref()) {
+        Ok(catalogue) => {
+            counts = json!({
+                "connectors": catalogue.connectors().len(),
+                "mappings": catalogue.mappings().len(),
+                "samples": catalogue.samples().len(),
+            });
+        }
+        Err(found) => faults.extend(found),
+    }
+    if output.is_json() {
+        output.value(&json!({ "ok": faults.is_empty(), "faults": faults, "checked": counts }));
+        return if faults.is_empty() { Ok(()) } else { Err(Failure::Told(INVALID)) };
+    }
+    if !faults.is_empty() {
+        return Err(Failure::Faults(faults));
+    }
+    output.lines(&format!(
+        "{} connectors, {} mappings and {} samples: no faults",
+        counts["connectors"], counts["mappings"], counts["samples"]
+    ));
+    Ok(())
+}

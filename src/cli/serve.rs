@@ -1,0 +1,156 @@
+//! `patchbay serve`: the gateway for real.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::output::Output;
+use crate::app::{self, AppError, RunningApp};
+use crate::clock::{Clock, Entropy};
+use crate::config::{Config, Environment, Given};
+use crate::domain::secret::Secret;
+use crate::telemetry;
+
+/// How to serve.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Where the configuration and the data are.
+    #[command(flatten)]
+    pub settings: SettingArgs,
+    /// Address and port to serve on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Stop when standard input closes: for a parent process
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
+}
+
+/// Where the configuration and the data are.
+#[derive(Debug, Clone, Args)]
+pub struct SettingArgs {
+    /// The configuration file (patchbay.toml where there is one)
+    #[arg(long, env = "PATCHBAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl SettingArgs {
+    /// The configuration, with `flags` over it.
+    pub fn load(&self, environment: &Environment, mut flags: Vec<Given>) -> Result<Config, Failure> {
+        if let Some(folder) = &self.data_dir {
+            let text = folder.display().to_string();
+            flags.push(Given { key: "data_dir", name: "--data-dir".to_owned(), text });
+        }
+        Ok(Config::load(self.config.as_deref(), environment, &flags)?)
+    }
+}
+
+/// Serves until a signal comes.
+pub async fn run(args: &ServeArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
+    let listen = args.listen.iter();
+    let flags = listen.map(|text| Given { key: "listen", name: "--listen".to_owned(), text: text.clone() });
+    let config = args.settings.load(environment, flags.collect())?;
+    let _flush = telemetry::start(&config.log);
+    let mut signals = Signals::new()?;
+    let running = app::start(&config, Clock::system(), Entropy::system()).await?;
+    announce(&running, &config, output);
+    tokio::select! {
+        _ = signals.next() => {}
+        () = stdin_closed(), if args.until_stdin_closes => {}
+    }
+    tracing::info!("stopping; a second signal ends at once");
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        code = signals.next() => Err(Failure::Told(code)),
+    }
+}
+
+fn announce(running: &RunningApp, config: &Config, output: Output) {
+    let url = running.url();
+    let folder = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    let folder = folder.display();
+    let token = running.operator_token.as_ref().map(Secret::reveal);
+    if output.is_json() {
+        let line = json!({
+            "address": running.address.to_string(), "url": url, "docs": format!("{url}/docs"),
+            "data_dir": folder.to_string(), "store": "sqlite", "operator_key": token,
+        });
+        return output.lines(&line.to_string());
+    }
+    output.lines(&format!(
+        "Patchbay {} is ready.\n\n  address  {url}\n  docs     {url}/docs\n  data     {folder} (store: sqlite)",
+        env!("CARGO_PKG_VERSION")
+    ));
+    if let Some(token) = token {
+        output.lines(&format!(
+            "\nThis is the first start, so there is a first operator key. It opens everything, is stored only as \
+             a hash,\nand is shown this once:\n\n  {token}\n\nNext, in another terminal:\n\n  export \
+             PATCHBAY_KEY={token}\n  patchbay tenants create acme --url {url}\n  patchbay keys create --tenant \
+             acme --scopes publish --url {url}"
+        ));
+    }
+    output.lines("\nCtrl-C stops it.");
+}
+
+async fn stdin_closed() {
+    let (closed, heard) = tokio::sync::oneshot::channel();
+    // A thread of its own: a blocking read would keep the runtime from ending.
+    let _ = std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = closed.send(());
+    });
+    let _ = heard.await;
+}
+
+/// The signals that ask the process to end.
+#[derive(Debug)]
+pub struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Listens for them from now on.
+    pub fn new() -> Result<Self, Failure> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let interrupt = signal(SignalKind::interrupt())?;
+            Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// The next one, as the exit code that it is known by: 130 or 143.
+    pub async fn next(&mut self) -> u8 {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => 130,
+            _ = self.terminate.recv() => 143,
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            130
+        }
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::Catalogue(faults) => Self::Faults(faults),
+            error => {
+                let hint = error.hint();
+                Self::Failed { message: error.to_string(), hint }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! From the tree of all layers to a checked [`Config`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::settings::{SETTINGS, SettingKind, setting_of};
+use super::{Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, SecretKey};
+use crate::domain::document::{Kind, Node, TableReader};
+use crate::domain::fault::Faults;
+
+/// Reads the tree; `None` and faults where something is wrong.
+pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faults) -> Option<Config> {
+    let mut table = root.table("", faults)?;
+    let listen = parsed(&mut table, "listen", "expected an address and a port such as 127.0.0.1:8080");
+    let data_dir = table.text("data_dir").map(PathBuf::from);
+    read_store(&mut table);
+    let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
+    let public_url = read_public_url(&mut table);
+    let delivery = section(&mut table, "delivery", |table| {
+        Some(DeliveryConfig {
+            concurrency: whole(table, "concurrency")?,
+            lease: Duration::from_secs(whole(table, "lease_secs")?),
+            drain: Duration::from_secs(whole(table, "drain_secs")?),
+        })
+    });
+    let egress = section(&mut table, "egress", |table| {
+        Some(EgressConfig {
+            allow_http: table.boolean("allow_http")?,
+            allow_ranges: read_ranges(table),
+            connect_timeout: Duration::from_secs(whole(table, "connect_timeout_secs")?),
+        })
+    });
+    let limits = section(&mut table, "limits", |table| {
+        Some(LimitsConfig {
+            events_per_second: whole(table, "events_per_second")?,
+            connections_per_tenant: whole(table, "connections_per_tenant")?,
+            body_bytes: whole(table, "body_bytes")?,
+        })
+    });
+    let retention = section(&mut table, "retention", |table| {
+        Some(Duration::from_hours(24 * whole::<u64>(table, "deliveries_days")?))
+    });
+    let log = section(&mut table, "log", |table| {
+        let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+        Some(LogConfig { level: read_level(table)?, format: format? })
+    });
+    table.finish();
+    Some(Config {
+        listen: listen?,
+        data_dir: data_dir?,
+        catalogue_dir,
+        public_url,
+        delivery: delivery?,
+        egress: egress?,
+        limits: limits?,
+        retention: retention?,
+        log: log?,
+        secret_key,
+    })
+}
+
+fn section<T>(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    read: impl FnOnce(&mut TableReader<'_>) -> Option<T>,
+) -> Option<T> {
+    let mut inner = table.table(key)?;
+    // Asked for up front: a fault in one key must not make its neighbours look unknown.
+    for setting in SETTINGS {
+        if let Some(name) = setting.key.strip_prefix(key).and_then(|rest| rest.strip_prefix('.')) {
+            inner.has(name);
+        }
+    }
+    let value = read(&mut inner);
+    inner.finish();
+    value
+}
+
+/// A whole number within the bounds of its setting.
+fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Option<T> {
+    let (least, most) = match setting_of(&table.path(key)).map(|setting| setting.kind) {
+        Some(SettingKind::Whole(least, most)) => (least, most),
+        _ => (0, i64::MAX),
+    };
+    table.integer_within(key, least, most).and_then(|number| T::try_from(number).ok())
+}
+
+fn parsed<T: std::str::FromStr>(table: &mut TableReader<'_>, key: &'static str, wanted: &str) -> Option<T> {
+    let text = table.text(key)?;
+    let value = text.parse().ok();
+    if value.is_none() {
+        table.fault(key, format!("\"{text}\" does not fit"), Some(wanted.to_owned()));
+    }
+    value
+}
+
+fn read_store(table: &mut TableReader<'_>) {
+    let written = table.node("store").map(|node| node.kind.clone());
+    match written {
+        Some(Kind::Text(text)) if text.starts_with("redis") => {
+            let hint = "use store = \"sqlite\"".to_owned();
+            table.fault("store", "this version has no Redis store yet", Some(hint));
+        }
+        _ => {
+            table.choice("store", &[("sqlite", ())]);
+        }
+    }
+}
+
+fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {
+    let url: Url = parsed(table, "public_url", "expected an address such as https://hooks.example.com")?;
+    if matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none() {
+        return Some(url);
+    }
+    let hint = "expected an address such as https://hooks.example.com".to_owned();
+    table.fault("public_url", "must be http or https, without a query", Some(hint));
+    None
+}
+
+fn read_ranges(table: &mut TableReader<'_>) -> Vec<IpNet> {
+    let mut ranges = Vec::new();
+    for text in table.texts("allow_ranges").unwrap_or_default() {
+        let single = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        match text.parse().ok().or_else(single) {
+            Some(range) => ranges.push(range),
+            None => table.fault(
+                "allow_ranges",
+                format!("\"{text}\" is no address range"),
+                Some("expected one such as 10.1.0.0/16 or fd00::/8".to_owned()),
+            ),
+        }
+    }
+    ranges
+}
+
+fn read_level(table: &mut TableReader<'_>) -> Option<String> {
+    let level = table.text("level")?;
+    if level.parse::<tracing_subscriber::EnvFilter>().is_ok() {
+        return Some(level.to_owned());
+    }
+    let hint =
+        "one of error, warn, info, debug, trace, or a filter such as \"info,patchbay=debug\"".to_owned();
+    table.fault("level", format!("\"{level}\" is no log level"), Some(hint));
+    None
+}

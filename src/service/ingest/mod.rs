@@ -1,0 +1,328 @@
+//! Takes events in: reads them, dedupes them, fans them out, and stores them with their jobs in one durable step.
+//!
+//! # What holds
+//! - An answer without an error means that the event and its jobs are durable.
+//! - The same request again (by `Idempotency-Key`, or each event by its source and id) gives the same answer and makes
+//!   no second job; a key or an id with other content is refused.
+//! - A batch is one write: what is wrong with one item leaves the others alone, but a tenant over its rate, or a store
+//!   that fails, refuses the whole request, so that it can be sent again as it is.
+
+mod attributes;
+mod parse;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::Gateway;
+use super::metrics::Taken;
+use super::rate::Standing;
+use crate::domain::event::Event;
+use crate::domain::fault::Faults;
+use crate::domain::id::{EventKey, TenantId};
+use crate::store::{Accepted, Dedupe, Ingest, Ingested, NewEvent, StoreError};
+pub use attributes::{Incoming, MAX_ID_CHARS};
+pub use parse::{MAX_NESTING, ParseError, json};
+
+/// The longest `Idempotency-Key`.
+pub const MAX_KEY_CHARS: usize = 255;
+
+/// One request that sends events.
+#[derive(Debug)]
+pub struct Publish<'a> {
+    /// The tenant of the key that was used; `None` for an operator's.
+    pub key_tenant: Option<&'a TenantId>,
+    /// The tenant that the query names.
+    pub named_tenant: Option<&'a TenantId>,
+    /// The `Idempotency-Key`.
+    pub idempotency_key: Option<&'a str>,
+    /// The request's headers: the content type, and `ce-*`.
+    pub headers: &'a HeaderMap,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// What became of a request's events.
+#[derive(Debug)]
+pub struct Published {
+    /// Whether they came as a list.
+    pub batch: bool,
+    /// One for each event, in order.
+    pub items: Vec<Result<Receipt, ItemError>>,
+    /// Whether the request had been answered before.
+    pub replay: bool,
+    /// Where the tenant stands; `None` without a limit.
+    pub standing: Option<Standing>,
+}
+
+/// An event is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its public id.
+    pub id: String,
+    /// How many connections it goes to.
+    pub jobs: u32,
+    /// Whether it had been stored before.
+    pub duplicate: bool,
+}
+
+/// Why one event was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ItemError {
+    /// It is not what an event should be.
+    #[error("{0}")]
+    Invalid(Faults),
+    /// Nothing says whose it is.
+    #[error("the event names no tenant")]
+    MissingTenant,
+    /// There is no such tenant.
+    #[error("there is no tenant \"{0}\"")]
+    UnknownTenant(TenantId),
+    /// It says that it belongs to another tenant than the key or the query.
+    #[error("the event names another tenant")]
+    WrongTenant,
+    /// Its source and id stood for another event before.
+    #[error("the event's source and id were used for another event")]
+    IdReused,
+}
+
+/// Why a request was refused as a whole. Nothing of it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Nothing could be read.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// The idempotency key is not one.
+    #[error("the idempotency key is not 1 to {MAX_KEY_CHARS} visible ASCII characters")]
+    BadKey,
+    /// The idempotency key stood for another request before.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// A request with the same idempotency key is under way.
+    #[error("a request with this idempotency key is still running")]
+    StillRunning,
+    /// A tenant is over its rate.
+    #[error("the tenant sends more than it may")]
+    Limited(Standing),
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Hash of several parts, each with its length, so that none runs into the next.
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
+    short
+}
+
+/// What stands for a whole request: its body, and every header that has a part in what it means.
+fn idempotency(publish: &Publish<'_>) -> Result<Option<Dedupe>, PublishError> {
+    let Some(key) = publish.idempotency_key else { return Ok(None) };
+    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !(1..=MAX_KEY_CHARS).contains(&key.len()) || !visible {
+        return Err(PublishError::BadKey);
+    }
+    let owner = publish.key_tenant.map_or(&b""[..], |tenant| tenant.as_str().as_bytes());
+    let mut meaning: Vec<(&str, &[u8])> = publish
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .filter(|(name, _)| *name == "content-type" || name.starts_with("ce-"))
+        .collect();
+    meaning.sort_unstable();
+    let mut parts: Vec<&[u8]> = meaning.iter().flat_map(|(name, value)| [name.as_bytes(), *value]).collect();
+    parts.push(publish.named_tenant.map_or(&b""[..], |tenant| tenant.as_str().as_bytes()));
+    parts.push(publish.body);
+    Ok(Some(Dedupe { key: digest(&[b"idempotency", owner, key.as_bytes()]), content: digest(&parts) }))
+}
+
+impl Gateway {
+    /// Takes a request's events; returns when they are durable.
+    pub async fn publish(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
+        let published = self.take_in(&publish).await;
+        match &published {
+            Ok(published) => self.count(published),
+            Err(PublishError::Parse(_) | PublishError::BadKey) => self.metrics.events(Taken::Invalid, 1),
+            Err(PublishError::KeyReused | PublishError::StillRunning) => {
+                self.metrics.events(Taken::Conflict, 1)
+            }
+            Err(PublishError::Limited(_)) => self.metrics.events(Taken::RateLimited, 1),
+            Err(PublishError::Store(_)) => self.metrics.events(Taken::Unavailable, 1),
+        }
+        published
+    }
+
+    fn count(&self, published: &Published) {
+        let count = |wanted: fn(&Result<Receipt, ItemError>) -> bool| {
+            published.items.iter().filter(|item| wanted(item)).count()
+        };
+        let repeated = if published.replay { Taken::Duplicate } else { Taken::Accepted };
+        self.metrics.events(repeated, count(|item| item.as_ref().is_ok_and(|receipt| !receipt.duplicate)));
+        self.metrics
+            .events(Taken::Duplicate, count(|item| item.as_ref().is_ok_and(|receipt| receipt.duplicate)));
+        self.metrics.events(Taken::Conflict, count(|item| *item == Err(ItemError::IdReused)));
+        self.metrics.events(
+            Taken::Invalid,
+            count(|item| item.as_ref().is_err_and(|error| *error != ItemError::IdReused)),
+        );
+    }
+
+    async fn take_in(&self, publish: &Publish<'_>) -> Result<Published, PublishError> {
+        let idempotency = idempotency(publish)?;
+        let _turn = match idempotency {
+            Some(dedupe) => Some(self.running.begin(dedupe.key).ok_or(PublishError::StillRunning)?),
+            None => None,
+        };
+        let parsed = parse::parse(publish.headers, publish.body)?;
+        let mut items: Vec<Result<Receipt, ItemError>> = Vec::with_capacity(parsed.items.len());
+        let mut sound: Vec<(usize, Incoming, TenantId)> = Vec::with_capacity(parsed.items.len());
+        for (index, item) in parsed.items.into_iter().enumerate() {
+            let owned = item.map_err(ItemError::Invalid).and_then(|incoming| {
+                let tenant = self.owner(publish, incoming.tenant.as_ref())?;
+                Ok((incoming, tenant))
+            });
+            match owned {
+                Ok((incoming, tenant)) => {
+                    items.push(Err(ItemError::MissingTenant));
+                    sound.push((index, incoming, tenant));
+                }
+                Err(error) => items.push(Err(error)),
+            }
+        }
+        if sound.is_empty() {
+            return Ok(Published { batch: parsed.batch, items, replay: false, standing: None });
+        }
+        let standing = self.within_rate(&sound)?;
+        let mut places = Vec::with_capacity(sound.len());
+        let mut events = Vec::with_capacity(sound.len());
+        for (index, incoming, tenant) in sound {
+            places.push(index);
+            events.push(self.complete(incoming, tenant));
+        }
+        let (accepted, replay) = match self.store.ingest(Ingest { idempotency, events }).await? {
+            Ingested::Stored(accepted) => (accepted, false),
+            Ingested::Repeated(accepted) => (accepted, true),
+            Ingested::KeyReused => return Err(PublishError::KeyReused),
+        };
+        // The same bytes mean other events when a tenant came or went in between: another request, then.
+        if accepted.len() != places.len() {
+            return Err(PublishError::KeyReused);
+        }
+        for (index, accepted) in places.into_iter().zip(accepted) {
+            items[index] = match accepted {
+                Accepted::Stored { id, jobs, duplicate } => Ok(Receipt { id, jobs, duplicate }),
+                Accepted::IdReused { .. } => Err(ItemError::IdReused),
+            };
+        }
+        Ok(Published { batch: parsed.batch, items, replay, standing })
+    }
+
+    /// Whose an event is.
+    fn owner(&self, publish: &Publish<'_>, said: Option<&TenantId>) -> Result<TenantId, ItemError> {
+        let mut named = [publish.key_tenant, publish.named_tenant, said].into_iter().flatten();
+        let tenant = named.next().ok_or(ItemError::MissingTenant)?;
+        if named.any(|other| other != tenant) {
+            return Err(ItemError::WrongTenant);
+        }
+        if self.directory.tenant(tenant).is_none() {
+            return Err(ItemError::UnknownTenant(tenant.clone()));
+        }
+        Ok(tenant.clone())
+    }
+
+    fn within_rate(&self, sound: &[(usize, Incoming, TenantId)]) -> Result<Option<Standing>, PublishError> {
+        let mut wanted: Vec<(TenantId, u32)> = Vec::with_capacity(1);
+        for (_, _, tenant) in sound {
+            match wanted.iter_mut().find(|(known, _)| known == tenant) {
+                Some((_, count)) => *count += 1,
+                None => wanted.push((tenant.clone(), 1)),
+            }
+        }
+        let standing = self.rates.take(&wanted, self.clock.now());
+        match standing {
+            Some(standing) if !standing.wait.is_zero() => Err(PublishError::Limited(standing)),
+            _ => Ok(standing),
+        }
+    }
+
+    /// Where a tenant stands now; `None` without a limit.
+    pub fn standing(&self, tenant: &TenantId) -> Option<Standing> {
+        self.rates.take(&[(tenant.clone(), 0)], self.clock.now())
+    }
+
+    /// An event as it is kept, with the jobs it makes.
+    fn complete(&self, incoming: Incoming, tenant: TenantId) -> NewEvent {
+        let has_id = incoming.id.is_some();
+        let (event, data, document) = self.shape(incoming, tenant);
+        let dedupe = has_id.then(|| {
+            let source = event.source.as_deref().unwrap_or_default().as_bytes();
+            let tenant = event.tenant.as_str().as_bytes();
+            Dedupe {
+                key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
+                content: digest(&[event.kind.as_bytes(), &document[data]]),
+            }
+        });
+        let jobs = self.directory.fan_out(&event);
+        NewEvent { event: Arc::new(event), document: Bytes::from(document), dedupe, jobs }
+    }
+
+    /// The event, its document as JSON, and where in it the data stands.
+    fn shape(&self, incoming: Incoming, tenant: TenantId) -> (Event, std::ops::Range<usize>, Vec<u8>) {
+        let now = self.clock.now();
+        let key = EventKey::from_bits(self.ids.next());
+        let id = incoming.id.unwrap_or_else(|| key.to_string());
+        let mut document = Map::with_capacity(6 + incoming.others.len());
+        document.insert("id".to_owned(), Value::String(id.clone()));
+        document.insert("type".to_owned(), Value::String(incoming.kind.clone()));
+        document.insert("time".to_owned(), Value::String(incoming.time.unwrap_or_else(|| now.to_string())));
+        document.insert("tenant".to_owned(), Value::String(tenant.as_str().to_owned()));
+        if let Some(source) = &incoming.source {
+            document.insert("source".to_owned(), Value::String(source.clone()));
+        }
+        document.extend(incoming.others);
+        // Written in two parts, so that the data is hashed without being written twice.
+        let data = incoming.data.to_string();
+        let mut bytes = Vec::with_capacity(data.len() + 256);
+        // Writing to a Vec does not fail, and the keys are texts.
+        let _ = serde_json::to_writer(&mut bytes, &document);
+        bytes.pop();
+        bytes.extend_from_slice(b",\"data\":");
+        let start = bytes.len();
+        bytes.extend_from_slice(data.as_bytes());
+        let range = start..bytes.len();
+        bytes.push(b'}');
+        document.insert("data".to_owned(), incoming.data);
+        let event = Event {
+            key,
+            id,
+            kind: incoming.kind,
+            tenant,
+            source: incoming.source,
+            received: now,
+            document: Value::Object(document),
+        };
+        (event, range, bytes)
+    }
+
+    /// An event that is not stored, for previews and tests.
+    pub fn unstored_event(&self, incoming: Incoming, tenant: TenantId) -> Event {
+        self.shape(incoming, tenant).0
+    }
+}
+
+/// Reads one plain event that is not to be stored; `at` is its path.
+pub fn read_plain(value: Value, at: &str) -> Result<Incoming, Faults> {
+    attributes::Draft::plain(value, at)
+}
+
+#[cfg(test)]
+mod tests;

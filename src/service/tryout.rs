@@ -1,0 +1,150 @@
+//! Tries a connection now: one marked event, rendered, signed and sent as a delivery would be, but kept nowhere.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::exchange::{Outgoing, Sends, exchange};
+use super::live::event_context;
+use super::{Gateway, ServiceError};
+use crate::connector::{Endpoint, Names, Verdict, attempt};
+use crate::domain::event::{Event, EventPattern};
+use crate::domain::id::{ConnectionId, JobId, TenantId};
+use crate::domain::job::Attempt;
+use crate::egress::{Answer, Egress, HeaderMap, HeaderName, HeaderValue, Request, SendError};
+
+/// The header that marks a test's request, whatever the mapping makes of the event.
+pub const TEST_HEADER: &str = "x-patchbay-test";
+/// The type of a test event where the connection's types have no sample.
+pub const TEST_TYPE: &str = "patchbay.test";
+/// How many tests may be under way at once in a process.
+pub const MAX_TRYOUTS: usize = 32;
+/// What stands for a header's value that may be a secret.
+const HIDDEN: &str = "[hidden]";
+
+/// What a test came to.
+#[derive(Debug)]
+pub struct Tryout {
+    /// The event that was sent.
+    pub event: Value,
+    /// What was sent, the last request of a chain; `None` when nothing was.
+    pub request: Option<Shown>,
+    /// The try, with the answer.
+    pub attempt: Attempt,
+}
+
+/// A request as a person may see it.
+#[derive(Debug)]
+pub struct Shown {
+    /// The method.
+    pub method: String,
+    /// Where to.
+    pub url: String,
+    /// Headers; those that carry a secret or a signature are hidden.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+impl Gateway {
+    /// Sends a test event over a connection, paused or not, and tells what came of it.
+    pub async fn try_connection(
+        &self,
+        tenant: Option<&TenantId>,
+        id: ConnectionId,
+    ) -> Result<Tryout, ServiceError> {
+        let live = self.owned_connection(tenant, id)?;
+        let working = live.works.as_ref().map_err(|reason| ServiceError::State(reason.clone()))?;
+        let Ok(_turn) = self.trying.try_acquire() else {
+            return Err(ServiceError::Busy("too many tests are under way; try again soon".to_owned()));
+        };
+        let event = self.test_event(&live.record.tenant, &live.record.events);
+        let job = JobId::from_bits(self.ids.next()).to_string();
+        let connection = id.to_string();
+        let at = self.clock.now();
+        let context = event_context(&event, &connection, &job, 1);
+        let body = match working.endpoint.render(&working.mapping, &event.document, &context) {
+            Ok(body) => body,
+            Err(error) => {
+                let verdict = Verdict::mapping_failed(&error);
+                let attempt = attempt(1, at, Duration::ZERO, None, &verdict);
+                return Ok(Tryout { event: event.document, request: None, attempt });
+            }
+        };
+        let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
+        let outgoing = Outgoing { event: &event.document, context, names };
+        let marked = Marked { egress: &self.egress, endpoint: &working.endpoint, shown: Mutex::default() };
+        let tried =
+            exchange(&marked, &self.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+        let elapsed = self.clock.now().since(at);
+        let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+        Ok(Tryout { event: event.document, request: marked.shown.into_inner(), attempt })
+    }
+
+    /// A sample of the first type that the connection wants and that has one, else a plain one.
+    fn test_event(&self, tenant: &TenantId, wanted: &[EventPattern]) -> Event {
+        let samples = self.catalogue.samples();
+        let sample = wanted
+            .iter()
+            .find_map(|pattern| samples.iter().find(|(kind, _)| pattern.matches(kind)))
+            .and_then(|(kind, sample)| Some((kind.clone(), sample.get("source"), sample.get("data")?)));
+        let exact = wanted.iter().find_map(|pattern| match pattern {
+            EventPattern::Exact(kind) => Some(kind.clone()),
+            _ => None,
+        });
+        let (kind, source, data) = match sample {
+            Some((kind, source, data)) => {
+                (kind, source.and_then(Value::as_str).map(str::to_owned), data.clone())
+            }
+            None => (
+                exact.unwrap_or_else(|| TEST_TYPE.to_owned()),
+                None,
+                json!({ "message": "A test event, sent by hand from the gateway" }),
+            ),
+        };
+        let incoming = super::ingest::Incoming {
+            id: None,
+            kind,
+            time: None,
+            tenant: None,
+            source,
+            others: vec![("test".to_owned(), Value::Bool(true))],
+            data,
+        };
+        self.unstored_event(incoming, tenant.clone())
+    }
+}
+
+/// Marks each request as a test's, and keeps what a person may see of the last one.
+struct Marked<'a> {
+    egress: &'a Egress,
+    endpoint: &'a Endpoint,
+    shown: Mutex<Option<Shown>>,
+}
+
+impl Sends for Marked<'_> {
+    async fn send(&self, mut request: Request) -> Result<Answer, SendError> {
+        request.headers.insert(HeaderName::from_static(TEST_HEADER), HeaderValue::from_static("true"));
+        // A request for an access token is all secrets.
+        if self.endpoint.client().is_none_or(|client| *client.token_url() != request.url) {
+            *self.shown.lock() = Some(Shown {
+                method: request.method.to_string(),
+                url: self.endpoint.shown_url(&request.url),
+                headers: shown_headers(&request.headers),
+                body: String::from_utf8_lossy(&request.body).into_owned(),
+            });
+        }
+        self.egress.send(request).await
+    }
+}
+
+fn shown_headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let text = if value.is_sensitive() { HIDDEN } else { value.to_str().unwrap_or(HIDDEN) };
+            (name.to_string(), text.to_owned())
+        })
+        .collect()
+}

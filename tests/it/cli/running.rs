@@ -1,0 +1,238 @@
+//! The program at work: a gateway served, an event through it, the demo, the bench.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::{patchbay, run, stdout, told};
+
+/// A gateway as a person starts it; it ends with its standard input.
+struct Served {
+    child: Child,
+    told: Value,
+}
+
+impl Served {
+    fn start(folder: &Path) -> Self {
+        let mut child = patchbay(folder)
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--until-stdin-closes"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, told: serde_json::from_str(&line).unwrap() }
+    }
+
+    fn url(&self) -> &str {
+        self.told["url"].as_str().unwrap()
+    }
+
+    fn stop(mut self) {
+        drop(self.child.stdin.take());
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn the_first_start_makes_what_is_missing_and_shows_the_operator_key_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let served = Served::start(root);
+    let key = served.told["operator_key"].as_str().unwrap().to_owned();
+    assert!(key.starts_with("pb_"));
+    #[cfg(unix)]
+    for (name, wanted) in [("patchbay-data", 0o700), ("patchbay-data/secret.key", 0o600)] {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(
+            std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777,
+            wanted,
+            "{name}"
+        );
+    }
+
+    // A second gateway on the folder or the port is refused in plain words.
+    let (code, text) = told(&run(root, &["serve", "--listen", "127.0.0.1:0"]));
+    assert_eq!(code, 1);
+    assert!(text.contains("another gateway runs"), "{text}");
+    let address = served.told["address"].as_str().unwrap();
+    let (code, text) = told(&run(root, &["serve", "--data-dir", "other", "--listen", address]));
+    assert_eq!(code, 1);
+    assert!(text.contains("hint: something listens on port"), "{text}");
+    assert!(!root.join("other").exists());
+    served.stop();
+
+    let again = Served::start(root);
+    assert_eq!(again.told["operator_key"], Value::Null);
+    again.stop();
+    for entry in std::fs::read_dir(root.join("patchbay-data")).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let found = bytes.windows(key.len()).any(|window| window == key.as_bytes());
+        assert!(!found, "the key itself must not be stored");
+    }
+}
+
+#[test]
+fn tenants_and_keys_are_made_in_the_folder_of_a_running_gateway_and_count_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let served = Served::start(root);
+    stdout(&run(root, &["tenants", "create", "acme", "--name", "Acme"]));
+    let made = stdout(&run(root, &["keys", "create", "--tenant", "acme", "--scopes", "read", "--json"]));
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let token = made["token"].as_str().unwrap().to_owned();
+    let list = ["deliveries", "list", "--json", "--url", served.url(), "--key", &token];
+
+    // The gateway follows what others write within a second.
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !run(root, &list).status.success() {
+        assert!(std::time::Instant::now() < patience, "{:?}", told(&run(root, &list)));
+    }
+    let keys = stdout(&run(root, &["keys", "list", "--tenant", "acme", "--json"]));
+    assert!(keys.contains(made["id"].as_str().unwrap()) && !keys.contains(&token), "{keys}");
+
+    let (code, text) = told(&run(root, &["keys", "create", "--tenant", "acm"]));
+    assert_eq!(code, 2);
+    assert!(text.contains("there is no tenant \"acm\""), "{text}");
+
+    stdout(&run(root, &["keys", "revoke", made["id"].as_str().unwrap()]));
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while run(root, &list).status.success() {
+        assert!(std::time::Instant::now() < patience, "a revoked key still opens");
+    }
+    served.stop();
+}
+
+#[test]
+fn an_event_goes_in_and_its_delivery_is_followed_by_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let settings = "[egress]\nallow_http = true\nallow_ranges = ['127.0.0.0/8']\n";
+    std::fs::write(root.join("patchbay.toml"), settings).unwrap();
+    let served = Served::start(root);
+    let key = served.told["operator_key"].as_str().unwrap().to_owned();
+    let with = |arguments: &[&str]| {
+        let output = patchbay(root)
+            .args(arguments)
+            .env("PATCHBAY_URL", served.url())
+            .env("PATCHBAY_KEY", &key)
+            .arg("--json")
+            .output()
+            .unwrap();
+        serde_json::from_str::<Value>(&stdout(&output)).unwrap()
+    };
+    with(&["tenants", "create", "acme"]);
+    let mut listening = patchbay(root)
+        .args(["listen", "--listen", "127.0.0.1:0", "--json", "--count", "1", "--full"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let announced: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    let endpoint = format!("{}/hook", announced["listening"].as_str().unwrap());
+    let made = with(&["connections", "create", &endpoint, "--tenant", "acme", "--mapping", "lead_flat"]);
+    assert!(made["secret"].as_str().unwrap().starts_with("whsec_"), "{made}");
+
+    let lead = ["send", "--type", "lead.captured", "--tenant", "acme", "--id", "lead-1", "--source", "bot"];
+    let sent = with(&lead);
+    assert_eq!((&sent["id"], &sent["jobs"]), (&Value::from("lead-1"), &Value::from(1)));
+    let arrived: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    assert_eq!((&arrived["path"], &arrived["signature"]), (&Value::from("/hook"), &Value::from("unchecked")));
+    assert_eq!(arrived["body"]["email"], "jane@example.com");
+    assert!(listening.wait().unwrap().success());
+
+    let list = ["deliveries", "list", "--event", "lead-1", "--state", "delivered"];
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let delivery = loop {
+        if let Some(delivery) = with(&list).get(0) {
+            break delivery.clone();
+        }
+        assert!(std::time::Instant::now() < patience, "{}", with(&["deliveries", "list"]));
+    };
+    let shown = with(&["deliveries", "show", delivery["id"].as_str().unwrap()]);
+    assert_eq!(shown["attempts"][0]["status"], 200, "{shown}");
+
+    let wrong = patchbay(root)
+        .args([
+            "connections",
+            "create",
+            "ftp://x",
+            "--tenant",
+            "acme",
+            "--event",
+            "a b",
+            "--url",
+            served.url(),
+        ])
+        .args(["--key", &key])
+        .output()
+        .unwrap();
+    let (code, text) = told(&wrong);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("\n  /events/0: ") && text.contains("\n  /target/url: "), "{text}");
+    served.stop();
+}
+
+#[test]
+fn the_demo_delivers_every_event_and_one_of_them_at_the_third_try() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = stdout(&run(folder.path(), &["demo", "--once", "--json"]));
+    let lines: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tries: Vec<&Value> = lines.iter().filter(|line| line["try"].is_u64()).collect();
+    assert_eq!(tries.len(), 6, "four events, and two failures: {shown}");
+    assert!(
+        tries.iter().all(|one| one["signature_verified"] == true && one["same_bytes"] == true),
+        "{shown}"
+    );
+    let failed: Vec<&&Value> = tries.iter().filter(|one| one["status"] == 500).collect();
+    assert_eq!(failed.len(), 2);
+    let unlucky = &failed[0]["id"];
+    let last = tries.iter().rfind(|one| one["id"] == *unlucky).unwrap();
+    assert_eq!((last["try"].as_u64(), last["status"].as_u64()), (Some(3), Some(200)));
+    assert_eq!(lines.last().unwrap()["all_arrived"], true);
+
+    let text = stdout(&run(folder.path(), &["demo", "--once"]));
+    for part in ["speeded up for the demo", "signature verified", "All 4 events were delivered."] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn the_bench_counts_every_delivery() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["bench", "--events", "300", "--rate", "600", "--concurrency", "8", "--fan-out", "3", "--json"];
+    let report: Value = serde_json::from_str(&stdout(&run(folder.path(), &arguments))).unwrap();
+    for phase in ["steady", "full"] {
+        let phase = &report[phase];
+        assert_eq!(phase["accepted"], 300, "{report}");
+        assert_eq!(
+            (&phase["delivered"], &phase["missing"]),
+            (&Value::from(900), &Value::from(0)),
+            "{report}"
+        );
+        let latency = &phase["to_receipt"];
+        let of = |name: &str| latency[name].as_f64().unwrap();
+        assert!(
+            0.0 < of("p50_ms") && of("p50_ms") <= of("p99_ms") && of("p99_ms") <= of("max_ms"),
+            "{report}"
+        );
+    }
+    assert!(report["steady"]["events_per_sec"].as_f64().unwrap() < 700.0, "the rate is held: {report}");
+    let text = stdout(&run(folder.path(), &arguments[..9]));
+    assert!(text.contains("900 deliveries\n") && text.contains("sent to received"), "{text}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_stops_the_gateway_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut served = Served::start(folder.path());
+    let process = served.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
+    assert_eq!(served.child.wait().unwrap().code(), Some(0));
+}

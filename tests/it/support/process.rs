@@ -1,0 +1,101 @@
+//! The built program as a process of its own, to be killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use serde_json::Value;
+
+/// Where a gateway answers and with which key; follows it from one life to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Door {
+    address: Arc<RwLock<String>>,
+    key: Arc<RwLock<String>>,
+}
+
+impl Door {
+    /// Where it listens, or listened last.
+    pub fn address(&self) -> String {
+        self.address.read().clone()
+    }
+
+    /// One request; `None` when nothing answered.
+    pub async fn call(
+        &self,
+        client: &reqwest::Client,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Option<(u16, Value)> {
+        let url = format!("http://{}{path}", self.address.read());
+        let mut request = client
+            .request(method.parse().unwrap(), url)
+            .header("authorization", format!("Bearer {}", self.key.read()));
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let response = request.send().await.ok()?;
+        let status = response.status().as_u16();
+        let text = response.text().await.ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+    }
+}
+
+/// A running `patchbay serve`.
+pub struct Process {
+    child: Child,
+    folder: PathBuf,
+    door: Door,
+}
+
+impl Process {
+    /// Starts it on a folder and waits until it listens. Loopback and plain HTTP are allowed.
+    pub fn start(folder: &Path, door: &Door) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(folder)
+            .env("PATCHBAY_EGRESS_ALLOW_HTTP", "true")
+            .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
+            .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
+            .env("PATCHBAY_LOG_LEVEL", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let told: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        told["address"].as_str().unwrap().clone_into(&mut door.address.write());
+        if let Some(key) = told["operator_key"].as_str() {
+            key.clone_into(&mut door.key.write());
+        }
+        Self { child, folder: folder.to_owned(), door: door.clone() }
+    }
+
+    /// Kills it at once (SIGKILL); answers once it is gone.
+    pub fn kill(mut self) -> (PathBuf, Door) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        (self.folder.clone(), self.door.clone())
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end; answers the exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A test that failed leaves none behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
