@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Endpoint;
 use crate::egress::Answer;
 use crate::mapping::{Context, Mapping, MappingError};
-use crate::spec::{ContentType, FIELDS, check_fields};
+use crate::spec::{ContentType, FIELDS};
 
 /// How far a job of a chain of requests got: what is kept between its attempts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ impl Endpoint {
         context: &Context<'_>,
     ) -> Result<Bytes, MappingError> {
         let fields = mapping.apply(event, context)?;
-        check_fields(&self.spec().target, &fields)?;
+        self.spec().target.accept(&fields)?;
         let progress = Progress { fields, answers: Map::new() };
         if self.calls() > 1 { Ok(progress.to_bytes()) } else { self.body(0, &progress, event, context) }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,9 +135,15 @@ fn every_connector_has_cases_and_all_cases_a_connector() {
 #[test]
 fn every_case_of_every_connector_holds() {
     let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults}"));
-    for id in catalogue.connectors().keys() {
-        check_cases(&catalogue, id, &folder().join(format!("{id}.toml")));
-    }
+    let failing: Vec<&String> = catalogue
+        .connectors()
+        .keys()
+        .filter(|id| {
+            let file = folder().join(format!("{id}.toml"));
+            catch_unwind(AssertUnwindSafe(|| check_cases(&catalogue, id, &file))).is_err()
+        })
+        .collect();
+    assert!(failing.is_empty(), "{failing:?}");
 }
 
 /// Holds a connector to its cases; answers how many there are, of requests and of answers.
@@ -144,12 +151,11 @@ pub(super) fn check_cases(catalogue: &Catalogue, id: &str, file: &Path) -> (usiz
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{id}: {error}"));
     let cases: Cases = toml::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}"));
     assert!(!cases.request.is_empty() && !cases.answer.is_empty(), "{id} has no cases");
-    for case in &cases.request {
-        check_request(catalogue, id, case);
-    }
-    for case in &cases.answer {
-        check_answer(catalogue, id, case);
-    }
+    // All that fail are told at once.
+    let holds = |check: &dyn Fn()| catch_unwind(AssertUnwindSafe(check)).is_ok();
+    let requests = cases.request.iter().filter(|case| !holds(&|| check_request(catalogue, id, case))).count();
+    let answers = cases.answer.iter().filter(|case| !holds(&|| check_answer(catalogue, id, case))).count();
+    assert_eq!((requests, answers), (0, 0), "{id}: cases of requests and answers that fail");
     (cases.request.len(), cases.answer.len())
 }
 

@@ -16,7 +16,7 @@
 //! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) for each type the system names | any type |
 //! | `[[options]]` | what it asks of each connection, see `option` | nothing |
 //! | `[[auth]]` | how a connection shows who it is, see [`auth`] | no credentials |
-//! | `[[target]]` | the fields that the system knows, see [`target`] | any fields |
+//! | `[[target]]` | the fields that the system knows, see [`TargetSchema`] | any fields |
 //! | `[request]` | `url` (over `{url}`, the connection's own, and the options), `method` (`POST`, `PUT`, `PATCH`, `GET`), `content_type` (`json`, `form`, `query`), `reserved_headers`, `reserved_fields` | `{url}`, `POST`, `json`, none |
 //! | `[request.query]` | name -> value over the options | none |
 //! | `[request.headers]` | name -> value over `{event_type}`, `{event_id}`, `{job_id}` and the options | none |
@@ -47,7 +47,6 @@ mod read;
 pub mod request;
 mod rows;
 pub mod step;
-pub mod target;
 mod template;
 
 use sha2::{Digest, Sha256};
@@ -56,7 +55,7 @@ use crate::domain::event::EventPattern;
 use crate::domain::fault::{Fault, Faults};
 use crate::domain::id::MappingVersion;
 use crate::domain::policy::DeliveryPolicy;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, TargetSchema};
 use crate::signature::SignatureSpec;
 
 pub use answer::{AnswerRule, AnswerRules, Judgement, Seen, StatusSet};
@@ -70,7 +69,6 @@ pub use policy::check_overrides;
 pub use request::{CallSpec, ContentType, RequestSpec};
 pub use rows::BodyPath;
 pub use step::StepSpec;
-pub use target::{TargetField, TargetType, check_fields};
 
 /// One connector file, checked.
 #[derive(Debug, PartialEq)]
@@ -96,7 +94,7 @@ pub struct ConnectorSpec {
     /// What stands around the mapped fields or beside them.
     pub envelope: Option<Envelope>,
     /// The fields that the system knows.
-    pub target: Vec<TargetField>,
+    pub target: TargetSchema,
     /// The name of the mapping that is used where a connection names none.
     pub mapping: String,
     /// How requests are signed.
@@ -165,7 +163,11 @@ impl ConnectorSpec {
                 });
             }
         }
-        target::check_mapping(&self.target, &self.id, mapping, &mut faults);
+        for Fault { mut place, message, hint } in self.target.check(mapping) {
+            // What no row does has no place of its own, but it is in the same file.
+            place.file = place.file.or_else(|| mapping.targets().find_map(|(_, place)| place.file.clone()));
+            faults.push(Fault { place, message, hint });
+        }
         faults.into_result(())
     }
 }

@@ -4,11 +4,12 @@ use super::answer::AnswerRules;
 use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
-use super::{ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, option, policy, request, step, target};
+use super::{ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, option, policy, request, step};
 use crate::domain::document::{Node, TableReader};
 use crate::domain::event::EventPattern;
 use crate::domain::fault::{Faults, Place};
 use crate::domain::policy::DeliveryPolicy;
+use crate::mapping::TargetSchema;
 use crate::signature::SignatureSpec;
 
 const VERSION: i64 = 1;
@@ -90,7 +91,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     let envelope = root.table("envelope").and_then(Envelope::parse);
     request.reserved_fields.extend(envelope.iter().flat_map(Envelope::reserved));
     check_credentials(&mut root, &options, &auth);
-    let target = target::parse(&mut root);
+    let target = TargetSchema::read(&mut root, "target");
     let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
     let answer = AnswerRules::parse(&mut root);
     let extract = root.table("extract").map_or_else(Extract::default, Extract::parse);
