@@ -105,14 +105,19 @@ fn mapping(bench: &mut Criterion) {
         ("email", "from = '$.data.lead.email'\napply = ['email']"),
         ("phone", "from = '$.data.lead.phone'\napply = ['phone']\non_error = 'skip'"),
         ("time", "from = '$event.time'\napply = ['time']"),
-        ("time, pattern and zone", "from = '$event.time'\napply = [{ time = { format = '%d/%m/%Y %H:%M', zone = 'Africa/Nairobi' } }]"),
+        (
+            "time, pattern and zone",
+            "from = '$event.time'\napply = [{ time = { format = '%d/%m/%Y %H:%M', zone = 'Africa/Nairobi' } }]",
+        ),
         ("template", "template = '{{$.data.lead.name}} asked about {{$.data.intent}}'"),
         ("filter", "from = \"$.data.messages[?@.role == 'user'].text\"\ntake = 'all'"),
         ("descendants", "from = '$..email'"),
         ("transcript of 3", "[fields.transcript]\nmessages = '$.data.messages'"),
     ] {
         let one = rows(&format!("version = 1\n[[fields]]\nto = 'x'\n{row}"));
-        group.bench_function(name, |run| run.iter(|| one.apply(black_box(&event), &context).expect("it maps")));
+        group.bench_function(name, |run| {
+            run.iter(|| one.apply(black_box(&event), &context).expect("it maps"))
+        });
     }
     group.finish();
 
@@ -126,7 +131,10 @@ fn mapping(bench: &mut Criterion) {
     let long = json!({"data": {"messages": messages}});
     for (name, settings) in [
         ("transcript of 300", "line = '{{time}} {{speaker}}: {{text}}'"),
-        ("transcript of 300, zone, cut", "line = '{{time}} {{speaker}}: {{text}}'\nzone = 'Africa/Nairobi'\nmax_chars = 8000\norder = 'oldest_first'"),
+        (
+            "transcript of 300, zone, cut",
+            "line = '{{time}} {{speaker}}: {{text}}'\nzone = 'Africa/Nairobi'\nmax_chars = 8000\norder = 'oldest_first'",
+        ),
     ] {
         let transcript = rows(&format!(
             "version = 1\n[[fields]]\nto = 'x'\n[fields.transcript]\nmessages = '$.data.messages'\n{settings}"

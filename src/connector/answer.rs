@@ -78,7 +78,8 @@ pub fn classify(spec: &ConnectorSpec, result: Result<&Answer, &SendError>, now: 
     let outcome = judgement.outcome;
     let throttled = outcome == Outcome::Throttled;
     let within = |span: Duration| span.clamp(RETRY_AFTER_LEAST, RETRY_AFTER_CAP);
-    let extracted = || spec.extract.retry_after_secs(&seen).map(Duration::from_secs).or(judgement.wait).map(within);
+    let extracted =
+        || spec.extract.retry_after_secs(&seen).map(Duration::from_secs).or(judgement.wait).map(within);
     let retry_after = asked.or_else(|| throttled.then(extracted).flatten());
     let remote_id = spec.extract.id(&seen).and_then(|id| plain_words(&id, REMOTE_ID_CHARS));
 

@@ -145,7 +145,10 @@ mod tests {
     #[test]
     fn a_form_is_flat() {
         for (fields, text) in [
-            (json!({"a b": "x&y", "n": 1, "yes": true, "none": null, "empty": ""}), "a+b=x%26y&n=1&yes=true&empty="),
+            (
+                json!({"a b": "x&y", "n": 1, "yes": true, "none": null, "empty": ""}),
+                "a+b=x%26y&n=1&yes=true&empty=",
+            ),
             (json!({"tags": ["a", "b"], "none": []}), "tags=a&tags=b"),
             (json!({"name": "Zoë"}), "name=Zo%C3%AB"),
         ] {

@@ -254,7 +254,12 @@ fn compare(what: &str, request: &Request, expect: &Expected, url: &str) {
     assert_eq!(request.url.as_str(), expect.url.as_deref().unwrap_or(url), "{what}");
 }
 
-fn answered(status: u16, headers: Vec<(HeaderName, ::http::HeaderValue)>, body: &str, broken: bool) -> Answer {
+fn answered(
+    status: u16,
+    headers: Vec<(HeaderName, ::http::HeaderValue)>,
+    body: &str,
+    broken: bool,
+) -> Answer {
     Answer {
         status,
         headers: headers.into_iter().collect(),

@@ -89,7 +89,9 @@ impl Call {
             let Ok(bound) = template.bind(&values) else { continue };
             match bound.fixed() {
                 Some(mut value) => {
-                    value.set_sensitive(template.options().any(|option| settings.secrets.contains_key(option)));
+                    value.set_sensitive(
+                        template.options().any(|option| settings.secrets.contains_key(option)),
+                    );
                     headers.insert(name, value);
                 }
                 None => templates.push((name.clone(), bound)),
@@ -117,11 +119,20 @@ impl Endpoint {
             return Err(EndpointError::NoSecret(spec.id.clone()));
         }
         let compile = |call| Call::compile(call, target, &settings, custom);
-        let steps: Result<Vec<Call>, EndpointError> = spec.steps.iter().map(|step| compile(&step.call)).collect();
+        let steps: Result<Vec<Call>, EndpointError> =
+            spec.steps.iter().map(|step| compile(&step.call)).collect();
         let last = compile(&spec.request.call)?;
         let options: Map<String, Value> =
             settings.options.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-        Ok(Self { steps: steps?, last, spec, options: Value::Object(options), auth: settings.auth, keys, timeout })
+        Ok(Self {
+            steps: steps?,
+            last,
+            spec,
+            options: Value::Object(options),
+            auth: settings.auth,
+            keys,
+            timeout,
+        })
     }
 
     /// The connector that it was compiled for.
@@ -136,7 +147,11 @@ impl Endpoint {
 
     /// Every URL that requests go to, the token endpoint's too.
     pub fn urls(&self) -> impl Iterator<Item = &Url> {
-        self.steps.iter().chain([&self.last]).map(|call| &call.url).chain(self.client().map(Client::token_url))
+        self.steps
+            .iter()
+            .chain([&self.last])
+            .map(|call| &call.url)
+            .chain(self.client().map(Client::token_url))
     }
 
     /// How many requests deliver an event: more than one for a chain.
@@ -165,7 +180,9 @@ impl Endpoint {
             let of_option = calls.flat_map(|call| &call.query).any(|(parameter, template)| {
                 let mut shown = template.options();
                 parameter == name
-                    && shown.any(|option| self.spec.options.iter().any(|known| known.secret && known.name == option))
+                    && shown.any(|option| {
+                        self.spec.options.iter().any(|known| known.secret && known.name == option)
+                    })
             });
             of_auth || of_option
         };
@@ -207,7 +224,8 @@ impl Endpoint {
         let mut url = call.url.clone();
         let body = match (call.content_type, std::str::from_utf8(&body)) {
             (ContentType::Query, Ok(fields)) => {
-                let joined = [url.query(), Some(fields)].into_iter().flatten().filter(|part| !part.is_empty());
+                let joined =
+                    [url.query(), Some(fields)].into_iter().flatten().filter(|part| !part.is_empty());
                 let query = joined.collect::<Vec<_>>().join("&");
                 url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
                 Bytes::new()
@@ -255,8 +273,8 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::{Given, check_settings};
+    use super::*;
     use crate::spec::Catalogue;
 
     const NAMES: Names<'_> = Names { event_type: "lead.captured", event_id: "e1", job_id: "job_1" };

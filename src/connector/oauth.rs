@@ -94,7 +94,8 @@ impl Client {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if self.basic {
             // RFC 6749 §2.3.1: both are form-encoded before they are joined.
-            let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            let encode =
+                |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             let both = format!("{}:{}", encode(self.id.reveal()), encode(self.secret.reveal()));
             // Base64 always fits.
             if let Ok(mut value) = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(both))) {
@@ -139,10 +140,14 @@ impl Client {
                 // Some answer 200 to say that the grant is no good.
                 _ if words.is_some() => failed(
                     Outcome::AuthFailed,
-                    format!("the token endpoint refused the credentials{said}; check them, then resume the connection"),
+                    format!(
+                        "the token endpoint refused the credentials{said}; check them, then resume the connection"
+                    ),
                     None,
                 ),
-                _ => failed(Outcome::Retry, format!("the token endpoint answered {status} without one"), after),
+                _ => {
+                    failed(Outcome::Retry, format!("the token endpoint answered {status} without one"), after)
+                }
             },
             400 | 401 | 403 => failed(
                 Outcome::AuthFailed,
@@ -233,7 +238,11 @@ mod tests {
             (r#"{"access_token": "abc", "expires_in": 99999999}"#, 86_340),
         ] {
             let token = read(200, &[], body).unwrap();
-            assert_eq!((token.text.reveal(), token.renew_at), ("abc", NOW.plus(Duration::from_secs(life))), "{body}");
+            assert_eq!(
+                (token.text.reveal(), token.renew_at),
+                ("abc", NOW.plus(Duration::from_secs(life))),
+                "{body}"
+            );
         }
         for (status, headers, body, outcome) in [
             (200, &[][..], r#"{"error": "invalid_code"}"#, Outcome::AuthFailed),
@@ -249,7 +258,8 @@ mod tests {
             assert_eq!(verdict.outcome, outcome, "{status} {body}");
             assert!(verdict.reason.starts_with("there is no access token: "), "{}", verdict.reason);
         }
-        let verdict = read(400, &[], r#"{"error": "invalid_grant", "error_description": "expired"}"#).unwrap_err();
+        let verdict =
+            read(400, &[], r#"{"error": "invalid_grant", "error_description": "expired"}"#).unwrap_err();
         assert!(verdict.reason.contains("\"invalid_grant: expired\""), "{}", verdict.reason);
     }
 }

@@ -102,7 +102,11 @@ fn check_names(spec: &ConnectorSpec, given: &Given<'_>, faults: &mut Faults) {
         } else if plain().any(|known| known == name) {
             faults.at_field(field, "is no secret", Some("put it under \"options\"".to_owned()));
         } else {
-            faults.at_field(field, "is no credential of this connector", known_hint(name, names.iter().copied()));
+            faults.at_field(
+                field,
+                "is no credential of this connector",
+                known_hint(name, names.iter().copied()),
+            );
         }
     }
 }
@@ -182,7 +186,11 @@ fn compile_way(
                 }
             };
             let client = Client::new(oauth, token_url, given.credentials);
-            return Some(Auth::Token { name: name.clone(), prefix: prefix.clone(), client: Box::new(client) });
+            return Some(Auth::Token {
+                name: name.clone(),
+                prefix: prefix.clone(),
+                client: Box::new(client),
+            });
         }
     };
     match &way.place {

@@ -20,7 +20,9 @@ const NAMES: Names<'_> = Names { event_type: "lead.captured", event_id: "e1", jo
 fn connector(rest: &str) -> Arc<ConnectorSpec> {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("connectors")).unwrap();
-    let text = format!("version = 1\nid = 'acme'\nname = 'Acme'\ndescription = 'A CRM'\nmapping = 'lead_flat'\n{rest}");
+    let text = format!(
+        "version = 1\nid = 'acme'\nname = 'Acme'\ndescription = 'A CRM'\nmapping = 'lead_flat'\n{rest}"
+    );
     fs::write(folder.path().join("connectors/acme.toml"), text).unwrap();
     let catalogue = Catalogue::load(Some(folder.path())).unwrap_or_else(|faults| panic!("{faults}"));
     Arc::clone(catalogue.connector("acme").unwrap())
@@ -122,7 +124,10 @@ fn the_guide_makes_a_working_connector() {
         fs::write(&path, text).unwrap();
         written.push(name.to_owned());
     }
-    assert_eq!(written, ["connectors/tidycrm.toml", "mappings/tidycrm.toml", "tests/connectors/tidycrm.toml"]);
+    assert_eq!(
+        written,
+        ["connectors/tidycrm.toml", "mappings/tidycrm.toml", "tests/connectors/tidycrm.toml"]
+    );
     let catalogue = Catalogue::load(Some(folder.path())).unwrap_or_else(|faults| panic!("{faults}"));
     let cases = golden::check_cases(&catalogue, "tidycrm", &folder.path().join(&written[2]));
     assert!(cases.0 >= 2 && cases.1 >= 5, "{cases:?}");

@@ -62,7 +62,8 @@ pub fn decide(
                     RetriesEnd::Dead => JobState::Dead,
                     RetriesEnd::DropAndLog => JobState::Cancelled,
                     RetriesEnd::Deactivate => {
-                        effect.pause = Some(("retries_ended", format!("the retries of a job ended: {reason}")));
+                        effect.pause =
+                            Some(("retries_ended", format!("the retries of a job ended: {reason}")));
                         JobState::Dead
                     }
                 }),

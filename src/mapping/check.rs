@@ -62,7 +62,9 @@ fn with_items(paths: &[Path], scopes: &[Scope<'_>], check: impl FnOnce(&[Scope<'
     let mut roots: Vec<&Value> = Vec::new();
     for scope in scopes {
         let list = paths.iter().find_map(|path| match path.find(*scope) {
-            Ok(Found::One(Some(std::borrow::Cow::Borrowed(Value::Array(items))))) => Some(items.iter().collect()),
+            Ok(Found::One(Some(std::borrow::Cow::Borrowed(Value::Array(items))))) => {
+                Some(items.iter().collect())
+            }
             Ok(Found::Many(items)) if !items.is_empty() => Some(items),
             _ => None,
         });
@@ -71,11 +73,8 @@ fn with_items(paths: &[Path], scopes: &[Scope<'_>], check: impl FnOnce(&[Scope<'
             roots.push(root);
         }
     }
-    let inner: Vec<Scope<'_>> = found
-        .iter()
-        .zip(roots)
-        .map(|(item, root)| Scope { root, item: Some(item), ..item.outer })
-        .collect();
+    let inner: Vec<Scope<'_>> =
+        found.iter().zip(roots).map(|(item, root)| Scope { root, item: Some(item), ..item.outer }).collect();
     if !inner.is_empty() {
         check(&inner);
     }
@@ -138,9 +137,9 @@ fn locate(value: &Value, key: &str, depth: usize) -> Option<String> {
     }
     match value {
         Value::Object(entries) if entries.contains_key(key) => Some(step(key)),
-        Value::Object(entries) => {
-            entries.iter().find_map(|(name, inner)| Some(format!("{}{}", step(name), locate(inner, key, depth + 1)?)))
-        }
+        Value::Object(entries) => entries
+            .iter()
+            .find_map(|(name, inner)| Some(format!("{}{}", step(name), locate(inner, key, depth + 1)?))),
         _ => None,
     }
 }
@@ -149,7 +148,11 @@ fn step(name: &str) -> String {
     let mut letters = name.chars();
     let plain = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && letters.all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
-    if plain { format!(".{name}") } else { format!("['{}']", name.replace('\\', "\\\\").replace('\'', "\\'")) }
+    if plain {
+        format!(".{name}")
+    } else {
+        format!("['{}']", name.replace('\\', "\\\\").replace('\'', "\\'"))
+    }
 }
 
 fn collect_keys<'v>(value: &'v Value, keys: &mut Vec<&'v str>) {

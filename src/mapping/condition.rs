@@ -79,12 +79,16 @@ impl Op {
             Self::Equal(false) => "exactly not `eq`, so also when the path gives nothing",
             Self::Within(true) => "equal to one of the list in `value`",
             Self::Within(false) => "exactly not `in`, so also when the path gives nothing",
-            Self::Order(_) => "greater or less than `value`: a number against a number, a text against a text",
+            Self::Order(_) => {
+                "greater or less than `value`: a number against a number, a text against a text"
+            }
             Self::Contains => "a text with `value` in it, or a list with an item equal to it",
             Self::Starts => "a text that starts with `value`",
             Self::Ends => "a text that ends with `value`",
             Self::Exists => "there and not null; with `value = false`, missing or null",
-            Self::Matches => "a text in which the pattern `value` is found; of linear time, without look-around",
+            Self::Matches => {
+                "a text in which the pattern `value` is found; of linear time, without look-around"
+            }
         }
     }
 }

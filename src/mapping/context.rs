@@ -62,11 +62,23 @@ impl Known {
 
 const ROOTS: &[(&str, &str, Known)] = &[
     ("$event.id", "the event's id", Known(|context| Some(context.event_id.into()))),
-    ("$event.type", "the event's type, such as `lead.captured`", Known(|context| Some(context.event_type.into()))),
+    (
+        "$event.type",
+        "the event's type, such as `lead.captured`",
+        Known(|context| Some(context.event_type.into())),
+    ),
     ("$event.time", "when it happened, RFC 3339", Known(|context| Some(context.event_time.into()))),
-    ("$event.source", "the agent or bot it came from; may be absent", Known(|context| context.source.map(Value::from))),
+    (
+        "$event.source",
+        "the agent or bot it came from; may be absent",
+        Known(|context| context.source.map(Value::from)),
+    ),
     ("$tenant.id", "whose event it is", Known(|context| Some(context.tenant_id.into()))),
-    ("$connection.id", "the connection that it is mapped for", Known(|context| Some(context.connection_id.into()))),
+    (
+        "$connection.id",
+        "the connection that it is mapped for",
+        Known(|context| Some(context.connection_id.into())),
+    ),
     ("$job.id", "the delivery; stays over all attempts", Known(|context| Some(context.job_id.into()))),
     ("$job.attempt", "which attempt it is, from 1", Known(|context| Some(context.attempt.into()))),
 ];

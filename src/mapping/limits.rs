@@ -43,7 +43,8 @@ pub struct Work(Cell<usize>);
 
 impl Work {
     /// Why a run is ended.
-    pub const SPENT: &'static str = "the event is too large for this; name the keys on the way instead of \"..\", or map less of it";
+    pub const SPENT: &'static str =
+        "the event is too large for this; name the keys on the way instead of \"..\", or map less of it";
 
     /// The work of one run.
     pub fn new() -> Self {

@@ -83,6 +83,7 @@ pub use condition::Condition;
 pub use context::Context;
 pub use preview::{FieldTrace, Preview, StepTrace};
 pub use reference::reference;
+pub use rows::{KeyShown, MAPPING_KEYS, ROW_KEYS};
 pub use schema::{TargetField, TargetSchema};
 pub use transform::{Example, Setting, Shown, Transform, list as transforms};
 
@@ -202,8 +203,11 @@ impl Mapping {
 /// assert_eq!(fault.hint.as_deref(), Some("a path starts at the event: \"$.items\""));
 /// ```
 pub fn evaluate_path(path: &str, document: &Value) -> Result<Vec<Value>, Fault> {
-    let path = Path::parse(path, 0)
-        .map_err(|refusal| Fault { place: Place::default(), message: refusal.message, hint: refusal.hint })?;
+    let path = Path::parse(path, 0).map_err(|refusal| Fault {
+        place: Place::default(),
+        message: refusal.message,
+        hint: refusal.hint,
+    })?;
     let (context, work) = (Context::empty(), Work::new());
     let scope = Scope { root: document, context: &context, work: &work, item: None };
     match path.find(scope) {

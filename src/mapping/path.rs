@@ -92,7 +92,9 @@ impl Path {
         check_size(text)?;
         let mut up = 0;
         let mut rest = text;
-        while let Some(inner) = rest.strip_prefix("$parent").filter(|inner| inner.is_empty() || inner.starts_with(['.', '['])) {
+        while let Some(inner) =
+            rest.strip_prefix("$parent").filter(|inner| inner.is_empty() || inner.starts_with(['.', '[']))
+        {
             up += 1;
             // "$parent.$parent.x" goes up twice; "$parent.x" is "$.x" up there.
             match inner.strip_prefix(".$") {
@@ -112,7 +114,11 @@ impl Path {
                 "outside of `each` the event is \"$\"",
             ));
         }
-        let below = if up > 0 && !rest.starts_with('$') { Cow::Owned(format!("${rest}")) } else { Cow::Borrowed(rest) };
+        let below = if up > 0 && !rest.starts_with('$') {
+            Cow::Owned(format!("${rest}"))
+        } else {
+            Cow::Borrowed(rest)
+        };
         let route = if rest == "$index" {
             Route::Index
         } else if let Some(known) = context::named_root(&below, depth) {

@@ -34,7 +34,9 @@ pub fn reference() -> String {
 fn fill(page: &mut String) -> std::fmt::Result {
     keys(page, "A mapping", MAPPING_KEYS)?;
     keys(page, "A row", ROW_KEYS)?;
-    page.push_str("\nA row has exactly one of `from`, `value`, `template`, `fields`, `transcript` and `each`.\n");
+    page.push_str(
+        "\nA row has exactly one of `from`, `value`, `template`, `fields`, `transcript` and `each`.\n",
+    );
     pairs(page, "Beside the event", "name", roots())?;
     pairs(page, "Transcripts", "setting", SETTINGS.iter().copied())?;
     pairs(page, "Conditions", "op", ops())?;
@@ -155,9 +157,6 @@ mod tests {
         let mapping = row(json!({"to": "a", "value": 1, "§§": 1}));
         assert_eq!(known(&mapping, "fields[0].§§"), sorted(ROW_KEYS.iter().map(|(key, ..)| *key)));
         let mapping = row(json!({"to": "a", "transcript": {"messages": "$.m", "§§": 1}}));
-        assert_eq!(
-            known(&mapping, "fields[0].transcript.§§"),
-            sorted(SETTINGS.iter().map(|(key, _)| *key))
-        );
+        assert_eq!(known(&mapping, "fields[0].transcript.§§"), sorted(SETTINGS.iter().map(|(key, _)| *key)));
     }
 }

@@ -97,7 +97,11 @@ pub type KeyShown = (&'static str, &'static str, &'static str);
 pub const MAPPING_KEYS: &[KeyShown] = &[
     ("version", "`1`", "the version of the language; needed"),
     ("description", "`\"A lead, flat\"`", "for people"),
-    ("blank", "`\"absent\"` or `\"keep\"` (default)", "whether an empty text counts as absent, for every row"),
+    (
+        "blank",
+        "`\"absent\"` or `\"keep\"` (default)",
+        "whether an empty text counts as absent, for every row",
+    ),
     ("fields", "`[[fields]]`", "the rows, in the order of the output; needed"),
 ];
 
@@ -106,15 +110,35 @@ pub const ROW_KEYS: &[KeyShown] = &[
     ("to", "`\"contact.name.first\"`", "the field; dots nest, `\\.` is a dot in a name; needed"),
     ("from", "`\"$.data.lead.email\"`", "a path, or a list of paths of which the first with a value wins"),
     ("value", "`\"chatbot\"`", "a constant: text, number, boolean, list or table"),
-    ("template", "`\"{{$.data.name}} asked\"`", "a text with paths; nothing when no path gives anything; `\\{{` is plain braces"),
+    (
+        "template",
+        "`\"{{$.data.name}} asked\"`",
+        "a text with paths; nothing when no path gives anything; `\\{{` is plain braces",
+    ),
     ("fields", "`[[fields.fields]]`", "an object made of rows"),
     ("transcript", "`[fields.transcript]`", "a list of messages as a text, see below"),
-    ("each", "`[fields.each]`", "a list, item by item: `from` is the path to the list, `fields` the rows of an item, in which `$` is the item"),
-    ("take", "`\"first\"`, `\"last\"`, `\"all\"`, `\"count\"`, `\"one\"`", "which of a path's matches are taken; `first` by default, `one` fails for several"),
-    ("apply", "`[\"trim\", { truncate = 80 }]`", "transforms, in order; they never see what is absent or null"),
+    (
+        "each",
+        "`[fields.each]`",
+        "a list, item by item: `from` is the path to the list, `fields` the rows of an item, in which `$` is the item",
+    ),
+    (
+        "take",
+        "`\"first\"`, `\"last\"`, `\"all\"`, `\"count\"`, `\"one\"`",
+        "which of a path's matches are taken; `first` by default, `one` fails for several",
+    ),
+    (
+        "apply",
+        "`[\"trim\", { truncate = 80 }]`",
+        "transforms, in order; they never see what is absent or null",
+    ),
     ("default", "`\"Open\"`", "stands in for what is absent or null"),
     ("required", "`true`", "absent or null is an error"),
-    ("when", "`{ path = \"$.type\", op = \"eq\", value = \"lead.captured\" }`", "the condition under which the row takes part"),
+    (
+        "when",
+        "`{ path = \"$.type\", op = \"eq\", value = \"lead.captured\" }`",
+        "the condition under which the row takes part",
+    ),
     ("on_error", "`\"fail\"` (default), `\"skip\"`, `\"default\"`", "what an error in the row does"),
     ("blank", "`\"absent\"`, `\"keep\"`", "whether an empty text counts as absent, for this row"),
 ];
@@ -203,9 +227,9 @@ impl Reading {
         let default =
             table.node("default").map(|value| constant(value, &format!("{field}.default"), table.faults()));
         let required = table.boolean("required").unwrap_or(false);
-        let when = table
-            .node("when")
-            .and_then(|when| Condition::parse_inside(when, &format!("{field}.when"), self.items, table.faults()));
+        let when = table.node("when").and_then(|when| {
+            Condition::parse_inside(when, &format!("{field}.when"), self.items, table.faults())
+        });
         let on_error = table.choice("on_error", ON_ERRORS).unwrap_or(OnError::Fail);
         let blank_is_absent = table.choice("blank", BLANKS).unwrap_or(self.blank);
         if on_error == OnError::Default && default.is_none() {
@@ -250,9 +274,8 @@ impl Reading {
                 table.fault("to", "nothing says where the value comes from", Some(hint.to_owned()));
                 None
             }
-            ["from"] => {
-                read_paths(table, "from", self.items).map(|paths| Source::From { paths, take: take.unwrap_or(Take::First) })
-            }
+            ["from"] => read_paths(table, "from", self.items)
+                .map(|paths| Source::From { paths, take: take.unwrap_or(Take::First) }),
             ["value"] => {
                 let field = table.path("value");
                 table.node("value").map(|node| Source::Value(constant(node, &field, table.faults())))

@@ -103,7 +103,8 @@ impl TargetSchema {
         for field in self.fields.iter().filter(|field| field.required) {
             let names = split_names(&field.name);
             // A row at, above or below the field may write it.
-            let writes = |(other, _): &(Vec<String>, &Row)| names.iter().zip(other).all(|(left, right)| left == right);
+            let writes =
+                |(other, _): &(Vec<String>, &Row)| names.iter().zip(other).all(|(left, right)| left == right);
             if !written.iter().any(writes) {
                 let hint = field.description.as_ref().map_or_else(
                     || format!("add a row with to = \"{}\"", field.name),
@@ -162,18 +163,16 @@ impl TargetField {
             _ => return None,
         };
         let what = if value.is_array() { "items" } else { "characters" };
-        (length > most).then(|| format!("{length} {what}, the connector takes {most}; cut it with \"truncate\""))
+        (length > most)
+            .then(|| format!("{length} {what}, the connector takes {most}; cut it with \"truncate\""))
     }
 }
 
 fn read_field(node: &Node, path: &str, outer: &mut TableReader<'_>) -> Option<TargetField> {
     let mut table = node.table(path, outer.faults())?;
     let name = table.need_text("name").map(str::to_owned);
-    let shapes: Vec<(&str, Option<Shape>)> = Shape::NAMES
-        .iter()
-        .map(|(name, shape)| (*name, Some(*shape)))
-        .chain([("any", None)])
-        .collect();
+    let shapes: Vec<(&str, Option<Shape>)> =
+        Shape::NAMES.iter().map(|(name, shape)| (*name, Some(*shape))).chain([("any", None)]).collect();
     let shape = table.choice("type", &shapes).flatten();
     let required = table.boolean("required").unwrap_or(false);
     let max_length =
@@ -183,7 +182,8 @@ fn read_field(node: &Node, path: &str, outer: &mut TableReader<'_>) -> Option<Ta
     if max_length.is_some() && !matches!(shape, None | Some(Shape::Text | Shape::List)) {
         table.fault("max_length", "only a text or a list has a length", None);
     }
-    let field = TargetField { name: name.unwrap_or_default(), shape, required, max_length, description, example };
+    let field =
+        TargetField { name: name.unwrap_or_default(), shape, required, max_length, description, example };
     if let Some(reason) = field.example.as_ref().and_then(|example| field.refuse(example)) {
         table.fault("example", reason, None);
     }
@@ -213,7 +213,11 @@ fn check_row(field: &TargetField, row: &Row, faults: &mut Vec<Fault>) {
     }
     for (value, what) in constants {
         if let Some(reason) = field.refuse(value) {
-            faults.push(Fault { place: place_of(row), message: format!("{what} does not fit: {reason}"), hint: None });
+            faults.push(Fault {
+                place: place_of(row),
+                message: format!("{what} does not fit: {reason}"),
+                hint: None,
+            });
         }
     }
     let made = match row.apply.last() {

@@ -12,7 +12,9 @@ use crate::domain::fault::{Fault, Faults};
 /// Whether the JSON is such an object rather than a mapping of rows.
 pub fn is_shorthand(value: &Value) -> bool {
     value.as_object().is_some_and(|entries| {
-        !entries.is_empty() && !entries.contains_key("version") && !entries.get("fields").is_some_and(Value::is_array)
+        !entries.is_empty()
+            && !entries.contains_key("version")
+            && !entries.get("fields").is_some_and(Value::is_array)
     })
 }
 
@@ -20,7 +22,11 @@ pub fn is_shorthand(value: &Value) -> bool {
 pub fn to_rows(template: &Value) -> Result<Value, Faults> {
     let mut faults = Faults::default();
     let Value::Object(entries) = template else {
-        faults.at_field("", "expected an object in the shape of the output", Some("{\"email\": \"$.data.email\"}".to_owned()));
+        faults.at_field(
+            "",
+            "expected an object in the shape of the output",
+            Some("{\"email\": \"$.data.email\"}".to_owned()),
+        );
         return Err(faults);
     };
     let rows = rows_of(entries, "", &mut faults);
@@ -68,7 +74,8 @@ fn fill_row(row: &mut Map<String, Value>, value: &Value, place: &str, faults: &m
             }
             _ => {
                 let message = "a list with paths in it has no rows";
-                let hint = "one path that gives all: [\"$.data.items[*].name\"]; for objects write rows with `each`";
+                let hint =
+                    "one path that gives all: [\"$.data.items[*].name\"]; for objects write rows with `each`";
                 faults.at_field(place, message, Some(hint.to_owned()));
             }
         },
@@ -130,7 +137,8 @@ mod tests {
 
     #[test]
     fn faults_stand_where_they_are_in_the_template() {
-        let faults = Mapping::from_json(&json!({"a": {"b": "$5"}, "c": ["$.x", "$.y"], "d": "{{x}}"})).unwrap_err();
+        let faults =
+            Mapping::from_json(&json!({"a": {"b": "$5"}, "c": ["$.x", "$.y"], "d": "{{x}}"})).unwrap_err();
         assert_eq!(faults.len(), 1, "{faults}");
         assert_eq!(faults.list()[0].place.field, "c");
         let faults = Mapping::from_json(&json!({"a": {"b": "$5"}, "d": "{{x}}"})).unwrap_err();

@@ -24,19 +24,37 @@ pub type SettingShown = (&'static str, &'static str);
 /// The settings, for the documentation.
 pub const SETTINGS: &[SettingShown] = &[
     ("messages", "the path to the list of messages, or of every message; needed"),
-    ("line", "how a message is written, with `{{time}}`, `{{speaker}}`, `{{role}}`, `{{text}}`, `{{number}}` (from 1) and paths into the message such as `{{$.channel}}`; `{{speaker}}: {{text}}` by default"),
+    (
+        "line",
+        "how a message is written, with `{{time}}`, `{{speaker}}`, `{{role}}`, `{{text}}`, `{{number}}` (from 1) and paths into the message such as `{{$.channel}}`; `{{speaker}}: {{text}}` by default",
+    ),
     ("separator", "what stands between messages; a line end by default"),
-    ("text", "the path or paths to a message's text; by default `$.text`, `$.content`, `$.body`, `$.message`"),
+    (
+        "text",
+        "the path or paths to a message's text; by default `$.text`, `$.content`, `$.body`, `$.message`",
+    ),
     ("role", "the path or paths to who speaks; by default `$.role`, `$.sender`, `$.author`, `$.from`"),
     ("name", "the path or paths to the speaker's name, which goes before the role; `$.name` by default"),
-    ("time", "the path or paths to when it was said; by default `$.time`, `$.timestamp`, `$.created_at`, `$.sent_at`"),
-    ("roles", "names by role, such as `{ user = \"Visitor\", assistant = \"Bot\" }`; else the role with a capital"),
+    (
+        "time",
+        "the path or paths to when it was said; by default `$.time`, `$.timestamp`, `$.created_at`, `$.sent_at`",
+    ),
+    (
+        "roles",
+        "names by role, such as `{ user = \"Visitor\", assistant = \"Bot\" }`; else the role with a capital",
+    ),
     ("skip_roles", "roles whose messages are left out, such as `[\"system\", \"tool\"]`"),
     ("time_format", "as the transform `time` has it; `%Y-%m-%d %H:%M` by default"),
     ("zone", "the zone of the times, by its IANA name; UTC by default"),
     ("order", "`given` (default), `oldest_first` or `newest_first`, by the messages' times"),
-    ("attachments", "`names` (default), `urls`, `count` or `none`, after the text, from `$.attachments` or `$.files`"),
-    ("max_chars", "the most characters (Unicode code points), 100 to 1000000; without it, the text may have 1 MiB"),
+    (
+        "attachments",
+        "`names` (default), `urls`, `count` or `none`, after the text, from `$.attachments` or `$.files`",
+    ),
+    (
+        "max_chars",
+        "the most characters (Unicode code points), 100 to 1000000; without it, the text may have 1 MiB",
+    ),
     ("keep", "which messages stay when there are too many characters: `latest` (default) or `earliest`"),
     ("note", "what tells of those left out, with `{{count}}`; empty for no note"),
 ];
@@ -131,20 +149,24 @@ impl Transcript {
         let role = own(table, "role", &["$.role", "$.sender", "$.author", "$.from"]);
         let name = own(table, "name", &["$.name"]);
         let time = own(table, "time", &["$.time", "$.timestamp", "$.created_at", "$.sent_at"]);
-        let files =
-            ["$.attachments", "$.files"].iter().filter_map(|path| Path::parse(path, depth + 1).ok()).collect();
+        let files = ["$.attachments", "$.files"]
+            .iter()
+            .filter_map(|path| Path::parse(path, depth + 1).ok())
+            .collect();
         let line = if table.has("line") { table.text("line") } else { Some(LINE) };
         let line = line.and_then(|line| read_line(line, depth + 1, table));
         let separator = if table.has("separator") { table.text("separator") } else { Some("\n") };
         let roles = read_roles(table);
-        let skip_roles = table.texts("skip_roles").unwrap_or_default().into_iter().map(str::to_owned).collect();
+        let skip_roles =
+            table.texts("skip_roles").unwrap_or_default().into_iter().map(str::to_owned).collect();
         let form = match table.has("time_format") {
             true => Form::read(table, "time_format", "zone"),
             false => Form::read(table, "time_format", "zone").map(|form| form.with_pattern(TIME_FORMAT)),
         };
         let order = table.choice("order", ORDERS).unwrap_or(Order::Given);
         let attachments = table.choice("attachments", ATTACHMENTS).unwrap_or(Attachments::Names);
-        let most = table.integer_within("max_chars", 100, 1_000_000).and_then(|most| usize::try_from(most).ok());
+        let most =
+            table.integer_within("max_chars", 100, 1_000_000).and_then(|most| usize::try_from(most).ok());
         let keep_latest = table.choice("keep", &[("latest", true), ("earliest", false)]).unwrap_or(true);
         let note = if keep_latest { NOTE_EARLIER } else { NOTE_LATER };
         let note = if table.has("note") { table.text("note")? } else { note };
@@ -207,7 +229,9 @@ impl Transcript {
                 all.truncate(start);
             }
             if all.len() > VALUE_BYTES {
-                return Err(format!("the text is above {VALUE_BYTES} bytes; set `max_chars`, or take fewer messages"));
+                return Err(format!(
+                    "the text is above {VALUE_BYTES} bytes; set `max_chars`, or take fewer messages"
+                ));
             }
         }
         if lines.is_empty() {

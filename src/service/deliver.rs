@@ -114,8 +114,7 @@ async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) 
     let egress = gateway.egress.as_ref();
     let tried = exchange(egress, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
-    let attempt =
-        connector::attempt(lease.job.tries + 1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+    let attempt = connector::attempt(lease.job.tries + 1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
     settle(gateway, lease, &working.policy, &tried.verdict, attempt, Some(tried.kept))
 }
 
@@ -155,7 +154,9 @@ fn settle(
         (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {
             format!("{}; its retries ended, so the connection is paused", verdict.reason)
         }
-        (Next::Done(JobState::Cancelled), _) => format!("{}; its retries ended, so it is dropped", verdict.reason),
+        (Next::Done(JobState::Cancelled), _) => {
+            format!("{}; its retries ended, so it is dropped", verdict.reason)
+        }
         _ => verdict.reason.clone(),
     };
     Settlement {

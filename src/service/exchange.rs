@@ -124,8 +124,7 @@ impl<S: Sends> Try<'_, S> {
         loop {
             let Some(timeout) = self.left() else { return (self.out_of_time(), None) };
             let shown = token.as_ref().map(|(token, _)| token);
-            let request =
-                self.endpoint.call(index, &outgoing.names, body.clone(), shown, self.clock.now());
+            let request = self.endpoint.call(index, &outgoing.names, body.clone(), shown, self.clock.now());
             let result = self.sender.send(Request { timeout, ..request }).await;
             let refused = result.as_ref().is_ok_and(|answer| answer.status == 401);
             if let Some((old, _)) = token.as_ref().filter(|_| refused && !fresh) {

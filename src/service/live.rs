@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::vault::Vault;
 use super::exchange::TokenSlot;
+use super::vault::Vault;
 use crate::connector::{Endpoint, Given, Key, check_custom_headers, check_settings};
 use crate::domain::connection::{Connection, MappingChoice};
 use crate::domain::event::Event;
@@ -146,8 +146,8 @@ impl Compiler {
         }
         let url = &record.target.url;
         let given = Given { url, options: &record.options, credentials: &credentials };
-        let settings =
-            check_settings(connector, &given).map_err(|faults| format!("its settings are refused: {faults}"))?;
+        let settings = check_settings(connector, &given)
+            .map_err(|faults| format!("its settings are refused: {faults}"))?;
         let mut headers = BTreeMap::new();
         for (name, sealed) in &record.target.headers {
             let value = self.vault.open(&owner, sealed).map_err(|error| error.to_string())?;

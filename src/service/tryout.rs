@@ -75,8 +75,7 @@ impl Gateway {
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
         let marked = Marked { egress: &self.egress, endpoint: &working.endpoint, shown: Mutex::default() };
-        let tried =
-            exchange(&marked, &self.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+        let tried = exchange(&marked, &self.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
         Ok(Tryout { event: event.document, request: marked.shown.into_inner(), attempt })

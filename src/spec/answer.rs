@@ -504,7 +504,11 @@ mod tests {
             ))
             .unwrap();
             for status in 500..=599 {
-                assert_eq!(judged(&rules, status, r#"{"status": 200}"#), Outcome::Retry, "{outcome} {status}");
+                assert_eq!(
+                    judged(&rules, status, r#"{"status": 200}"#),
+                    Outcome::Retry,
+                    "{outcome} {status}"
+                );
             }
             let faults = parse(&format!("[[answer]]\nstatus = '5xx'\noutcome = '{outcome}'\n")).unwrap_err();
             assert!(faults.to_string().contains("never a success"), "{faults}");

@@ -92,26 +92,21 @@ pub enum Grant {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+pub(super) enum Word {
     Basic,
     Bearer,
     ApiKey,
     OAuth(Grant),
 }
 
-const KINDS: &[(&str, Word)] = &[
+pub(super) const KINDS: &[(&str, Word)] = &[
     ("basic", Word::Basic),
     ("bearer", Word::Bearer),
     ("api_key", Word::ApiKey),
     ("oauth2_client_credentials", Word::OAuth(Grant::ClientCredentials)),
     ("oauth2_refresh_token", Word::OAuth(Grant::RefreshToken)),
 ];
-const CLIENT_AUTHS: &[(&str, bool)] = &[("body", false), ("basic", true)];
-
-/// The names of the kinds, for the schema.
-pub(super) fn kinds() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|(name, _)| *name)
-}
+pub(super) const CLIENT_AUTHS: &[(&str, bool)] = &[("body", false), ("basic", true)];
 
 impl AuthSpec {
     /// Its kind as a file writes it.
@@ -131,7 +126,9 @@ impl AuthSpec {
             AuthKind::Basic => &["user", "password"],
             AuthKind::Bearer => &["token"],
             AuthKind::ApiKey => &["api_key"],
-            AuthKind::OAuth(OAuthSpec { grant: Grant::ClientCredentials, .. }) => &["client_id", "client_secret"],
+            AuthKind::OAuth(OAuthSpec { grant: Grant::ClientCredentials, .. }) => {
+                &["client_id", "client_secret"]
+            }
             AuthKind::OAuth(OAuthSpec { grant: Grant::RefreshToken, .. }) => {
                 &["client_id", "client_secret", "refresh_token"]
             }
@@ -194,10 +191,15 @@ fn parse_way(table: &mut TableReader<'_>, options: &[OptionSpec]) -> Option<Auth
 fn parse_place(table: &mut TableReader<'_>, word: Word) -> Option<AuthPlace> {
     let prefix = table.text("prefix");
     let fits = |prefix: &str| {
-        prefix.chars().count() <= MAX_PREFIX_CHARS && prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        prefix.chars().count() <= MAX_PREFIX_CHARS
+            && prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
     };
     if prefix.is_some_and(|prefix| !fits(prefix)) {
-        table.fault("prefix", "no header can hold this", Some("use ASCII in one line, such as \"Token \"".to_owned()));
+        table.fault(
+            "prefix",
+            "no header can hold this",
+            Some("use ASCII in one line, such as \"Token \"".to_owned()),
+        );
     }
     let default = match word {
         Word::Basic => "Basic ",
@@ -210,7 +212,11 @@ fn parse_place(table: &mut TableReader<'_>, word: Word) -> Option<AuthPlace> {
     }
     match (table.text("header"), table.text("query")) {
         (Some(_), Some(_)) => {
-            table.fault("query", "stands beside \"header\"", Some("keep the one that the system reads".to_owned()));
+            table.fault(
+                "query",
+                "stands beside \"header\"",
+                Some("keep the one that the system reads".to_owned()),
+            );
             None
         }
         (None, None) => {

@@ -175,7 +175,17 @@ mod tests {
         for value in [json!(200), json!(200.0), json!("200"), json!(" 200 "), json!("200.0"), json!(2e2)] {
             assert_eq!(code(&value), Some(200), "{value}");
         }
-        for value in [json!(true), json!(null), json!("OK"), json!(200.5), json!(-1), json!(""), json!("inf"), json!([200]), json!(70_000)] {
+        for value in [
+            json!(true),
+            json!(null),
+            json!("OK"),
+            json!(200.5),
+            json!(-1),
+            json!(""),
+            json!("inf"),
+            json!([200]),
+            json!(70_000),
+        ] {
             assert_eq!(code(&value), None, "{value}");
         }
     }

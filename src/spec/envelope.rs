@@ -59,7 +59,11 @@ impl Envelope {
             }
             if mapped == Mapped::Beside && takes {
                 let hint = "write mapped = \"rows\"".to_owned();
-                table.fault("mapped", "a row takes the mapped fields, which stand beside it already", Some(hint));
+                table.fault(
+                    "mapped",
+                    "a row takes the mapped fields, which stand beside it already",
+                    Some(hint),
+                );
             }
         }
         table.finish();

@@ -101,7 +101,11 @@ impl Extract {
     pub fn retry_after_secs(&self, seen: &Seen<'_>) -> Option<u64> {
         let text = first(&self.retry_after, seen)?;
         let secs: f64 = text.trim().parse().ok().filter(|secs: &f64| secs.is_finite() && *secs >= 0.0)?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative; saturates"
+        )]
         Some(secs.ceil() as u64)
     }
 }
@@ -114,9 +118,12 @@ impl Spot {
     fn read(&self, seen: &Seen<'_>) -> Option<String> {
         let texts: Vec<String> = match &self.place {
             SpotPlace::Text => vec![String::from_utf8_lossy(seen.body).into_owned()],
-            SpotPlace::Header(name) => {
-                seen.headers.get_all(name).iter().filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
-            }
+            SpotPlace::Header(name) => seen
+                .headers
+                .get_all(name)
+                .iter()
+                .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
+                .collect(),
             SpotPlace::Path(path) => path
                 .find(seen.json()?)
                 .iter()

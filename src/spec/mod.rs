@@ -46,6 +46,7 @@ mod policy;
 mod read;
 pub mod request;
 mod rows;
+mod schema;
 pub mod step;
 mod template;
 
@@ -68,6 +69,7 @@ pub use option::OptionSpec;
 pub use policy::check_overrides;
 pub use request::{CallSpec, ContentType, RequestSpec};
 pub use rows::BodyPath;
+pub use schema::schemas;
 pub use step::StepSpec;
 
 /// One connector file, checked.
@@ -139,7 +141,8 @@ impl ConnectorSpec {
 
     /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.
     pub fn credential_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.auth.iter().flat_map(|way| way.credentials().iter().copied()).collect();
+        let mut names: Vec<&str> =
+            self.auth.iter().flat_map(|way| way.credentials().iter().copied()).collect();
         names.extend(self.options.iter().filter(|option| option.secret).map(|option| option.name.as_str()));
         names.sort_unstable();
         names.dedup();

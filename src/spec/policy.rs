@@ -37,7 +37,9 @@ pub(super) fn parse(mut table: TableReader<'_>) -> DeliveryPolicy {
         table.fault("retry_exponential", "stands beside \"retry_delays_secs\"", Some(hint));
     }
     let jitter_percent = policy.retry.jitter_percent;
-    if let Some(schedule) = table.table("retry_exponential").and_then(|table| parse_growth(table, jitter_percent)) {
+    if let Some(schedule) =
+        table.table("retry_exponential").and_then(|table| parse_growth(table, jitter_percent))
+    {
         policy.retry = schedule;
     }
     if let Some(end) = table.choice("when_retries_end", RETRIES_ENDS) {
@@ -61,7 +63,8 @@ fn parse_growth(mut table: TableReader<'_>, jitter_percent: u8) -> Option<RetryS
     let factor = table.integer_within("factor", FACTOR.0, FACTOR.1).unwrap_or(2);
     let factor = u32::try_from(factor).unwrap_or(2);
     let (first, within) = first.zip(within)?;
-    let schedule = RetrySchedule::exponential(first, factor, longest.unwrap_or(within), within, jitter_percent);
+    let schedule =
+        RetrySchedule::exponential(first, factor, longest.unwrap_or(within), within, jitter_percent);
     if schedule.delays_ms.is_empty() {
         table.fault("within_secs", "ends before the first retry", None);
     }

@@ -137,7 +137,10 @@ pub(crate) fn resolve_url(
     let mut values = options.clone();
     values.insert(TARGET.to_owned(), target.to_owned());
     let bound = template
-        .bind(&values, |value, first| if first { value.trim_end_matches('/').to_owned() } else { encode(value) })
+        .bind(
+            &values,
+            |value, first| if first { value.trim_end_matches('/').to_owned() } else { encode(value) },
+        )
         .map_err(|name| format!("the option \"{name}\" has no value"))?;
     // A target that is the whole URL is taken as it is, its last slash included.
     let text = match bound.fixed() {
@@ -222,9 +225,8 @@ pub(super) fn parse_call(table: &mut TableReader<'_>, around: &Surroundings<'_>)
 /// Reads a URL's text: `{url}` or an option that is a URL at its start, or a URL whose options stand further on.
 pub(super) fn parse_url(source: &str, known: Known<'_>) -> Result<Template, Mistake> {
     let template = Template::parse(source, known)?;
-    let mistake = |message: &str, hint: &str| {
-        Err(Mistake { message: message.to_owned(), hint: Some(hint.to_owned()) })
-    };
+    let mistake =
+        |message: &str, hint: &str| Err(Mistake { message: message.to_owned(), hint: Some(hint.to_owned()) });
     if source.chars().count() > MAX_URL_CHARS {
         return mistake("is too long", "2000 characters are the most");
     }
@@ -234,7 +236,9 @@ pub(super) fn parse_url(source: &str, known: Known<'_>) -> Result<Template, Mist
         template.options().map(|name| (name.to_owned(), String::new())).collect();
     let shown = template.bind(&words, stand_in).ok().and_then(|bound| bound.fixed().map(str::to_owned));
     match shown.map(|text| Url::parse(&text)) {
-        Some(Ok(url)) if matches!(url.scheme(), "https" | "http") && url.has_host() && url.fragment().is_none() => {
+        Some(Ok(url))
+            if matches!(url.scheme(), "https" | "http") && url.has_host() && url.fragment().is_none() =>
+        {
             Ok(template)
         }
         _ => mistake("is no URL", "such as \"{url}\" or \"https://{domain}.example.com/api/leads\""),
@@ -253,7 +257,10 @@ fn parse_query(table: &mut TableReader<'_>, around: &Surroundings<'_>) -> Vec<(S
     found
 }
 
-fn parse_headers(table: &mut TableReader<'_>, around: &Surroundings<'_>) -> Vec<(HeaderName, HeaderTemplate)> {
+fn parse_headers(
+    table: &mut TableReader<'_>,
+    around: &Surroundings<'_>,
+) -> Vec<(HeaderName, HeaderTemplate)> {
     let known = Known { names: true, target: false, options: around.options, secrets: true };
     let mut found: Vec<(HeaderName, HeaderTemplate)> = Vec::new();
     for (key, source, node, field) in texts(table, "headers", MAX_HEADERS) {
@@ -291,7 +298,11 @@ fn texts<'a>(table: &mut TableReader<'a>, key: &'static str, most: usize) -> Vec
         match &node.kind {
             Kind::Text(source) => found.push((name, source.as_str(), node, field)),
             other => {
-                table.faults().push(node.fault(&field, format!("expected a text, found {}", other.name()), None));
+                table.faults().push(node.fault(
+                    &field,
+                    format!("expected a text, found {}", other.name()),
+                    None,
+                ));
             }
         }
     }
@@ -303,7 +314,8 @@ fn fixed_name(text: &str, around: &Surroundings<'_>) -> Result<HeaderName, Strin
     if let Some(why) = reserved_by_http(&name) {
         return Err(format!("can't be set here: {why}"));
     }
-    if around.signature.is_some_and(|signature| signature.header_names().any(|taken| taken == name.as_str())) {
+    if around.signature.is_some_and(|signature| signature.header_names().any(|taken| taken == name.as_str()))
+    {
         return Err("is written by [signature] already".to_owned());
     }
     if around.auth.iter().any(|way| way.header() == Some(&name)) {

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn a_path_gives_all_that_it_leads_to() {
-        let body = json!({"status": 200, "none": null, "errors": [{"code": "A"}, {"code": "B"}], "list": [1, 2]});
+        let body =
+            json!({"status": 200, "none": null, "errors": [{"code": "A"}, {"code": "B"}], "list": [1, 2]});
         for (path, found) in [
             ("$.status", json!([200])),
             ("$.errors[*].code", json!(["A", "B"])),

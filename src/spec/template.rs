@@ -189,8 +189,12 @@ fn part(name: &str, known: Known<'_>) -> Result<Part, Mistake> {
     let braced = || words.iter().map(|word| format!("{{{word}}}")).collect::<Vec<_>>().join(", ");
     let hint = match known.options.iter().any(|option| option.name == name) {
         true => Some("a secret option is not shown here; a header or a query parameter may".to_owned()),
-        false if words.is_empty() => Some("nothing can be put in here; declare it under [[options]]".to_owned()),
-        false => did_you_mean(name, words.iter().copied()).or_else(|| Some(format!("known here: {}", braced()))),
+        false if words.is_empty() => {
+            Some("nothing can be put in here; declare it under [[options]]".to_owned())
+        }
+        false => {
+            did_you_mean(name, words.iter().copied()).or_else(|| Some(format!("known here: {}", braced())))
+        }
     };
     Err(Mistake { message: format!("unknown placeholder \"{{{name}}}\""), hint })
 }

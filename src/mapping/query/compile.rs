@@ -27,10 +27,9 @@ fn segment(segment: &parsed::Segment) -> Result<Segment, Refusal> {
     Ok(match segment {
         parsed::Segment::Descendant(inner) => Segment { descendant: true, ..self::segment(inner)? },
         parsed::Segment::Selector(one) => Segment { descendant: false, selectors: vec![selector(one)?] },
-        parsed::Segment::Selectors(several) => Segment {
-            descendant: false,
-            selectors: several.iter().map(selector).collect::<Result<_, _>>()?,
-        },
+        parsed::Segment::Selectors(several) => {
+            Segment { descendant: false, selectors: several.iter().map(selector).collect::<Result<_, _>>()? }
+        }
     })
 }
 

@@ -18,9 +18,8 @@ fn run(path: &str, document: &Value) -> Result<Vec<Value>, String> {
 }
 
 /// Valid queries that are refused, and why. Nothing else may be.
-const REFUSED: &[(&str, &str)] = &[
-    ("no text in quotes", "a pattern from the document would be compiled for each node"),
-];
+const REFUSED: &[(&str, &str)] =
+    &[("no text in quotes", "a pattern from the document would be compiled for each node")];
 
 #[test]
 fn every_case_of_the_compliance_suite_is_right_or_refused() {
@@ -115,7 +114,9 @@ fn a_run_that_would_take_long_is_ended() {
         assert_eq!(answer == Err(Work::SPENT.to_owned()), ends, "{path}: {answer:?}");
         assert!(started.elapsed().as_secs() < 10, "{path} took {:?}", started.elapsed());
     }
-    for slice in ["$.items[-9007199254740991:9007199254740991]", "$.items[9007199254740991::-9007199254740991]"] {
+    for slice in
+        ["$.items[-9007199254740991:9007199254740991]", "$.items[9007199254740991::-9007199254740991]"]
+    {
         assert!(run(slice, &wide).is_ok(), "{slice}");
     }
 }

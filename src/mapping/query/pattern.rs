@@ -72,7 +72,9 @@ pub fn interoperable(text: &str, whole: bool) -> Result<Regex, Refusal> {
             '(' if !in_class && characters.peek() == Some(&'?') => {
                 return Err(beyond("\"(?\"", "groups are plain: \"(a|b)\""));
             }
-            '*' | '+' | '?' | '}' if !in_class && characters.peek().is_some_and(|next| "?+*".contains(*next)) => {
+            '*' | '+' | '?' | '}'
+                if !in_class && characters.peek().is_some_and(|next| "?+*".contains(*next)) =>
+            {
                 return Err(beyond("a repetition of a repetition", "take one of them away"));
             }
             '.' if !in_class => translated.push_str("[^\\n\\r]"),

@@ -298,7 +298,11 @@ fn map(settings: &mut TableReader<'_>) -> Option<Run> {
     let nodes: &[Node] = settings.list("apply")?;
     // A `map` in a `map` is bounded by the nesting of what can be written: 8 levels of brackets.
     if nodes.len() > STEPS || field.matches(".map").count() > 3 {
-        settings.fault("apply", format!("more than {STEPS} transforms, or too many `map` inside one another"), None);
+        settings.fault(
+            "apply",
+            format!("more than {STEPS} transforms, or too many `map` inside one another"),
+            None,
+        );
         return None;
     }
     let applied: Vec<Option<Applied>> = nodes
@@ -333,4 +337,3 @@ fn run_all<'v>(applied: &[Applied], item: &'v Value, scope: Scope<'_>) -> super:
     }
     Ok((!value.is_null()).then_some(value))
 }
-

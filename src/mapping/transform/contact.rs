@@ -26,11 +26,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"phone": {"region": "KE"}}"#, r#""0712 345 678""#, r#""+254712345678""#),
             gives(r#""phone""#, r#""+1 (650) 253-0000""#, r#""+16502530000""#),
             gives(r#"{"phone": "GB"}"#, r#""tel:+44-20-7946-0018""#, r#""+442079460018""#),
-            gives(
-                r#"{"phone": {"format": "international"}}"#,
-                r#""+254712345678""#,
-                r#""+254 712 345678""#,
-            ),
+            gives(r#"{"phone": {"format": "international"}}"#, r#""+254712345678""#, r#""+254 712 345678""#),
             fails(r#""phone""#, r#""0712 345 678""#),
             fails(r#"{"phone": "KE"}"#, r#""12""#),
         ],
@@ -81,11 +77,7 @@ fn phone(settings: &mut TableReader<'_>) -> Option<Run> {
             }
         },
     };
-    let modes = [
-        ("e164", Mode::E164),
-        ("international", Mode::International),
-        ("national", Mode::National),
-    ];
+    let modes = [("e164", Mode::E164), ("international", Mode::International), ("national", Mode::National)];
     let mode = if settings.has("format") { settings.choice("format", &modes)? } else { Mode::E164 };
     text_run(move |text| {
         let text = text.trim();
@@ -94,7 +86,8 @@ fn phone(settings: &mut TableReader<'_>) -> Option<Run> {
         }
         let number = phonenumber::parse(region, text).map_err(|_| match region {
             None if !text.starts_with('+') => {
-                "no phone number with a country; start it with \"+\", or give the transform a region".to_owned()
+                "no phone number with a country; start it with \"+\", or give the transform a region"
+                    .to_owned()
             }
             _ => "no phone number".to_owned(),
         })?;
@@ -222,4 +215,3 @@ fn domain(text: &str) -> Result<Option<Cow<'_, str>>, String> {
     }
     Ok(Some(Cow::Owned(bare.to_owned())))
 }
-

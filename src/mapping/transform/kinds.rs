@@ -91,10 +91,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         makes: Some(Shape::List),
         summary: "Makes a list of one item of what is no list.",
         settings: &[],
-        examples: &[
-            gives(r#""array""#, r#""a""#, r#"["a"]"#),
-            gives(r#""array""#, r#"["a"]"#, r#"["a"]"#),
-        ],
+        examples: &[gives(r#""array""#, r#""a""#, r#"["a"]"#), gives(r#""array""#, r#"["a"]"#, r#"["a"]"#)],
         whole: false,
         build: array,
     },

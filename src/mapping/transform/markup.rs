@@ -26,12 +26,39 @@ pub(super) const TRANSFORMS: &[Transform] = &[Transform {
 }];
 
 /// Elements whose content is not text for people.
-const HIDDEN: &[&[u8]] = &[b"script", b"style", b"template", b"noscript", b"head", b"title", b"iframe", b"noembed", b"noframes"];
+const HIDDEN: &[&[u8]] =
+    &[b"script", b"style", b"template", b"noscript", b"head", b"title", b"iframe", b"noembed", b"noframes"];
 /// Elements that start a line of their own.
 const BLOCKS: &[&[u8]] = &[
-    b"address", b"article", b"aside", b"blockquote", b"br", b"dd", b"div", b"dl", b"dt", b"footer", b"form", b"h1", b"h2",
-    b"h3", b"h4", b"h5", b"h6", b"header", b"hr", b"li", b"main", b"nav", b"ol", b"p", b"pre", b"section", b"table",
-    b"tr", b"ul",
+    b"address",
+    b"article",
+    b"aside",
+    b"blockquote",
+    b"br",
+    b"dd",
+    b"div",
+    b"dl",
+    b"dt",
+    b"footer",
+    b"form",
+    b"h1",
+    b"h2",
+    b"h3",
+    b"h4",
+    b"h5",
+    b"h6",
+    b"header",
+    b"hr",
+    b"li",
+    b"main",
+    b"nav",
+    b"ol",
+    b"p",
+    b"pre",
+    b"section",
+    b"table",
+    b"tr",
+    b"ul",
 ];
 
 fn strip(text: &str) -> Cow<'_, str> {

@@ -136,7 +136,8 @@ fn clamp(settings: &mut TableReader<'_>) -> Option<Run> {
     }
     value_run(move |value| {
         need_number(value)?;
-        let below = least.as_ref().filter(|least| compare(value, least).is_some_and(std::cmp::Ordering::is_lt));
+        let below =
+            least.as_ref().filter(|least| compare(value, least).is_some_and(std::cmp::Ordering::is_lt));
         let above = most.as_ref().filter(|most| compare(value, most).is_some_and(std::cmp::Ordering::is_gt));
         Ok(Some(below.or(above).unwrap_or(value).clone()))
     })

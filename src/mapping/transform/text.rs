@@ -7,7 +7,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 use unicode_segmentation::GraphemeCursor;
 
-use super::{Run, Transform, absent, check_length, fails, gives, need_text, optional, required, text_run, value_run};
+use super::{
+    Run, Transform, absent, check_length, fails, gives, need_text, optional, required, text_run, value_run,
+};
 use crate::domain::document::TableReader;
 use crate::mapping::limits::PATTERN_TEXT_BYTES;
 use crate::mapping::query::pattern;

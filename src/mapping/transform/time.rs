@@ -70,7 +70,10 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         name: "age",
         makes: Some(Shape::Integer),
         summary: "The whole time from a moment to when the mapping runs; below zero when it lies ahead.",
-        settings: &[optional("unit", "\"years\", \"months\", \"weeks\", \"days\" (default), \"hours\", \"minutes\" or \"seconds\"")],
+        settings: &[optional(
+            "unit",
+            "\"years\", \"months\", \"weeks\", \"days\" (default), \"hours\", \"minutes\" or \"seconds\"",
+        )],
         // The examples run at 2026-05-03T14:22:08Z.
         examples: &[
             gives(r#""age""#, r#""2026-05-01T00:00:00Z""#, "2"),
@@ -159,7 +162,10 @@ fn read_format(settings: &mut TableReader<'_>, name: &'static str) -> Option<For
     if !text.contains('%') {
         let indexes: Vec<(&str, usize)> =
             FORMATS.iter().enumerate().map(|(index, (known, _))| (*known, index)).collect();
-        return settings.choice(name, &indexes).and_then(|index| FORMATS.get(index)).map(|(_, format)| format.clone());
+        return settings
+            .choice(name, &indexes)
+            .and_then(|index| FORMATS.get(index))
+            .map(|(_, format)| format.clone());
     }
     let tried = strtime::format(text, &Zoned::new(jiff::Timestamp::UNIX_EPOCH, TimeZone::UTC));
     let wrong = match tried {
@@ -167,7 +173,8 @@ fn read_format(settings: &mut TableReader<'_>, name: &'static str) -> Option<For
         Ok(_) => format!("above {FORMAT_CHARS} characters"),
         Err(error) => format!("no time pattern: {error}"),
     };
-    let hint = "%Y year, %m month, %d day, %H hour, %M minute, %S second, %B month's name, %A day's name, %z offset";
+    let hint =
+        "%Y year, %m month, %d day, %H hour, %M minute, %S second, %B month's name, %A day's name, %z offset";
     settings.fault(name, wrong, Some(hint.to_owned()));
     None
 }
@@ -184,7 +191,9 @@ fn read_zone(settings: &mut TableReader<'_>, name: &'static str) -> Option<Optio
     let names: Vec<String> = ZONES.available().map(|zone| zone.as_str().to_owned()).collect();
     // People know the city, the database has "Area/City".
     let city = text.rsplit('/').next().unwrap_or(text).replace(' ', "_");
-    let same_city = names.iter().find(|known| known.rsplit('/').next().is_some_and(|last| last.eq_ignore_ascii_case(&city)));
+    let same_city = names
+        .iter()
+        .find(|known| known.rsplit('/').next().is_some_and(|last| last.eq_ignore_ascii_case(&city)));
     let hint = same_city.map(|known| format!("did you mean \"{known}\"?"));
     let hint = hint.or_else(|| crate::domain::fault::did_you_mean(text, names.iter().map(String::as_str)));
     let hint = hint.unwrap_or_else(|| "an IANA name such as \"Africa/Nairobi\" or \"UTC\"".to_owned());

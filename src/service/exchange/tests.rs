@@ -33,9 +33,14 @@ impl Script {
 
 impl Sends for Script {
     async fn send(&self, request: Request) -> Result<Answer, SendError> {
-        let auth = request.headers.get("authorization").map_or("-", |value| value.to_str().unwrap()).to_owned();
+        let auth =
+            request.headers.get("authorization").map_or("-", |value| value.to_str().unwrap()).to_owned();
         let body = String::from_utf8(request.body.to_vec()).unwrap();
-        self.asked.lock().push(format!("{} {auth} {body} {}s", request.url.path(), request.timeout.as_secs()));
+        self.asked.lock().push(format!(
+            "{} {auth} {body} {}s",
+            request.url.path(),
+            request.timeout.as_secs()
+        ));
         if let Some(clock) = &self.clock {
             clock.advance(self.takes);
         }
@@ -193,7 +198,8 @@ async fn a_chain_goes_on_where_it_stopped() {
 #[tokio::test]
 async fn a_step_that_fails_ends_the_try_and_is_named() {
     let mut delivery = Delivery::new("pipedrive", &["api_key"]);
-    let verdict = delivery.try_once(&Script::of(&[(400, r#"{"success": false, "error": "bad name"}"#)])).await;
+    let verdict =
+        delivery.try_once(&Script::of(&[(400, r#"{"success": false, "error": "bad name"}"#)])).await;
     assert_eq!(verdict.outcome, Outcome::Rejected);
     assert_eq!(
         verdict.reason,
@@ -217,7 +223,8 @@ async fn all_requests_of_a_try_share_its_time() {
 
     let mut delivery = Delivery::new("pipedrive", &["api_key"]);
     let clock = delivery.clock.clone();
-    let script = Script { takes: Duration::from_secs(15), clock: Some(clock), ..Script::of(&[(201, PERSON)]) };
+    let script =
+        Script { takes: Duration::from_secs(15), clock: Some(clock), ..Script::of(&[(201, PERSON)]) };
     let verdict = delivery.try_once(&script).await;
     assert_eq!(verdict.outcome, Outcome::Retry, "{}", verdict.reason);
     // The person is there all the same.
