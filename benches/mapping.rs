@@ -116,7 +116,7 @@ fn mapping(bench: &mut Criterion) {
     ] {
         let one = rows(&format!("version = 1\n[[fields]]\nto = 'x'\n{row}"));
         group.bench_function(name, |run| {
-            run.iter(|| one.apply(black_box(&event), &context).expect("it maps"))
+            run.iter(|| one.apply(black_box(&event), &context).expect("it maps"));
         });
     }
     group.finish();

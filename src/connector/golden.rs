@@ -220,24 +220,19 @@ fn check_request(catalogue: &Catalogue, id: &str, case: &RequestCase) {
     assert_eq!(endpoint.client().is_some(), token.is_some(), "{what}: a token where one is needed");
     let names = Names { event_type: text("type"), event_id: text("id"), job_id: &case.job_id };
     let send = |index, body| endpoint.call(index, &names, body, token.as_ref(), now);
-    match &case.expect {
-        Some(expect) => {
-            assert!(case.chain.is_empty() && endpoint.calls() == 1, "{what}: one request");
-            let request = send(0, body);
-            assert_eq!(request.timeout, timeout, "{what}");
-            compare(&what, &request, expect, &case.url);
-        }
-        None => {
-            assert_eq!(endpoint.calls(), case.chain.len(), "{what}: one link a request");
-            let mut progress = Progress::from_bytes(&body).unwrap();
-            for (index, link) in case.chain.iter().enumerate() {
-                assert_eq!(endpoint.next_call(&progress), index, "{what}");
-                let event = event.as_ref().unwrap();
-                let body = endpoint.body(index, &progress, event, &context).unwrap();
-                compare(&format!("{what} ({index})"), &send(index, body), &link.expect, &case.url);
-                endpoint.take(index, &mut progress, &answered(200, Vec::new(), &link.answer, false)).unwrap();
-            }
-        }
+    if let Some(expect) = &case.expect {
+        assert!(case.chain.is_empty() && endpoint.calls() == 1, "{what}: one request");
+        let request = send(0, body);
+        assert_eq!(request.timeout, timeout, "{what}");
+        return compare(&what, &request, expect, &case.url);
+    }
+    assert_eq!(endpoint.calls(), case.chain.len(), "{what}: one link a request");
+    let mut progress = Progress::from_bytes(&body).unwrap();
+    for (index, link) in case.chain.iter().enumerate() {
+        assert_eq!(endpoint.next_call(&progress), index, "{what}");
+        let body = endpoint.body(index, &progress, event.as_ref().unwrap(), &context).unwrap();
+        compare(&format!("{what} ({index})"), &send(index, body), &link.expect, &case.url);
+        endpoint.take(index, &mut progress, &answered(200, Vec::new(), &link.answer, false)).unwrap();
     }
 }
 

@@ -295,27 +295,27 @@ mod tests {
         request.headers["webhook-signature"].to_str().unwrap().split(' ').count()
     }
 
-    fn endpoint(custom: HeaderMap, keys: Vec<Key>) -> Result<Endpoint, EndpointError> {
+    fn endpoint(custom: &HeaderMap, keys: Vec<Key>) -> Result<Endpoint, EndpointError> {
         let url = "https://crm.example/hook";
         let (options, credentials) = (BTreeMap::new(), BTreeMap::new());
         let given = Given { url, options: &options, credentials: &credentials };
         let settings = check_settings(&webhook(), &given).unwrap();
-        Endpoint::compile(webhook(), url, settings, &custom, keys, Duration::from_secs(15))
+        Endpoint::compile(webhook(), url, settings, custom, keys, Duration::from_secs(15))
     }
 
     #[test]
     fn an_older_secret_signs_until_it_expires_and_the_newest_always() {
         let keys = vec![key(SECRETS[0], None), key(SECRETS[1], Some(5_000))];
-        let rotating = endpoint(HeaderMap::new(), keys).unwrap();
+        let rotating = endpoint(&HeaderMap::new(), keys).unwrap();
         assert_eq!(signatures(&rotating, 4_999), 2);
         assert_eq!(signatures(&rotating, 5_000), 1);
-        let expired = endpoint(HeaderMap::new(), vec![key(SECRETS[0], Some(1))]).unwrap();
+        let expired = endpoint(&HeaderMap::new(), vec![key(SECRETS[0], Some(1))]).unwrap();
         assert_eq!(signatures(&expired, 5_000), 1);
     }
 
     #[test]
     fn nothing_is_sent_unsigned_where_a_secret_is_required() {
-        let error = endpoint(HeaderMap::new(), Vec::new()).unwrap_err();
+        let error = endpoint(&HeaderMap::new(), Vec::new()).unwrap_err();
         assert_eq!(error, EndpointError::NoSecret("webhook".to_owned()));
     }
 
@@ -325,7 +325,7 @@ mod tests {
         for name in ["content-type", "webhook-signature", "webhook-id", "x-own"] {
             custom.insert(name, HeaderValue::from_static("forged"));
         }
-        let endpoint = endpoint(custom, vec![key(SECRETS[0], None)]).unwrap();
+        let endpoint = endpoint(&custom, vec![key(SECRETS[0], None)]).unwrap();
         let request = endpoint.request(&NAMES, Bytes::new(), Timestamp::from_millis(0));
         let forged: Vec<&str> = request
             .headers

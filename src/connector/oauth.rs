@@ -192,7 +192,7 @@ mod tests {
             grant,
             scope: (grant == Grant::ClientCredentials).then(|| "crm write".to_owned()),
             basic,
-            lifetime: Duration::from_secs(1_800),
+            lifetime: Duration::from_mins(30),
             id: Secret::new("id 1"),
             secret: Secret::new("s3cret&"),
             refresh_token: (grant == Grant::RefreshToken).then(|| Secret::new("r3fresh")),
@@ -210,7 +210,7 @@ mod tests {
         let request = client(Grant::RefreshToken, true).request(Duration::from_secs(5));
         assert_eq!(request.body, "grant_type=refresh_token&refresh_token=r3fresh");
         assert_eq!(request.headers["authorization"], format!("Basic {}", STANDARD.encode("id+1:s3cret%26")));
-        assert!(!format!("{:?}", client(Grant::RefreshToken, true)).contains("3"), "no secret is shown");
+        assert!(!format!("{:?}", client(Grant::RefreshToken, true)).contains('3'), "no secret is shown");
     }
 
     #[test]

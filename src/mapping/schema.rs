@@ -77,7 +77,7 @@ impl TargetSchema {
             let Some(field) = read_field(node, &own, table) else { continue };
             if fields.iter().any(|other| other.name == field.name) {
                 let message = format!("\"{}\" is there already", field.name);
-                table.faults().push(node.fault(&format!("{own}.name"), message, None));
+                table.faults().push(node.fault(&own, message, None));
             }
             fields.push(field);
         }
@@ -162,9 +162,9 @@ impl TargetField {
             Value::Array(items) => items.len(),
             _ => return None,
         };
-        let what = if value.is_array() { "items" } else { "characters" };
-        (length > most)
-            .then(|| format!("{length} {what}, the connector takes {most}; cut it with \"truncate\""))
+        let (what, hint) =
+            if value.is_array() { ("items", "") } else { ("characters", "; cut it with \"truncate\"") };
+        (length > most).then(|| format!("{length} {what}, the connector takes {most}{hint}"))
     }
 }
 
@@ -266,4 +266,132 @@ fn find<'o>(output: &'o Map<String, Value>, name: &str) -> Option<&'o Value> {
     let names = split_names(name);
     let (first, rest) = names.split_first()?;
     rest.iter().try_fold(output.get(first)?, |value, name| value.get(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fault::Faults;
+    use serde_json::json;
+
+    fn schema(text: &str) -> Result<TargetSchema, Faults> {
+        let node = Node::from_toml("crm.toml", text).unwrap();
+        let mut faults = Faults::default();
+        let mut table = node.table("", &mut faults).unwrap();
+        let schema = TargetSchema::read(&mut table, "target");
+        table.finish();
+        faults.into_result(schema)
+    }
+
+    const CRM: &str = r#"
+[[target]]
+name = "email"
+type = "text"
+required = true
+max_length = 20
+[[target]]
+name = "score"
+type = "integer"
+[[target]]
+name = "contact.name"
+type = "text"
+required = true
+description = "the full name"
+[[target]]
+name = "tags"
+type = "list"
+max_length = 2
+[[target]]
+name = "free"
+"#;
+
+    #[test]
+    fn what_can_be_known_is_told_when_it_is_saved() {
+        let mapping = Mapping::from_toml(
+            "m.toml",
+            r#"
+version = 1
+[[fields]]
+to = "emial"
+from = "$.data.email"
+[[fields]]
+to = "score"
+from = "$.data.score"
+apply = ["string"]
+default = 1.5
+[[fields]]
+to = "tags"
+value = ["a", "b", "c"]
+[[fields]]
+to = "free"
+each = { from = "$.x", fields = [{ to = "y", from = "$" }] }
+[[fields]]
+to = "custom__c"
+from = "$.data.other"
+"#,
+        )
+        .unwrap();
+        let told: Vec<String> =
+            schema(CRM).unwrap().check(&mapping).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "m.toml:4:6: fields[0].to: the connector has no field \"emial\"\n  hint: did you mean \"email\"?",
+                "m.toml:7:6: fields[1].to: the default does not fit: the connector takes a whole number, found a number",
+                "m.toml:7:6: fields[1].to: the connector takes a whole number, and the row gives a text\n  hint: end with \"integer\" or \"round\"",
+                "m.toml:12:6: fields[2].to: the value does not fit: 3 items, the connector takes 2",
+                "fields: the connector needs the field \"email\"\n  hint: add a row with to = \"email\"",
+                "fields: the connector needs the field \"contact.name\"\n  hint: add a row with to = \"contact.name\" (the full name)",
+            ]
+        );
+        let sound =
+            Mapping::from_template(&json!({"email": "$.e", "contact": {"name": "$.n"}, "score": 3})).unwrap();
+        assert_eq!(schema(CRM).unwrap().check(&sound), []);
+    }
+
+    #[test]
+    fn every_output_is_held_to_it() {
+        let schema = schema(CRM).unwrap();
+        for (output, error) in [
+            (json!({"email": "a@b.c", "contact": {"name": "Ada"}, "score": 3, "free": {"x": 1}}), None),
+            (json!({"email": "a@b.c", "contact": {"name": "Ada"}, "score": null, "other": 1}), None),
+            (json!({"contact": {"name": "Ada"}}), Some("field \"email\": the connector needs this field")),
+            (
+                json!({"email": "", "contact": {"name": "Ada"}}),
+                Some("field \"email\": the connector needs this field, and it is empty"),
+            ),
+            (
+                json!({"email": "a@b.c", "contact": {}}),
+                Some("field \"contact.name\": the connector needs this field"),
+            ),
+            (
+                json!({"email": "é".repeat(21), "contact": {"name": "Ada"}}),
+                Some("field \"email\": 21 characters, the connector takes 20; cut it with \"truncate\""),
+            ),
+            (json!({"email": "é".repeat(20), "contact": {"name": "Ada"}, "score": 2}), None),
+            (
+                json!({"email": "a", "contact": {"name": "Ada"}, "score": "3"}),
+                Some("field \"score\": the connector takes a whole number, found a text"),
+            ),
+        ] {
+            let output = output.as_object().unwrap();
+            assert_eq!(schema.accept(output).err().map(|error| error.to_string()).as_deref(), error);
+        }
+    }
+
+    #[test]
+    fn faults_of_the_file_are_told() {
+        let faults = schema("[[target]]\nname = 'a'\ntype = 'txt'\n[[target]]\nname = 'a'\ntype = 'number'\nmax_length = 3\nexample = 'x'\nmaxlength = 3").unwrap_err();
+        let told: Vec<String> = faults.list().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "crm.toml:3:8: target[0].type: unknown value \"txt\"\n  hint: did you mean \"text\"?",
+                "crm.toml:7:14: target[1].max_length: only a text or a list has a length",
+                "crm.toml:8:11: target[1].example: the connector takes a number, found a text",
+                "crm.toml:9:1: target[1].maxlength: unknown key\n  hint: did you mean \"max_length\"?",
+                "crm.toml:4:1: target[1]: \"a\" is there already",
+            ]
+        );
+    }
 }

@@ -349,7 +349,7 @@ proptest! {
 
     #[test]
     fn any_text_is_a_path_or_a_hint(text in "[$.@\\[\\]()?*:,'a-c0-2<=&|! -]{0,24}", event in any_json()) {
-        match path::Path::parse(&text, 0) {
+        match Path::parse(&text, 0) {
             Ok(path) => {
                 let (context, work) = (sample(), Work::new());
                 path.find(Scope { root: &event, context: &context, work: &work, item: None }).unwrap();

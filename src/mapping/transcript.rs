@@ -159,10 +159,9 @@ impl Transcript {
         let roles = read_roles(table);
         let skip_roles =
             table.texts("skip_roles").unwrap_or_default().into_iter().map(str::to_owned).collect();
-        let form = match table.has("time_format") {
-            true => Form::read(table, "time_format", "zone"),
-            false => Form::read(table, "time_format", "zone").map(|form| form.with_pattern(TIME_FORMAT)),
-        };
+        let chosen = table.has("time_format");
+        let form = Form::read(table, "time_format", "zone");
+        let form = form.map(|form| if chosen { form } else { form.with_pattern(TIME_FORMAT) });
         let order = table.choice("order", ORDERS).unwrap_or(Order::Given);
         let attachments = table.choice("attachments", ATTACHMENTS).unwrap_or(Attachments::Names);
         let most =
@@ -386,12 +385,10 @@ impl Transcript {
         let at_end = self.keep_latest != (self.order == Order::Newest);
         let characters = |text: &str| text.chars().count();
         let separator = characters(&self.separator);
-        let room_beside_note = |note: &str| match note.is_empty() {
-            true => most,
-            false => most.saturating_sub(characters(note) + separator),
-        };
         // The longest note that there can be decides how much room is left.
-        let room = room_beside_note(&self.noted(lines.len()));
+        let longest = self.noted(lines.len());
+        let room =
+            if longest.is_empty() { most } else { most.saturating_sub(characters(&longest) + separator) };
         let mut kept = 0;
         let mut used = 0;
         let line_from_end = |nth: usize| {

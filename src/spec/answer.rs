@@ -492,7 +492,7 @@ mod tests {
         let seen = Seen::new(200, &headers, b"{}", false);
         assert_eq!(rules.judge(&seen).say, Some("the answer has no status"));
         let seen = Seen::new(403, &headers, br#"[{"errorCode": "LIMIT"}]"#, false);
-        assert_eq!(rules.judge(&seen).wait, Some(Duration::from_secs(900)));
+        assert_eq!(rules.judge(&seen).wait, Some(Duration::from_mins(15)));
         assert!(rules.read_body(200) && !rules.read_body(500));
     }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use http::{HeaderName, header};
 
-use super::header::reserved_by_http;
+use super::header::{read_name, reserved_by_http};
 use super::option::OptionSpec;
 use super::template::{Known, Template};
 use crate::domain::document::TableReader;
@@ -224,20 +224,15 @@ fn parse_place(table: &mut TableReader<'_>, word: Word) -> Option<AuthPlace> {
             table.fault("header", "nothing says where the key goes", Some(hint));
             None
         }
-        (Some(name), None) => match name.parse::<HeaderName>() {
-            Ok(name) => match reserved_by_http(&name) {
-                Some(why) => {
-                    table.fault("header", format!("can't be set here: {why}"), None);
-                    None
-                }
-                None => Some(AuthPlace::Header(name, prefix)),
-            },
-            Err(_) => {
-                table.fault("header", format!("\"{name}\" is no header name"), None);
-                None
+        (Some(_), None) => {
+            let name = read_name(table, "header")?;
+            if let Some(why) = reserved_by_http(&name) {
+                table.fault("header", format!("can't be set here: {why}"), None);
+                return None;
             }
-        },
-        (None, Some(name)) if name.is_empty() => {
+            Some(AuthPlace::Header(name, prefix))
+        }
+        (None, Some("")) => {
             table.fault("query", "is empty", None);
             None
         }

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::answer::{Seen, StatusSet, parse_ranges};
 use super::extract::Pattern;
+use super::header::read_name;
 use super::rows::BodyPath;
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::Faults;
@@ -122,13 +123,8 @@ pub(super) fn parse(table: &mut TableReader<'_>, key: &'static str) -> Vec<Test>
 fn test(node: &Node, field: &str, of_header: bool, faults: &mut Faults) -> Option<Test> {
     let mut table = node.table(field, faults)?;
     let place = if of_header {
-        table.need_text("name").and_then(|name| match name.parse() {
-            Ok(name) => Some(TestPlace::Header(name)),
-            Err(_) => {
-                table.fault("name", format!("\"{name}\" is no header name"), None);
-                None
-            }
-        })
+        table.need("name");
+        read_name(&mut table, "name").map(TestPlace::Header)
     } else {
         table.need_text("path").and_then(|text| match BodyPath::parse(text) {
             Ok(path) => Some(TestPlace::Body(std::sync::Arc::new(path))),

@@ -7,7 +7,7 @@
 //! retry_after = [{ header = "x-ratelimit-reset" }]     # seconds; only of a throttled answer without Retry-After
 //! ```
 //!
-//! Each is one place or a list of places, of which the first that holds a text or a number is taken. A place is a JSONPath into
+//! Each is one place or a list of places, of which the first that holds a text or a number is taken. A place is a path into
 //! the body, `{ path = … }`, `{ header = … }` or `{ text = true }`, the whole body; a `pattern` takes its first group out of it,
 //! or all that it matches.
 
@@ -16,6 +16,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::answer::Seen;
+use super::header::read_name;
 use super::rows::BodyPath;
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::Faults;
@@ -182,13 +183,7 @@ fn spot(node: &Node, field: &str, faults: &mut Faults) -> Option<Spot> {
                 None
             }
         }),
-        ["header"] => table.text("header").and_then(|name| match name.parse() {
-            Ok(name) => Some(SpotPlace::Header(name)),
-            Err(_) => {
-                table.fault("header", format!("\"{name}\" is no header name"), None);
-                None
-            }
-        }),
+        ["header"] => read_name(&mut table, "header").map(SpotPlace::Header),
         ["text"] => {
             if table.boolean("text") == Some(false) {
                 table.fault("text", "says nothing", Some("write true, or another place".to_owned()));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::{HeaderName, HeaderValue, header};
 
 use super::template::{Known, Mistake, Template};
+use crate::domain::document::TableReader;
 
 pub use super::template::Names;
 
@@ -47,6 +48,17 @@ impl HeaderTemplate {
         // Literals were checked when parsed and values just now, so this always fits.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("?"))
     }
+}
+
+/// The header's name under `key`; what is none is a fault.
+pub(super) fn read_name(table: &mut TableReader<'_>, key: &'static str) -> Option<HeaderName> {
+    let text = table.text(key)?;
+    let name = text.parse().ok();
+    if name.is_none() {
+        let hint = "a name is letters, digits and hyphens, such as X-Api-Key".to_owned();
+        table.fault(key, format!("\"{text}\" is no header name"), Some(hint));
+    }
+    name
 }
 
 fn visible(letter: char) -> char {

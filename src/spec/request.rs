@@ -23,7 +23,7 @@ pub(super) const CONTENT_TYPES: &[(&str, ContentType)] =
     &[("json", ContentType::Json), ("form", ContentType::Form), ("query", ContentType::Query)];
 
 /// What a connector's requests look like.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestSpec {
     /// What is sent.
     pub call: CallSpec,
@@ -81,12 +81,6 @@ impl Default for CallSpec {
             content_type: ContentType::Json,
             headers: Vec::new(),
         }
-    }
-}
-
-impl Default for RequestSpec {
-    fn default() -> Self {
-        Self { call: CallSpec::default(), reserved_headers: Vec::new(), reserved_fields: Vec::new() }
     }
 }
 

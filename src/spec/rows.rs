@@ -31,7 +31,7 @@ pub(super) fn parse(table: &mut TableReader<'_>, key: &'static str) -> Option<Ma
     }
 }
 
-/// A JSONPath into an answer's body.
+/// A `JSONPath` into an answer's body.
 #[derive(Debug, PartialEq)]
 pub struct BodyPath {
     text: String,

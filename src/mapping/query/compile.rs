@@ -73,11 +73,11 @@ fn test(test: &parsed::Test) -> Result<Logical, Refusal> {
         parsed::Test::RelQuery(segments) => matches(Origin::Current, segments)?,
         parsed::Test::AbsQuery(query) => matches(Origin::Root, &query.segments)?,
         parsed::Test::Function(function) => match &**function {
-            parsed::TestFunction::Match(text, wanted) => {
-                Logical::Pattern(value("match", text)?, fixed("match", wanted)?)
+            parsed::TestFunction::Match(subject, wanted) => {
+                Logical::Pattern(value("match", subject)?, fixed("match", wanted)?)
             }
-            parsed::TestFunction::Search(text, wanted) => {
-                Logical::Pattern(value("search", text)?, fixed("search", wanted)?)
+            parsed::TestFunction::Search(subject, wanted) => {
+                Logical::Pattern(value("search", subject)?, fixed("search", wanted)?)
             }
             parsed::TestFunction::Length(_)
             | parsed::TestFunction::Count(_)

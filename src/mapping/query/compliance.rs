@@ -1,4 +1,4 @@
-//! The cases of the JSONPath compliance test suite (`tests/mapping/compliance/`), and cases of our own beyond it.
+//! The cases of the `JSONPath` compliance test suite (`tests/mapping/compliance/`), and cases of our own beyond it.
 
 use serde_json::{Value, json};
 

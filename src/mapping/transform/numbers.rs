@@ -122,12 +122,11 @@ fn scale(settings: &mut TableReader<'_>) -> Option<Run> {
 }
 
 fn clamp(settings: &mut TableReader<'_>) -> Option<Run> {
-    let mut bound = |name| match settings.has(name) {
-        true => number_setting(settings, name).map(Some),
-        false => Some(None),
-    };
-    let (least, most) = (bound("least"), bound("most"));
-    let (least, most) = (least?, most?);
+    let least = number_setting(settings, "least");
+    let most = number_setting(settings, "most");
+    if (settings.has("least") && least.is_none()) || (settings.has("most") && most.is_none()) {
+        return None;
+    }
     if let (Some(least), Some(most)) = (&least, &most)
         && compare(least, most).is_some_and(std::cmp::Ordering::is_gt)
     {

@@ -75,6 +75,21 @@ fn a_wrong_entry_is_told_where_it_stands() {
 }
 
 #[test]
+fn a_plain_pattern_is_written_as_the_library_does() {
+    use jiff::tz::TimeZone;
+    for pattern in ["%Y-%m-%d %H:%M", "%d/%m/%Y", "at %H%M%S.", "%Y"] {
+        let written = parse(&json!({"time": {"format": pattern}})).unwrap();
+        for seconds in [0_i64, 1_777_818_128, -62_135_596_800, -70_000_000_000, 253_402_207_200] {
+            let value = Value::from(seconds * 1_000);
+            let moment = jiff::Timestamp::from_second(seconds).unwrap().to_zoned(TimeZone::UTC);
+            let wanted = json!(jiff::fmt::strtime::format(pattern, &moment).unwrap());
+            let output = run(&written, Cow::Owned(value)).unwrap();
+            assert_eq!(output.as_deref(), Some(&wanted), "{pattern} at {seconds}");
+        }
+    }
+}
+
+#[test]
 fn growth_is_bounded() {
     let grow = parse(&json!({"replace": {"from": "a", "to": "a".repeat(1_000)}})).unwrap();
     let text = Value::String("a".repeat(2_000));
@@ -126,7 +141,7 @@ proptest! {
 
     #[test]
     fn normalising_twice_changes_nothing(text in "\\PC{0,24}") {
-        for name in ["trim", "lower", "slug", "email", "full_name", "string", "time"] {
+        for name in ["trim", "lower", "slug", "email", "full_name", "string", "time", "phone", "country", "domain"] {
             let applied = parse(&json!(name)).unwrap();
             let value = Value::String(text.clone());
             if let Ok(Some(once)) = run(&applied, Cow::Borrowed(&value)) {

@@ -102,7 +102,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
 #[derive(Clone)]
 pub struct Form {
     format: Format,
-    zone: Option<TimeZone>,
+    zone: TimeZone,
 }
 
 #[derive(Clone)]
@@ -111,7 +111,63 @@ enum Format {
     Date,
     Epoch,
     EpochMs,
-    Pattern(Box<str>),
+    /// A pattern, and its parts when it is nothing but texts and numbers of fixed width: those are written without
+    /// the library, which reads the pattern anew each time.
+    Pattern(Box<str>, Option<Box<[Part]>>),
+}
+
+/// A part of a plain pattern.
+#[derive(Clone)]
+enum Part {
+    Text(Box<str>),
+    /// The number and its digits.
+    Number(fn(DateTime) -> i16, usize),
+}
+
+/// The parts of a pattern that has only `%Y %m %d %H %M %S`; `None` for any other.
+fn plain(pattern: &str) -> Option<Box<[Part]>> {
+    let mut parts = Vec::new();
+    let mut rest = pattern;
+    while let Some((text, after)) = rest.split_once('%') {
+        if !text.is_empty() {
+            parts.push(Part::Text(text.into()));
+        }
+        let (number, digits): (fn(DateTime) -> i16, usize) = match after.bytes().next()? {
+            b'Y' => (DateTime::year, 4),
+            b'm' => (|time| time.month().into(), 2),
+            b'd' => (|time| time.day().into(), 2),
+            b'H' => (|time| time.hour().into(), 2),
+            b'M' => (|time| time.minute().into(), 2),
+            b'S' => (|time| time.second().into(), 2),
+            _ => return None,
+        };
+        parts.push(Part::Number(number, digits));
+        rest = &after[1..];
+    }
+    if !rest.is_empty() {
+        parts.push(Part::Text(rest.into()));
+    }
+    Some(parts.into())
+}
+
+/// Answers false, and writes nothing, for a year that needs a sign.
+fn write_plain(out: &mut String, parts: &[Part], time: DateTime) -> bool {
+    if time.year() < 0 {
+        return false;
+    }
+    for part in parts {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Number(number, digits) => {
+                let number = number(time);
+                for place in (0..*digits).rev() {
+                    let digit = number / 10_i16.pow(u32::try_from(place).unwrap_or(0)) % 10;
+                    out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
+                }
+            }
+        }
+    }
+    true
 }
 
 const FORMATS: &[(&str, Format)] =
@@ -128,11 +184,16 @@ impl Form {
     /// This form with a pattern in place of its format.
     #[must_use]
     pub fn with_pattern(self, pattern: &str) -> Self {
-        Self { format: Format::Pattern(pattern.into()), ..self }
+        Self { format: Format::Pattern(pattern.into(), plain(pattern)), ..self }
     }
 
     /// Appends the moment in this form.
     pub fn write_into(&self, out: &mut String, moment: jiff::Timestamp) {
+        if let Format::Pattern(_, Some(parts)) = &self.format
+            && write_plain(out, parts, self.zone.to_datetime(moment))
+        {
+            return;
+        }
         match self.write(moment) {
             Value::String(text) => out.push_str(&text),
             other => out.push_str(&other.to_string()),
@@ -141,15 +202,15 @@ impl Form {
 
     /// The moment in this form.
     pub fn write(&self, moment: jiff::Timestamp) -> Value {
-        let zoned = || moment.to_zoned(self.zone.clone().unwrap_or(TimeZone::UTC));
+        let zoned = || moment.to_zoned(self.zone.clone());
         match &self.format {
-            Format::Iso if self.zone.is_none() => moment.to_string().into(),
+            Format::Iso if self.zone == TimeZone::UTC => moment.to_string().into(),
             Format::Iso => strtime::format("%Y-%m-%dT%H:%M:%S%.f%:z", &zoned()).unwrap_or_default().into(),
             Format::Epoch => Timestamp::from_millis(moment.as_millisecond()).seconds().into(),
             Format::EpochMs => moment.as_millisecond().into(),
             Format::Date => zoned().date().to_string().into(),
             // Every pattern was tried when it was read.
-            Format::Pattern(pattern) => strtime::format(&**pattern, &zoned()).unwrap_or_default().into(),
+            Format::Pattern(pattern, _) => strtime::format(&**pattern, &zoned()).unwrap_or_default().into(),
         }
     }
 }
@@ -169,7 +230,9 @@ fn read_format(settings: &mut TableReader<'_>, name: &'static str) -> Option<For
     }
     let tried = strtime::format(text, &Zoned::new(jiff::Timestamp::UNIX_EPOCH, TimeZone::UTC));
     let wrong = match tried {
-        Ok(_) if text.chars().count() <= FORMAT_CHARS => return Some(Format::Pattern(text.into())),
+        Ok(_) if text.chars().count() <= FORMAT_CHARS => {
+            return Some(Format::Pattern(text.into(), plain(text)));
+        }
         Ok(_) => format!("above {FORMAT_CHARS} characters"),
         Err(error) => format!("no time pattern: {error}"),
     };
@@ -179,14 +242,17 @@ fn read_format(settings: &mut TableReader<'_>, name: &'static str) -> Option<For
     None
 }
 
-/// A zone that may be left out; the outer `None` is a fault.
-fn read_zone(settings: &mut TableReader<'_>, name: &'static str) -> Option<Option<TimeZone>> {
+/// A zone, UTC when it is left out; `None` when there is a fault.
+fn read_zone(settings: &mut TableReader<'_>, name: &'static str) -> Option<TimeZone> {
     if !settings.has(name) {
-        return Some(None);
+        return Some(TimeZone::UTC);
     }
     let text = settings.text(name)?;
+    if text == "UTC" {
+        return Some(TimeZone::UTC);
+    }
     if let Ok(zone) = ZONES.get(text) {
-        return Some(Some(zone));
+        return Some(zone);
     }
     let names: Vec<String> = ZONES.available().map(|zone| zone.as_str().to_owned()).collect();
     // People know the city, the database has "Area/City".
@@ -213,7 +279,7 @@ fn time(settings: &mut TableReader<'_>) -> Option<Run> {
         }
         other => other.map(str::to_owned),
     };
-    let (form, from_zone) = (form?, from_zone?.unwrap_or(TimeZone::UTC));
+    let (form, from_zone) = (form?, from_zone?);
     value_run(move |value| {
         let moment = match &from {
             Some(pattern) => read_as(value, pattern, &from_zone)?,

@@ -99,10 +99,8 @@ fn fits(value: &Value, schema: &Value, root: &Value) -> Result<(), String> {
         return fits(value, root.pointer(&reference[1..]).unwrap(), root);
     }
     if let Some(ways) = schema["anyOf"].as_array() {
-        return match ways.iter().any(|way| fits(value, way, root).is_ok()) {
-            true => Ok(()),
-            false => Err(format!("{value} fits no way")),
-        };
+        let one_fits = ways.iter().any(|way| fits(value, way, root).is_ok());
+        return if one_fits { Ok(()) } else { Err(format!("{value} fits no way")) };
     }
     if let Some(wanted) = schema.get("const").filter(|wanted| *wanted != value) {
         return Err(format!("{value} is not {wanted}"));
