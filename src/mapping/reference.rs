@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::condition::ops;
 use super::context::roots;
+use super::keys::{KeyShown, MAPPING_KEYS, ROW_KEYS};
 use super::limits;
-use super::rows::{KeyShown, MAPPING_KEYS, ROW_KEYS};
 use super::transcript::SETTINGS;
 use super::transform::{GROUPS, Shown, Transform};
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::condition::Condition;
 use super::limits::{MAPPING_BYTES, PATHS, ROWS, STEPS, TARGET_NESTING, measure};
 use super::path::Path;
+use super::target::{overlap, read_target};
 use super::template::Template;
 use super::transcript::Transcript;
 use super::transform::Applied;
@@ -89,59 +90,6 @@ const ON_ERRORS: &[(&str, OnError)] =
 const BLANKS: &[(&str, bool)] = &[("absent", true), ("keep", false)];
 
 const SOURCES: &[&str] = &["from", "value", "template", "fields", "transcript", "each"];
-
-/// A key, an example of what it takes as TOML, and what it does.
-pub type KeyShown = (&'static str, &'static str, &'static str);
-
-/// The keys of a mapping, for the documentation.
-pub const MAPPING_KEYS: &[KeyShown] = &[
-    ("version", "`1`", "the version of the language; needed"),
-    ("description", "`\"A lead, flat\"`", "for people"),
-    (
-        "blank",
-        "`\"absent\"` or `\"keep\"` (default)",
-        "whether an empty text counts as absent, for every row",
-    ),
-    ("fields", "`[[fields]]`", "the rows, in the order of the output; needed"),
-];
-
-/// The keys of a row, for the documentation.
-pub const ROW_KEYS: &[KeyShown] = &[
-    ("to", "`\"contact.name.first\"`", "the field; dots nest, `\\.` is a dot in a name; needed"),
-    ("from", "`\"$.data.lead.email\"`", "a path, or a list of paths of which the first with a value wins"),
-    ("value", "`\"chatbot\"`", "a constant: text, number, boolean, list or table"),
-    (
-        "template",
-        "`\"{{$.data.name}} asked\"`",
-        "a text with paths; nothing when no path gives anything; `\\{{` is plain braces",
-    ),
-    ("fields", "`[[fields.fields]]`", "an object made of rows"),
-    ("transcript", "`[fields.transcript]`", "a list of messages as a text, see below"),
-    (
-        "each",
-        "`[fields.each]`",
-        "a list, item by item: `from` is the path to the list, `fields` the rows of an item, in which `$` is the item",
-    ),
-    (
-        "take",
-        "`\"first\"`, `\"last\"`, `\"all\"`, `\"count\"`, `\"one\"`",
-        "which of a path's matches are taken; `first` by default, `one` fails for several",
-    ),
-    (
-        "apply",
-        "`[\"trim\", { truncate = 80 }]`",
-        "transforms, in order; they never see what is absent or null",
-    ),
-    ("default", "`\"Open\"`", "stands in for what is absent or null"),
-    ("required", "`true`", "absent or null is an error"),
-    (
-        "when",
-        "`{ path = \"$.type\", op = \"eq\", value = \"lead.captured\" }`",
-        "the condition under which the row takes part",
-    ),
-    ("on_error", "`\"fail\"` (default), `\"skip\"`, `\"default\"`", "what an error in the row does"),
-    ("blank", "`\"absent\"`, `\"keep\"`", "whether an empty text counts as absent, for this row"),
-];
 
 /// Reads a whole mapping.
 pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
@@ -323,28 +271,6 @@ impl Reading {
     }
 }
 
-fn read_target(to: &str, table: &mut TableReader<'_>) -> Option<Vec<String>> {
-    const NAME_CHARS: usize = 200;
-    if !table.has("to") {
-        return None;
-    }
-    let names = split_names(to);
-    let (message, hint) = if names.iter().any(|name| name.trim().is_empty()) {
-        ("an empty name".to_owned(), "one name, or names with dots between: \"contact.name\"")
-    } else if names.iter().any(|name| name.trim() != name || name.chars().any(char::is_control)) {
-        (
-            "a name that starts or ends with a blank, or has a control character in it".to_owned(),
-            "take it away",
-        )
-    } else if names.len() > TARGET_NESTING || to.chars().count() > NAME_CHARS {
-        (format!("more than {TARGET_NESTING} names or {NAME_CHARS} characters"), "shorten it")
-    } else {
-        return Some(names);
-    };
-    table.fault("to", message, Some(hint.to_owned()));
-    None
-}
-
 /// A path or a list of them, which `items` `each` surround.
 fn read_paths(table: &mut TableReader<'_>, key: &'static str, items: usize) -> Option<Vec<Path>> {
     let field = table.path(key);
@@ -378,26 +304,6 @@ fn read_paths(table: &mut TableReader<'_>, key: &'static str, items: usize) -> O
     (paths.len() == items.len()).then_some(paths)
 }
 
-/// The names of a dotted target; `\.` is a dot in a name and `\\` a backslash.
-pub fn split_names(to: &str) -> Vec<String> {
-    let mut names = vec![String::new()];
-    let mut characters = to.chars().peekable();
-    while let Some(character) = characters.next() {
-        let escaped = characters.next_if(|next| character == '\\' && matches!(next, '.' | '\\'));
-        match (character, names.last_mut()) {
-            ('.', _) => names.push(String::new()),
-            (other, Some(name)) => name.push(escaped.unwrap_or(other)),
-            (_, None) => {}
-        }
-    }
-    names
-}
-
-/// A name as a dotted target writes it.
-pub fn escape_name(name: &str) -> String {
-    name.replace('\\', "\\\\").replace('.', "\\.")
-}
-
 fn read_apply(table: &mut TableReader<'_>) -> Vec<Applied> {
     let field = table.path("apply");
     let items = table.list("apply").unwrap_or_default();
@@ -426,11 +332,6 @@ fn constant(node: &Node, field: &str, faults: &mut Faults) -> Value {
         faults.push(node.fault(field, "JSON has no such number", Some("write it as a text".to_owned())));
     }
     node.to_json()
-}
-
-/// Whether two targets write to the same place, or one inside the other.
-fn overlap(left: &[String], right: &[String]) -> bool {
-    left.iter().zip(right).all(|(left, right)| left == right)
 }
 
 fn conflict(row: &Row, other: &Row) -> Fault {

@@ -28,7 +28,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::rows::{Row, Source, Take, split_names};
+use super::rows::{Row, Source, Take};
+use super::target::split_names;
 use super::value::{Shape, kind};
 use super::{Mapping, MappingError};
 use crate::domain::document::{Node, TableReader};

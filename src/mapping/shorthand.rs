@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::rows::escape_name;
+use super::target::escape_name;
 use crate::domain::fault::{Fault, Faults};
 
 /// Whether the JSON is such an object rather than a mapping of rows.
