@@ -83,6 +83,7 @@ mod tests;
 pub use check::check_paths;
 pub use condition::Condition;
 pub use context::Context;
+pub use keys::{KeyShown, MAPPING_KEYS, ROW_KEYS};
 pub use preview::{FieldTrace, Preview, StepTrace};
 pub use reference::reference;
 pub use schema::{TargetField, TargetSchema};
