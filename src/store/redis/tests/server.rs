@@ -1,0 +1,114 @@
+//! A real `redis-server` of a test's own: a random port, a folder that goes with it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use redis::Value;
+use tempfile::TempDir;
+
+/// A running server; ends with the test.
+pub struct Server {
+    child: Option<Child>,
+    folder: TempDir,
+    pub port: u16,
+    settings: Vec<String>,
+}
+
+impl Server {
+    /// Starts one that keeps nothing on disk.
+    pub async fn start() -> Self {
+        Self::with(&["--appendonly", "no"]).await
+    }
+
+    /// Starts one whose every answer is on disk.
+    pub async fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+    }
+
+    /// Starts one with these settings.
+    pub async fn with(settings: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Self {
+            child: None,
+            folder: tempfile::tempdir().unwrap(),
+            port,
+            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
+        };
+        server.launch().await;
+        server
+    }
+
+    /// Starts it, with what it has on disk.
+    pub async fn launch(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
+            .arg(self.folder.path())
+            .args(&self.settings)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("these tests need redis-server: install it, or run tests/run, which does");
+        self.child = Some(child);
+        let began = Instant::now();
+        while self.try_command(&["PING"]).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Stops it in the middle of whatever it does, or lets it go on.
+    pub fn pause(&self, pause: bool) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        let signal = if pause { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| {
+            command.arg(*word);
+        });
+        command.query_async(&mut connection).await
+    }
+
+    /// Runs a command on a connection of its own.
+    pub async fn command(&self, words: &[&str]) -> Value {
+        self.try_command(words).await.unwrap()
+    }
+
+    /// A number out of `INFO`.
+    pub async fn info(&self, section: &str, field: &str) -> f64 {
+        let text: String = redis::from_redis_value(self.command(&["INFO", section]).await).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+        line.unwrap_or_else(|| panic!("no {field} in {text}")).trim().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
