@@ -52,6 +52,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock, be it back; the machine's clock does not listen.
+    pub fn set(&self, to: Timestamp) {
+        if let Source::Manual(now) = &self.0 {
+            now.send_replace(to);
+        }
+    }
+
     /// Waits until the clock shows `when` or later.
     pub async fn sleep_until(&self, when: Timestamp) {
         match &self.0 {

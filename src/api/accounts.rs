@@ -31,7 +31,7 @@ fn invalid(faults: Faults) -> Problem {
 
 /// `POST /v1/tenants`
 pub async fn make_tenant(mut call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let node = Node::from_json(&call.json().await?);
     let mut faults = Faults::default();
     let Some(mut table) = node.table("", &mut faults) else { return Err(invalid(faults)) };
@@ -49,7 +49,7 @@ pub async fn make_tenant(mut call: Call) -> Answer {
 
 /// `GET /v1/tenants`
 pub async fn list_tenants(call: Call) -> Answer {
-    let mut query = call.query(&["cursor", "limit"])?;
+    let mut query = call.query(&["cursor", "limit"]);
     let (after, limit) = (query.cursor::<TenantId>(), query.limit());
     query.finish()?;
     let tenants = call.gateway.directory.tenants(after.as_ref(), limit + 1);
@@ -58,7 +58,7 @@ pub async fn list_tenants(call: Call) -> Answer {
 
 /// `GET /v1/tenants/{id}`
 pub async fn read_tenant(call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let id: TenantId = call.param("id", "tenant")?;
     let tenant = call.gateway.directory.tenant(&id).ok_or_else(|| Problem::missing("tenant"))?;
     Ok(reply(StatusCode::OK, &show_tenant(&tenant)))
@@ -66,14 +66,14 @@ pub async fn read_tenant(call: Call) -> Answer {
 
 /// `DELETE /v1/tenants/{id}`
 pub async fn delete_tenant(call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let id: TenantId = call.param("id", "tenant")?;
     if call.gateway.delete_tenant(&id).await? { Ok(nothing()) } else { Err(Problem::missing("tenant")) }
 }
 
 /// `POST /v1/keys`
 pub async fn make_key(mut call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let node = Node::from_json(&call.json().await?);
     let mut faults = Faults::default();
     let Some(mut table) = node.table("", &mut faults) else { return Err(invalid(faults)) };
@@ -109,7 +109,7 @@ pub async fn make_key(mut call: Call) -> Answer {
 
 /// `GET /v1/keys`
 pub async fn list_keys(call: Call) -> Answer {
-    let mut query = call.query(&["tenant", "cursor", "limit"])?;
+    let mut query = call.query(&["tenant", "cursor", "limit"]);
     let tenant = call.tenant(&mut query)?;
     let (after, limit) = (query.cursor::<KeyId>(), query.limit());
     query.finish()?;
@@ -119,7 +119,7 @@ pub async fn list_keys(call: Call) -> Answer {
 
 /// `DELETE /v1/keys/{id}`
 pub async fn revoke_key(call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let id: KeyId = call.param("id", "key")?;
     if call.gateway.revoke_key(id).await? { Ok(nothing()) } else { Err(Problem::missing("key")) }
 }

@@ -58,7 +58,7 @@ impl Call {
     }
 
     /// The query, which may have the `known` parameters and no others.
-    pub fn query(&self, known: &'static [&'static str]) -> Result<Query, Problem> {
+    pub fn query(&self, known: &'static [&'static str]) -> Query {
         let mut query = Query { values: BTreeMap::new(), faults: Faults::default() };
         let pairs = form_pairs(self.query.as_deref().unwrap_or_default());
         for (name, value) in pairs {
@@ -73,7 +73,7 @@ impl Call {
                 query.faults.at_field(known, "is there twice", None);
             }
         }
-        Ok(query)
+        query
     }
 
     /// Whose things are meant: the key's tenant; with an operator's key the one that the query's `tenant` names, or all.

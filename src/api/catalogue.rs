@@ -43,7 +43,7 @@ fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
 
 /// `GET /v1/connectors`
 pub async fn connectors(call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let catalogue = &call.gateway.catalogue;
     let items: Vec<Value> = catalogue.connectors().values().map(|spec| show(spec, catalogue)).collect();
     Ok(reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null })))
@@ -51,7 +51,7 @@ pub async fn connectors(call: Call) -> Answer {
 
 /// `GET /v1/connectors/{id}`
 pub async fn connector(call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let id: String = call.param("id", "connector")?;
     let catalogue = &call.gateway.catalogue;
     let spec = catalogue.connector(&id).ok_or_else(|| Problem::missing("connector"))?;
@@ -60,7 +60,7 @@ pub async fn connector(call: Call) -> Answer {
 
 /// `GET /v1/mappings`
 pub async fn mappings(call: Call) -> Answer {
-    call.query(&[])?.finish()?;
+    call.query(&[]).finish()?;
     let items: Vec<Value> = call
         .gateway
         .catalogue

@@ -58,7 +58,7 @@ fn show_saved(saved: &Saved) -> Value {
 
 /// The tenant whose connection it must be, and which one.
 fn whose(call: &Call) -> Result<(Option<TenantId>, ConnectionId), Problem> {
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let tenant = call.tenant(&mut query)?;
     query.finish()?;
     Ok((tenant, call.param("id", "connection")?))
@@ -66,7 +66,7 @@ fn whose(call: &Call) -> Result<(Option<TenantId>, ConnectionId), Problem> {
 
 /// `POST /v1/connections`
 pub async fn make(mut call: Call) -> Answer {
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let tenant = call.tenant(&mut query)?;
     query.finish()?;
     let wanted = call.json().await?;
@@ -76,7 +76,7 @@ pub async fn make(mut call: Call) -> Answer {
 
 /// `GET /v1/connections`
 pub async fn list(call: Call) -> Answer {
-    let mut query = call.query(&["tenant", "cursor", "limit"])?;
+    let mut query = call.query(&["tenant", "cursor", "limit"]);
     let tenant = call.tenant(&mut query)?;
     let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
     query.finish()?;

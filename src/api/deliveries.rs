@@ -31,7 +31,7 @@ fn show(delivery: &Delivery) -> Value {
 /// `GET /v1/deliveries`
 pub async fn list(call: Call) -> Answer {
     let known = &["tenant", "connection", "event", "type", "state", "since", "until", "cursor", "limit"];
-    let mut query = call.query(known)?;
+    let mut query = call.query(known);
     let tenant = call.tenant(&mut query)?;
     let limit = query.limit();
     let states = JobState::ALL.map(JobState::name);
@@ -53,7 +53,7 @@ pub async fn list(call: Call) -> Answer {
 
 /// One delivery, if it is the caller's.
 async fn owned(call: &mut Call) -> Result<Delivery, Problem> {
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let tenant = call.tenant(&mut query)?;
     query.finish()?;
     let id: JobId = call.param("id", "delivery")?;
@@ -84,7 +84,8 @@ pub async fn retry(mut call: Call) -> Answer {
     };
     match call.gateway.store.retry(delivery.job.id, mapping).await? {
         Retried::Queued => {
-            Ok(reply(StatusCode::ACCEPTED, &json!({ "id": delivery.job.id, "state": JobState::Queued })))
+            let now = call.gateway.store.delivery(delivery.job.id).await?;
+            Ok(reply(StatusCode::ACCEPTED, &show(&now.unwrap_or(delivery))))
         }
         Retried::Open => Err(Problem::new(Code::WrongState, "it is queued or under way already")),
         Retried::Missing => Err(Problem::missing("delivery")),

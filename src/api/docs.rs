@@ -1,4 +1,4 @@
-//! The OpenAPI document, put together from one file a family, and the page that shows it. Both are compiled in.
+//! The `OpenAPI` document, put together from one file a family, and the page that shows it. Both are compiled in.
 
 use std::sync::LazyLock;
 

@@ -15,7 +15,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `POST /v1/events`
 pub async fn publish(mut call: Call) -> Answer {
     let body = call.body().await?;
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let named = call.tenant(&mut query)?;
     query.finish()?;
     let mut keys = call.headers.get_all(IDEMPOTENCY_KEY).iter();
@@ -54,19 +54,23 @@ pub async fn publish(mut call: Call) -> Answer {
 }
 
 fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Problem> {
-    let repeated = |receipt: &Receipt| published.replay || receipt.duplicate;
+    // The same request gets the same body; only a header says that nothing was stored again.
+    let repeated = published.replay
+        || published.items.iter().flatten().count() > 0
+            && published.items.iter().flatten().all(|receipt| receipt.duplicate);
+    let accepted = |body: &Value| {
+        let mut response = reply(StatusCode::ACCEPTED, body);
+        if repeated {
+            let name = HeaderName::from_static("idempotent-replay");
+            response.headers_mut().insert(name, HeaderValue::from_static("true"));
+        }
+        response
+    };
     if !published.batch
         && let Some(item) = published.items.first()
     {
         return match item {
-            Ok(receipt) => {
-                let mut response = reply(StatusCode::ACCEPTED, &shown(receipt));
-                if repeated(receipt) {
-                    let name = HeaderName::from_static("idempotent-replay");
-                    response.headers_mut().insert(name, HeaderValue::from_static("true"));
-                }
-                Ok(response)
-            }
+            Ok(receipt) => Ok(accepted(&shown(receipt))),
             Err(error) => Err(error.into()),
         };
     }
@@ -88,12 +92,7 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
         })
         .collect();
     if published.items.iter().any(Result::is_ok) {
-        let mut response = reply(StatusCode::ACCEPTED, &json!({ "results": results }));
-        if published.replay {
-            let name = HeaderName::from_static("idempotent-replay");
-            response.headers_mut().insert(name, HeaderValue::from_static("true"));
-        }
-        return Ok(response);
+        return Ok(accepted(&json!({ "results": results })));
     }
     let mut problem =
         Problem::new(Code::BatchRejected, format!("all {} are wrong; see results", results.len()));
@@ -102,7 +101,7 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
 }
 
 fn shown(receipt: &Receipt) -> Value {
-    json!({ "id": receipt.id, "jobs": receipt.jobs, "duplicate": receipt.duplicate })
+    json!({ "id": receipt.id, "jobs": receipt.jobs })
 }
 
 /// draft-ietf-httpapi-ratelimit-headers: the quota, and what is left of it.
@@ -161,7 +160,7 @@ impl From<PublishError> for Problem {
 
 /// `GET /v1/events/{id}`
 pub async fn read(call: Call) -> Answer {
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let tenant = call.one_tenant(&mut query)?;
     query.finish()?;
     let id: String = call.param("id", "event")?;

@@ -24,7 +24,7 @@ const ANY_TENANT: &str = "preview";
 
 /// `POST /v1/mappings/preview`
 pub async fn preview(mut call: Call) -> Answer {
-    let mut query = call.query(&["tenant"])?;
+    let mut query = call.query(&["tenant"]);
     let tenant = call.tenant(&mut query)?;
     query.finish()?;
     let mut body = call.json().await?;
@@ -113,7 +113,7 @@ fn choose(
         Some((_, node)) => match Mapping::parse(node) {
             Ok(mapping) => Some(Arc::new(mapping)),
             Err(found) => {
-                below("mapping", found, faults);
+                below("mapping", &found, faults);
                 None
             }
         },

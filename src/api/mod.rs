@@ -1,7 +1,7 @@
 //! The HTTP API. [`table::ROUTES`] is all of it: method, path, who may, and what runs.
 //!
 //! One function, `serve`, stands around every endpoint: it gives the request its id, checks the key before anything of the
-//! body is read, turns every error and every panic into a [`problem`], and leaves one line in the log. The OpenAPI document
+//! body is read, turns every error and every panic into a [`problem`], and leaves one line in the log. The `OpenAPI` document
 //! is compared with the table by a test, both ways.
 
 mod accounts;
@@ -24,14 +24,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Response};
 use axum::routing::{MethodFilter, on};
 use futures::FutureExt;
+use tokio::time::Instant;
 
 use crate::domain::account::ApiKey;
-use crate::domain::id::EventKey;
+use crate::domain::id::{EventKey, TenantId};
 use crate::service::Gateway;
 use call::{Answer, Call};
 use problem::{Code, Problem};
@@ -90,27 +93,24 @@ fn method_name(method: &Method) -> &'static str {
 async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Request) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
     let request_id = request_id(&parts.headers, &gateway);
-    let began = gateway.clock.now();
+    let began = Instant::now();
     let method = method_name(&parts.method);
-    let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+    let params = params(&mut parts).await;
     let mut tenant = None;
     let answer: Answer = match authorise(&gateway, &parts.headers, endpoint.auth) {
         Err(problem) => Err(problem),
         Ok(key) => {
             tenant = key.as_ref().and_then(|key| key.tenant.clone());
             match params {
-                Err(_) => Err(Problem::new(Code::NoSuchRoute, "the path is not valid UTF-8")),
-                Ok(params) => {
+                None => Err(Problem::new(Code::NoSuchRoute, "the path is not valid UTF-8")),
+                Some(params) => {
                     let call = Call {
                         gateway: Arc::clone(&gateway),
                         key,
                         headers: parts.headers,
                         request_id: request_id.clone(),
                         query: parts.uri.query().map(str::to_owned),
-                        params: params
-                            .iter()
-                            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                            .collect(),
+                        params,
                         body: Some(body),
                     };
                     AssertUnwindSafe((endpoint.run)(call))
@@ -133,12 +133,22 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
         }
         problem.into_response(&request_id)
     });
-    let took = gateway.clock.now().since(began);
+    let took = began.elapsed();
     finish(&mut response, &request_id);
     let status = response.status().as_u16();
     gateway.metrics.request(method, endpoint.path, status, took);
-    log(endpoint, method, status, took, tenant.as_ref().map(|tenant| tenant.as_str()), &request_id);
+    log(endpoint, method, status, took, tenant.as_ref().map(TenantId::as_str), &request_id);
     response
+}
+
+/// What varies in the path; `None` when it is not UTF-8.
+async fn params(parts: &mut Parts) -> Option<Vec<(String, String)>> {
+    match RawPathParams::from_request_parts(parts, &()).await {
+        Ok(params) => Some(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+        // A path that is no route has none.
+        Err(RawPathParamsRejection::MissingPathParams(_)) => Some(Vec::new()),
+        Err(_) => None,
+    }
 }
 
 fn log(
@@ -149,7 +159,7 @@ fn log(
     tenant: Option<&str>,
     request_id: &str,
 ) {
-    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let duration_ms = took.as_secs_f64() * 1_000.0;
     let route = endpoint.path;
     // Probes come every few seconds and say nothing while all is well.
     if endpoint.auth == Auth::Open && status < 400 {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::call::{Answer, Call, reply};
 use super::problem::{Code, Problem};
 use crate::domain::fault::Faults;
+use crate::service::Gateway;
 
 /// How long the store may take to answer a probe.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -19,21 +20,22 @@ pub async fn health(_: Call) -> Answer {
     Ok(reply(StatusCode::OK, &json!({ "status": "ok" })))
 }
 
+/// Whether the store can be written to, in good time; else why not, for the log.
+async fn probe(gateway: &Gateway) -> Result<(), String> {
+    tokio::select! {
+        health = gateway.store.health() => health.map_err(|error| error.to_string()),
+        () = gateway.clock.sleep(STORE_TIMEOUT) => Err(format!("no answer within {} s", STORE_TIMEOUT.as_secs())),
+    }
+}
+
 /// `GET /readyz`: the store can be written to, and the workers get on.
 pub async fn ready(call: Call) -> Answer {
     let gateway = &call.gateway;
     let mut faults = Faults::default();
     let mut cause = None;
-    tokio::select! {
-        health = gateway.store.health() => {
-            if let Err(error) = health {
-                cause = Some(error.to_string());
-                faults.at_field("store", "can't be written to", None);
-            }
-        }
-        () = gateway.clock.sleep(STORE_TIMEOUT) => {
-            faults.at_field("store", format!("did not answer within {} s", STORE_TIMEOUT.as_secs()), None);
-        }
+    if let Err(reason) = probe(gateway).await {
+        cause = Some(reason);
+        faults.at_field("store", "can't be written to", None);
     }
     if !gateway.progress.is_fresh(gateway.clock.now()) {
         faults.at_field("workers", "were not heard of lately: nothing is delivered", None);
@@ -41,13 +43,17 @@ pub async fn ready(call: Call) -> Answer {
     if faults.is_empty() {
         return Ok(reply(StatusCode::OK, &json!({ "status": "ready" })));
     }
-    Err(Problem { cause, ..Problem::faults(Code::NotReady, faults).retry_after(1) })
+    let mut problem = Problem::faults(Code::NotReady, faults).retry_after(1);
+    problem.cause = cause;
+    Err(problem)
 }
 
-/// `GET /metrics`: OpenMetrics text.
+/// `GET /metrics`: what Prometheus reads.
 pub async fn metrics(call: Call) -> Answer {
-    let stats = call.gateway.store.stats().await.ok();
-    let text = call.gateway.metrics.expose(stats.as_ref(), call.gateway.clock.now());
+    let gateway = &call.gateway;
+    let store_up = probe(gateway).await.is_ok();
+    let stats = if store_up { gateway.store.stats().await.ok() } else { None };
+    let text = gateway.metrics.expose(stats.as_ref(), store_up, gateway.clock.now());
     let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(
         CONTENT_TYPE,

@@ -2,6 +2,8 @@
 //!
 //! A code is a promise: it does not change and a program may look at it. Titles and details are for people.
 
+use std::ops::{Deref, DerefMut};
+
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Response, StatusCode};
@@ -112,9 +114,27 @@ codes! {
     NotReady = "not_ready", SERVICE_UNAVAILABLE, "The gateway is not ready";
 }
 
-/// One error answer.
+/// One error answer. In a box, for it is what every function here may return instead of its value.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Details>);
+
+impl Deref for Problem {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Details {
+        &mut self.0
+    }
+}
+
+/// What an error answer says.
+#[derive(Debug, Clone)]
+pub struct Details {
     /// What is wrong.
     pub code: Code,
     /// What exactly, for a person.
@@ -136,7 +156,7 @@ pub struct Problem {
 impl Problem {
     /// A problem with a detail.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             code,
             detail: detail.into(),
             hint: None,
@@ -145,7 +165,7 @@ impl Problem {
             cause: None,
             headers: HeaderMap::new(),
             members: Map::new(),
-        }
+        }))
     }
 
     /// The same with a hint.
@@ -162,6 +182,13 @@ impl Problem {
         self
     }
 
+    /// The same with what the log says of it.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
     /// A problem with faults; the first one's message is the detail.
     pub fn faults(code: Code, faults: Faults) -> Self {
         let detail = match faults.list() {
@@ -169,13 +196,14 @@ impl Problem {
             [fault] => format!("{}: {}", fault.place.field, fault.message),
             list => format!("{} faults; see errors", list.len()),
         };
-        Self { errors: faults, ..Self::new(code, detail) }
+        let mut problem = Self::new(code, detail);
+        problem.errors = faults;
+        problem
     }
 
     /// An error that is ours: the log has the cause, the answer has not.
     pub fn internal(cause: impl Into<String>) -> Self {
-        let detail = "the log has more under this request id";
-        Self { cause: Some(cause.into()), ..Self::new(Code::Internal, detail) }
+        Self::new(Code::Internal, "the log has more under this request id").cause(cause)
     }
 
     /// The answer's JSON.
@@ -211,13 +239,14 @@ impl Problem {
     pub fn into_response(self, request_id: &str) -> Response<Body> {
         let mut response = Response::new(Body::from(self.to_json(request_id).to_string()));
         *response.status_mut() = self.code.status();
+        let code = self.code;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(secs) = self.retry_after_secs {
             headers.insert(RETRY_AFTER, HeaderValue::from(secs));
         }
-        headers.extend(self.headers);
-        if self.code.status() == StatusCode::UNAUTHORIZED {
+        headers.extend(self.0.headers);
+        if code.status() == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patchbay\""));
         }
         response
@@ -226,7 +255,7 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let cause = Some(error.to_string());
+        let cause = error.to_string();
         let problem = match error {
             StoreError::Full(_) => {
                 Self::new(Code::StoreFull, "nothing was stored; the operator has to make room")
@@ -242,7 +271,7 @@ impl From<StoreError> for Problem {
             StoreError::Conflict => Self::new(Code::Conflict, "read it again and repeat the change"),
             StoreError::Corrupt(_) => Self::internal(""),
         };
-        Self { cause, ..problem }
+        problem.cause(cause)
     }
 }
 

@@ -52,9 +52,8 @@ pub async fn run(args: &SendArgs, output: Output) -> Result<(), Failure> {
     let answer = args.remote.client()?.post_with("/v1/events", &event, &headers).await?;
     output.either(&answer, || {
         let id = cell(&answer, "id");
-        let again = if answer["duplicate"] == true { ", which it had been before" } else { "" };
         format!(
-            "{id} accepted{again}; deliveries: {}\nsee them with: patchbay deliveries list --event {id}",
+            "{id} accepted; deliveries: {}\nsee them with: patchbay deliveries list --event {id}",
             cell(&answer, "jobs")
         )
     });

@@ -311,3 +311,6 @@ impl Directory {
         self.compiler.compile(record, 0)
     }
 }
+
+#[cfg(test)]
+mod tests;

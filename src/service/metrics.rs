@@ -136,7 +136,11 @@ impl Default for Metrics {
             Gauge::clone(&oldest_seconds),
         );
         registry.register("lanes", "Lanes that hold open jobs, by state", lanes.clone());
-        registry.register("store_up", "1 when the store answered this scrape", Gauge::clone(&store_up));
+        registry.register(
+            "store_up",
+            "1 when the store could be written to at this scrape",
+            Gauge::clone(&store_up),
+        );
         Self {
             registry,
             scrape: Mutex::default(),
@@ -182,10 +186,11 @@ impl Metrics {
         self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
     }
 
-    /// All of it as OpenMetrics text. `stats` is `None` when the store did not answer.
-    pub fn expose(&self, stats: Option<&Stats>, now: Timestamp) -> String {
+    /// All of it as `OpenMetrics` text. `stats` is `None` when the store did not give any; `store_up` is whether it can be
+    /// written to.
+    pub fn expose(&self, stats: Option<&Stats>, store_up: bool, now: Timestamp) -> String {
         let _one_at_a_time = self.scrape.lock();
-        self.store_up.set(i64::from(stats.is_some()));
+        self.store_up.set(i64::from(store_up));
         if let Some(stats) = stats {
             self.queue_depth.set(count(stats.open));
             self.leased.set(count(stats.leased));
@@ -229,7 +234,7 @@ mod tests {
             oldest: Some(Timestamp::from_millis(1_000)),
             lanes: LaneCounts { ready: 1, waiting: 2, full: 3, paused: 4 },
         };
-        let text = metrics.expose(Some(&stats), Timestamp::from_millis(6_000));
+        let text = metrics.expose(Some(&stats), true, Timestamp::from_millis(6_000));
         for line in [
             "patchbay_events_total{result=\"accepted\"} 3",
             "patchbay_attempts_total{outcome=\"delivered\"} 1",
@@ -243,6 +248,6 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
-        assert!(metrics.expose(None, Timestamp::default()).contains("patchbay_store_up 0"));
+        assert!(metrics.expose(None, false, Timestamp::default()).contains("patchbay_store_up 0"));
     }
 }

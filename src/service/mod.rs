@@ -12,6 +12,8 @@ pub mod live;
 pub mod metrics;
 pub mod rate;
 mod running;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tryout;
 pub mod vault;
 

@@ -63,7 +63,8 @@ impl Rates {
             }
         }
         if worst.is_some_and(|worst| worst.wait.is_zero()) {
-            for (tenant, count) in wanted {
+            // Whoever takes nothing only looks, and leaves nothing behind.
+            for (tenant, count) in wanted.iter().filter(|(_, count)| *count > 0) {
                 let mut bucket = self.filled(buckets.get(tenant), now);
                 bucket.tokens -= f64::from(*count);
                 buckets.insert(tenant.clone(), bucket);

@@ -16,6 +16,8 @@
 //! - An event and its dedupe key are written together: while its jobs do not exist, neither does the refusal of a repeat.
 //! - No step's cost grows with the number of jobs or lanes; what is large is done in bounded steps by [`Store::sweep`].
 
+#[cfg(test)]
+mod conformance;
 pub mod redis;
 pub mod sqlite;
 pub mod types;

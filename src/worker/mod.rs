@@ -3,9 +3,9 @@
 //! # Theory of operation
 //!
 //! Three parts. The *feed* leases from the store, never more than there is room for, and sleeps until the store has work
-//! ([`feed`]). apalis runs the handler over our lanes as its `Backend` ([`backend`]): its worker, monitor, panic guard,
+//! (`feed`). apalis runs the handler over our lanes as its `Backend` (`backend`): its worker, monitor, panic guard,
 //! time limit and graceful stop are used as they are. The *settler* collects outcomes and writes them in batches
-//! ([`settler`]); a job's room is free again when its outcome is handed over, and the settler's queue is bounded, so a
+//! (`settler`); a job's room is free again when its outcome is handed over, and the settler's queue is bounded, so a
 //! store that can't write stops the leasing instead of filling memory.
 //!
 //! # Stopping

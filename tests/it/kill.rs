@@ -12,7 +12,7 @@ use patchbay::store::sqlite::SqliteStore;
 use patchbay::store::{DeliveryQuery, Store};
 use serde_json::json;
 
-use crate::support::process::{Door, Process};
+use crate::support::process::{Door, Process, client};
 use crate::support::receiver::Receiver;
 use crate::support::within;
 
@@ -40,7 +40,7 @@ async fn killed_at_random_moments_nothing_accepted_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::start().await;
     let door = Door::default();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+    let client = client();
     let mut process = Process::start(folder.path(), &door);
     let made = door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await;
     assert_eq!(made.unwrap().0, 201);
@@ -76,8 +76,8 @@ async fn killed_at_random_moments_nothing_accepted_is_lost() {
     let mut settled_before: Vec<(usize, BTreeSet<String>)> = Vec::new();
     let mut restarted = Instant::now();
     for kill in 1..=KILLS {
-        let share = (EVENTS * kill / (KILLS + 1)) as f64;
-        let moment = (share * (0.8 + 0.2 * entropy.fraction())) as usize;
+        let share = EVENTS * kill / (KILLS + 1);
+        let moment = share - usize::from(u8::from_be_bytes(entropy.bytes())) * share / 5 / 255;
         within("enough events to be accepted", async {
             while accepted.load(Ordering::Relaxed) < moment {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -141,7 +141,7 @@ async fn what_was_in_flight_comes_back_within_ten_seconds_of_a_start() {
     let receiver = Receiver::start().await;
     receiver.otherwise(Reply::Silence);
     let door = Door::default();
-    let client = reqwest::Client::new();
+    let client = client();
     let process = Process::start(folder.path(), &door);
     door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await.unwrap();
     let connection = json!({"tenant": "acme", "name": "all", "connector": "webhook", "events": ["*"],
@@ -176,7 +176,7 @@ async fn sigterm_lets_attempts_under_way_end_and_a_second_one_ends_at_once() {
     let receiver = Receiver::start().await;
     receiver.otherwise(Reply::Slow(Duration::from_millis(500)));
     let door = Door::default();
-    let client = reqwest::Client::new();
+    let client = client();
     let process = Process::start(folder.path(), &door);
     door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await.unwrap();
     let connection = json!({"tenant": "acme", "name": "all", "connector": "webhook", "events": ["*"],

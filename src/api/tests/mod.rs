@@ -1,4 +1,4 @@
-//! The API in this process, on the embedded store. Every answer of every test is compared with the OpenAPI document.
+//! The API in this process, on the embedded store. Every answer of every test is compared with the `OpenAPI` document.
 
 mod accounts;
 mod connections;
@@ -9,7 +9,6 @@ mod schema;
 mod walk;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,17 +18,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 use super::router;
-use crate::clock::{Clock, Entropy, Ids};
-use crate::domain::time::Timestamp;
-use crate::egress::{AddressPolicy, Egress, EgressSettings};
-use crate::service::vault::Vault;
-use crate::service::{Gateway, Parts, Settings};
-use crate::spec::Catalogue;
-use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
-
-/// 2026-05-03T14:22:08Z
-const START: Timestamp = Timestamp::from_millis(1_777_818_128_000);
+use crate::clock::Clock;
+use crate::service::{Gateway, Settings, testing};
 
 /// A gateway without workers, its router, and keys.
 pub(super) struct TestApi {
@@ -71,29 +61,7 @@ impl TestApi {
     }
 
     pub async fn with(settings: Settings) -> Self {
-        let folder = TempDir::new().unwrap();
-        let (clock, entropy) = (Clock::manual(START), Entropy::seeded(1));
-        let ids = Ids::new(clock.clone(), entropy.clone());
-        let store = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), Duration::from_hours(1))
-            .await
-            .unwrap();
-        let loopback = vec!["127.0.0.0/8".parse().unwrap()];
-        let addresses = Arc::new(AddressPolicy { allow_http: true, allowed: loopback });
-        let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();
-        let store: Arc<dyn Store> = Arc::new(store);
-        let gateway = Gateway::start(Parts {
-            store,
-            clock: clock.clone(),
-            vault: Vault::new(&[7; 32], entropy.clone()),
-            entropy,
-            ids,
-            catalogue: Arc::new(Catalogue::load(None).unwrap()),
-            egress: Arc::new(egress),
-            addresses,
-            settings,
-        })
-        .await
-        .unwrap();
+        let (gateway, clock, folder) = testing::gateway(settings).await;
         let operator = gateway.first_operator_key().await.unwrap().unwrap().reveal().to_owned();
         Self { router: router(Arc::clone(&gateway)), gateway, clock, operator, _folder: folder }
     }

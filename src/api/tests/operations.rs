@@ -1,10 +1,15 @@
 //! Health, metrics, the document, and what stands around every endpoint.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 
 use super::TestApi;
+use crate::api::serve;
+use crate::api::table::{Auth, Endpoint, ROUTES};
 
 #[tokio::test]
 async fn ready_means_that_the_store_answers_and_the_workers_get_on() {
@@ -50,7 +55,11 @@ async fn metrics_name_routes_and_never_paths() {
 #[tokio::test]
 async fn what_is_no_route_is_a_problem_too() {
     let api = TestApi::start().await;
-    assert_eq!(api.get("/nowhere", "").await.code(), "no_such_route");
+    let nowhere = api.get("/nowhere", "").await;
+    assert_eq!(
+        (nowhere.code(), &nowhere.body["detail"]),
+        ("no_such_route", &json!("no route has this path"))
+    );
     assert_eq!(api.get("/v1/events/%FF", &api.operator).await.status, 404);
     let wrong = api.call("PUT", "/v1/connections", "", None).await;
     assert_eq!((wrong.status, wrong.code()), (405, "method_not_allowed"));
@@ -82,10 +91,46 @@ async fn the_page_stands_alone() {
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     assert!(!page.text.contains("\"OPENAPI\""), "the document is in the page");
     assert!(page.text.contains("publishEvents"));
-    for outside in ["src=\"http", "href=\"http", "@import", "url("] {
+    for outside in ["src=\"http", "href=\"http", "@import", "url(http", "url('", "url(\""] {
         assert!(!page.text.contains(outside), "{outside}");
     }
     let script = page.text.split_once("<script>").unwrap().1;
     assert_eq!(script.matches("</script").count(), 1, "nothing in the document ends the script");
     assert_eq!(api.get("/openapi.json", "").await.body["openapi"], "3.1.0");
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_and_says_nothing() {
+    static PANICS: Endpoint = Endpoint {
+        method: "GET",
+        path: "/panics",
+        auth: Auth::Open,
+        run: |_| Box::pin(async { panic!("with a secret") }),
+    };
+    let api = TestApi::start().await;
+    let request = Request::get("/panics").body(Body::empty()).unwrap();
+    let response = serve(&PANICS, Arc::clone(&api.gateway), request).await;
+    assert_eq!(response.status(), 500);
+    let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("\"code\":\"internal\"") && !text.contains("secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_before_the_key_is_checked() {
+    let api = TestApi::start().await;
+    for route in ROUTES.iter().filter(|route| route.auth != Auth::Open) {
+        let touched = Arc::new(AtomicBool::new(false));
+        let body = Body::from_stream(futures::stream::once({
+            let touched = Arc::clone(&touched);
+            async move {
+                touched.store(true, Ordering::Relaxed);
+                Ok::<_, std::io::Error>("{}")
+            }
+        }));
+        let path = route.path.replace("{id}", "x");
+        let request = Request::builder().method(route.method).uri(&path).body(body).unwrap();
+        assert_eq!(api.send(request).await.status, 401, "{path}");
+        assert!(!touched.load(Ordering::Relaxed), "{path}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The OpenAPI document as a test: a small reader of the part of JSON Schema that the document uses.
+//! The `OpenAPI` document as a test: a small reader of the part of JSON Schema that the document uses.
 
 use serde_json::Value;
 

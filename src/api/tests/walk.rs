@@ -52,9 +52,15 @@ fn every_reference_leads_somewhere_and_every_example_fits() {
         }
         match value {
             Value::Object(members) => {
-                members.iter().for_each(|(key, member)| walk(member, &format!("{at}/{key}")))
+                for (key, member) in members {
+                    walk(member, &format!("{at}/{key}"));
+                }
             }
-            Value::Array(items) => items.iter().for_each(|item| walk(item, at)),
+            Value::Array(items) => {
+                for item in items {
+                    walk(item, at);
+                }
+            }
             _ => {}
         }
     }

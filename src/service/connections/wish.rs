@@ -237,7 +237,7 @@ impl Wish {
             MappingChoice::Inline(source) => {
                 match Mapping::from_json(source) {
                     Ok(mapping) => inline = Some(mapping),
-                    Err(found) => below("mapping", found, faults),
+                    Err(found) => below("mapping", &found, faults),
                 }
                 None
             }
@@ -262,7 +262,7 @@ impl Wish {
                 {
                     // A file's own places would point nowhere in the request.
                     if inline.is_some() {
-                        below("mapping", found, faults);
+                        below("mapping", &found, faults);
                     } else {
                         for fault in found.list() {
                             faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
@@ -270,7 +270,7 @@ impl Wish {
                     }
                 }
                 if let Err(found) = check_custom_headers(connector, &self.headers) {
-                    below("target", found, faults);
+                    below("target", &found, faults);
                 }
             }
         }
@@ -318,7 +318,7 @@ fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
 }
 
 /// Adds faults of something that stands under `field`.
-pub fn below(field: &str, found: Faults, faults: &mut Faults) {
+pub fn below(field: &str, found: &Faults, faults: &mut Faults) {
     for fault in found.list() {
         let Fault { mut place, message, hint } = fault.clone();
         place.field =

@@ -153,7 +153,7 @@ impl Gateway {
             Ok(published) => self.count(published),
             Err(PublishError::Parse(_) | PublishError::BadKey) => self.metrics.events(Taken::Invalid, 1),
             Err(PublishError::KeyReused | PublishError::StillRunning) => {
-                self.metrics.events(Taken::Conflict, 1)
+                self.metrics.events(Taken::Conflict, 1);
             }
             Err(PublishError::Limited(_)) => self.metrics.events(Taken::RateLimited, 1),
             Err(PublishError::Store(_)) => self.metrics.events(Taken::Unavailable, 1),

@@ -1,4 +1,4 @@
-//! The four forms in which events come, read into one: plain JSON, and CloudEvents structured, batched and binary.
+//! The four forms in which events come, read into one: plain JSON, and `CloudEvents` structured, batched and binary.
 //!
 //! Pure. A body is parsed once, and the values that it was parsed into are moved, not copied. How deep it nests is
 //! looked at before that, on the bytes.

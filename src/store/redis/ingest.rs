@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::codec::{self, strange, write_meta};
 use super::keys::{BASE, Base, Partition};
-use super::link::{Answers, Step};
+use super::link::{Answers, Link, Step};
 use super::{Core, REPLY};
 use crate::clock::Ids;
 use crate::domain::id::ConnectionId;
@@ -96,9 +96,18 @@ impl Written {
 
 /// Gives names to events: 6 bytes of milliseconds and 5 that rise within them by random steps.
 #[derive(Debug, Default)]
-struct Bases(Mutex<(u64, u64)>);
+pub(super) struct Bases(Mutex<(u64, u64)>);
 
 impl Bases {
+    /// Every later name sorts after this one: for a store that was written under a clock that ran ahead.
+    pub fn after(&self, base: &Base) {
+        let [time @ .., _, _, _, _, _] = *base;
+        let millis = time.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let rest = base[6..].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let mut last = self.0.lock();
+        *last = (*last).max((millis, rest));
+    }
+
     fn next(&self, now: Timestamp, ids: &Ids) -> Base {
         let random = u64::try_from(ids.next() & 0xFFFF_FFFF_FFFF).unwrap_or(0);
         let millis = u64::try_from(now.millis()).unwrap_or(0) & 0xFFFF_FFFF_FFFF;
@@ -162,7 +171,6 @@ impl Intake {
 /// Sends what waits, whenever a pipeline is free.
 async fn take(core: Arc<Core>, mut received: mpsc::Receiver<Portion>, pipelines: Arc<Semaphore>) {
     let link = Arc::new(core.link.again());
-    let bases = Arc::new(Bases::default());
     let mut batch = Vec::new();
     loop {
         let Ok(permit) = Arc::clone(&pipelines).acquire_owned().await else { return };
@@ -170,9 +178,9 @@ async fn take(core: Arc<Core>, mut received: mpsc::Receiver<Portion>, pipelines:
             return;
         }
         let portions = std::mem::take(&mut batch);
-        let (core, link, bases) = (Arc::clone(&core), Arc::clone(&link), Arc::clone(&bases));
+        let (core, link) = (Arc::clone(&core), Arc::clone(&link));
         tokio::spawn(async move {
-            core.send(&link, &bases, portions).await;
+            core.send(&link, portions).await;
             drop(permit);
         });
     }
@@ -257,7 +265,7 @@ impl Core {
     }
 
     /// Sends portions and answers them.
-    async fn send(&self, link: &super::link::Link, bases: &Bases, portions: Vec<Portion>) {
+    async fn send(&self, link: &Link, portions: Vec<Portion>) {
         let mut by_partition: BTreeMap<Partition, Vec<Portion>> = BTreeMap::new();
         for portion in portions {
             by_partition.entry(portion.partition).or_default().push(portion);
@@ -268,7 +276,7 @@ impl Core {
             let mut steps = Vec::new();
             let mut chunks = Vec::new();
             for chunk in chunks_of(portions) {
-                steps.push(self.write_step(partition, bases, &chunk));
+                steps.push(self.write_step(partition, &chunk));
                 chunks.push(chunk);
             }
             steps.extend(self.durability.command().map(Step::Plain));
@@ -281,7 +289,7 @@ impl Core {
         }
     }
 
-    fn write_step(&self, partition: Partition, bases: &Bases, portions: &[Portion]) -> Step<'_> {
+    fn write_step(&self, partition: Partition, portions: &[Portion]) -> Step<'_> {
         let now = self.clock.now();
         let mut call = self.call(partition);
         call.value(partition.to_be_bytes());
@@ -292,7 +300,7 @@ impl Core {
                 .number(portion.events.len());
             for new in portion.events() {
                 let event = &new.event;
-                let base = bases.next(now, &self.ids);
+                let base = self.bases.next(now, &self.ids);
                 let dedupe = new.dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
                 let (bucket, field) = self.keys.public_id(&event.tenant, &event.id);
                 let at = call.key(self.keys.event(partition, &base));

@@ -71,7 +71,7 @@ use crate::store::types::{
     Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
     Revision, Settlement, Stats, StoreError, Sweep,
 };
-use ingest::Intake;
+use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
 use link::Link;
 use script::{Call, Scripts};
@@ -139,6 +139,8 @@ struct Core {
     ids: Ids,
     /// This process among those with leases.
     owner: String,
+    /// Names for new events.
+    bases: Bases,
     durability: Durability,
     retention: Duration,
     /// Names this filling of the server; another one means that it was emptied.
@@ -210,6 +212,8 @@ impl RedisStore {
         let (note, durability) = server::check(&link, settings.durability).await?;
         let owner = format!("{:032x}", ids.next());
         let epoch = server::claim_layout(&link, &keys, &owner).await?;
+        let bases = Bases::default();
+        read::newest(&link, &keys).await?.iter().for_each(|base| bases.after(base));
         let wake = Arc::new(Wake::new(keys.partitions()));
         let core = Arc::new(Core {
             scripts: Scripts::new(),
@@ -218,6 +222,7 @@ impl RedisStore {
             clock,
             ids,
             owner,
+            bases,
             durability,
             retention: settings.retention,
             epoch,
@@ -301,7 +306,7 @@ impl Store for RedisStore {
         let core = &self.core;
         let mut newest = core.wake.newest();
         loop {
-            if *newest.borrow_and_update() > since {
+            if core.wake.is_closed() || *newest.borrow_and_update() > since {
                 return;
             }
             if tokio::time::timeout(FOLLOW_EVERY, newest.changed()).await.is_err() {
@@ -354,6 +359,7 @@ impl Store for RedisStore {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.core.wake.close();
         self.intake.drain().await;
         self.tasks.lock().drain(..).for_each(|task| task.abort());
     }

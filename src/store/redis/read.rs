@@ -6,8 +6,8 @@
 use redis::{Cmd, Value};
 
 use super::codec::{self, JobRecord, Meta, time_bytes};
-use super::keys::{BASE, Base, Partition, job_id, place_of};
-use super::link::Step;
+use super::keys::{BASE, Base, Keys, Partition, job_id, place_of};
+use super::link::{Link, Step};
 use super::{Core, REPLY};
 use crate::domain::event::Event;
 use crate::domain::id::{JobId, TenantId};
@@ -237,6 +237,24 @@ impl Core {
         }
         Ok(Some(delivery))
     }
+}
+
+/// The newest event of each partition that has some.
+pub(super) async fn newest(link: &Link, keys: &Keys) -> Result<Vec<Base>, StoreError> {
+    let groups = (0..keys.partitions())
+        .map(|partition| {
+            let mut range = redis::cmd("ZREVRANGEBYLEX");
+            range.arg(keys.events(partition)).arg("+").arg("-").arg("LIMIT").arg(0).arg(1);
+            vec![Step::Plain(range)]
+        })
+        .collect();
+    let mut found = Vec::new();
+    for answer in link.run_groups(groups, REPLY).await {
+        for entry in codec::list(answer?.pop().unwrap_or(Ok(Value::Nil))?)? {
+            found.extend(codec::bytes(entry)?.and_then(|entry| entry.first_chunk().copied()));
+        }
+    }
+    Ok(found)
 }
 
 /// An event's meta and records out of the answer to [`Core::records_of`]; `None` when there is no such event.

@@ -316,7 +316,7 @@ impl Core {
     /// Changes after a revision; see [`Store::changes`](crate::store::Store::changes).
     pub(super) async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<Change>, StoreError> {
         let mut call = Call::new(vec![self.keys.docs(), self.keys.feed()]);
-        call.number(since).number(limit);
+        call.number(since).number(i64::try_from(limit).unwrap_or(i64::MAX));
         let answer = self.link.script(&self.scripts.changes, call, REPLY).await?;
         codec::list(answer)?
             .into_iter()

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -89,6 +90,7 @@ pub(super) struct Wake {
     state: Mutex<State>,
     work: Notify,
     newest: watch::Sender<Revision>,
+    closed: AtomicBool,
 }
 
 impl Wake {
@@ -100,7 +102,7 @@ impl Wake {
             polled: Instant::now(),
         };
         state.mark_all();
-        Self { state: Mutex::new(state), work: Notify::new(), newest: watch::Sender::new(0) }
+        Self { state: Mutex::new(state), work: Notify::new(), newest: watch::Sender::new(0), closed: AtomicBool::new(false) }
     }
 
     /// A partition may have work.
@@ -154,12 +156,27 @@ impl Wake {
         }
     }
 
+    /// Nobody waits any more.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.work.notify_waiters();
+        self.newest.send_modify(|_| {});
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Returns when a partition may have work.
     pub async fn wait(&self, clock: &Clock) {
-        loop {
+        while !self.is_closed() {
             let notified = self.work.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
+            if self.is_closed() {
+                return;
+            }
             let (next, recheck) = {
                 let mut state = self.state.lock();
                 state.tick(clock.now());

@@ -1,52 +1,54 @@
-//! The embedded store: one SQLite database in a folder, owned by one gateway process.
+//! The embedded store: one `SQLite` database in a folder, owned by one gateway process.
 //!
 //! # Theory of operation
 //!
-//! All writes go through one thread that commits many requests as one ([`writer`]); which job goes next is decided in
-//! memory ([`lanes`]); reads have connections of their own and never wait for a writer (write-ahead log). Leases are
+//! All writes go through one thread that commits many requests as one (`writer`); which job goes next is decided in
+//! memory (`lanes`); reads have connections of their own and never wait for a writer (write-ahead log). Leases are
 //! never written: the owner is the only one that leases, and when it dies every open job stands in its lane again.
 //! Another process (the command line) may open the folder as a *guest* to change records; it leases nothing.
 
+mod claims;
 mod ingest;
 mod lanes;
 mod read;
 mod records;
 mod refill;
+mod restore;
+mod retry;
 mod rows;
 mod schema;
 mod settle;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::clock::{Clock, Ids};
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
-use crate::domain::job::JobState;
-use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
     Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
     Revision, Settlement, Stats, StoreError, Sweep,
 };
-use lanes::Effect;
+use claims::Claims;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// Idle read connections kept for the next reads.
 const READERS: usize = 4;
-/// Changes read at once while the lanes are restored.
-const PAGE: usize = 1_000;
+/// The longest sleep until something is due: what a leap of the wall clock can delay.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
 /// The embedded store.
 #[derive(Debug)]
@@ -60,8 +62,8 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     walk: Arc<Mutex<sweep::Walk>>,
-    /// Held while this process owns the folder; a guest has none.
-    _lock: Option<File>,
+    /// Whether this process owns the folder; a guest doesn't.
+    owner: bool,
 }
 
 impl SqliteStore {
@@ -94,9 +96,9 @@ impl SqliteStore {
             let connection = schema::open_writer(&file)?;
             let shared = Arc::new(Shared::default());
             if owner {
-                restore(&connection, &mut shared.lanes.lock(), &ids, clock.now())?;
+                restore::restore(&connection, &mut shared.lanes.lock(), &ids, clock.now())?;
             }
-            let (writer, thread) = Writer::start(connection, Arc::clone(&shared), clock.clone())?;
+            let (writer, thread) = Writer::start(connection, lock, Arc::clone(&shared), clock.clone())?;
             Ok(Self {
                 file,
                 clock,
@@ -107,7 +109,7 @@ impl SqliteStore {
                 thread: Mutex::new(Some(thread)),
                 readers: Arc::default(),
                 walk: Arc::default(),
-                _lock: lock,
+                owner,
             })
         })
         .await
@@ -118,6 +120,7 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.ensure_open()?;
         let readers = Arc::clone(&self.readers);
         let file = self.file.clone();
         blocking(move || {
@@ -133,66 +136,31 @@ impl SqliteStore {
         .await
     }
 
+    fn ensure_open(&self) -> Result<(), StoreError> {
+        if self.shared.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// Jobs are the owner's alone: a guest knows no lane.
+    fn ensure_owner(&self) -> Result<(), StoreError> {
+        if self.owner {
+            Ok(())
+        } else {
+            Err(StoreError::Unavailable(
+                "this process is a guest of the folder, and jobs are its owner's".into(),
+            ))
+        }
+    }
+
     fn is_closed(&self) -> impl Fn(ConnectionId) -> bool + Send + 'static {
         let shared = Arc::clone(&self.shared);
         move |connection| shared.lanes.lock().is_closed(connection)
     }
 }
 
-/// Builds the lanes from what is on disk: rules from the connections, counts from the index of open jobs.
-fn restore(
-    database: &Connection,
-    lanes: &mut lanes::Lanes,
-    ids: &Ids,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let newest: Option<[u8; 16]> = database
-        .query_row("SELECT max(id) FROM jobs", [], |row| row.get(0))
-        .map_err(|error| unavailable(&error))?;
-    ids.after(newest.map_or(0, u128::from_be_bytes));
-    let mut since = 0;
-    loop {
-        let changes = records::changes(database, since, PAGE)?;
-        let Some(last) = changes.last() else { break };
-        since = last.revision;
-        for effect in records::effects_of(&changes) {
-            lanes.apply(effect, now);
-        }
-    }
-    let mut select = database
-        .prepare(
-            "SELECT connection, count(*), max(due = 0), min(CASE WHEN due > 0 THEN due END), min(id)
-             FROM jobs INDEXED BY jobs_lane WHERE due IS NOT NULL GROUP BY connection",
-        )
-        .map_err(|error| unavailable(&error))?;
-    let mut rows = select.query([]).map_err(|error| unavailable(&error))?;
-    while let Some(row) = rows.next().map_err(|error| unavailable(&error))? {
-        let read = || -> rusqlite::Result<_> {
-            let connection = ConnectionId::from_bits(u128::from_be_bytes(row.get(0)?));
-            let oldest = JobId::from_bits(u128::from_be_bytes(row.get(4)?)).time();
-            Ok((connection, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Option<i64>>(3)?, oldest))
-        };
-        let (connection, open, fresh, due, oldest) = read().map_err(|error| unavailable(&error))?;
-        lanes.restore(connection, open.cast_unsigned(), fresh, due.map(Timestamp::from_millis), oldest, now);
-    }
-    drop(rows);
-    drop(select);
-    let waits: Vec<([u8; 16], i64)> = database
-        .prepare("SELECT connection, until FROM waits WHERE until > ?")
-        .and_then(|mut select| {
-            select.query_map([now.millis()], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        })
-        .map_err(|error| unavailable(&error))?;
-    for (connection, until) in waits {
-        let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
-        lanes.apply(Effect::Wait { connection, until: Timestamp::from_millis(until) }, now);
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
+        self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
         self.writer
             .write(move |database, effects| {
@@ -207,22 +175,34 @@ impl Store for SqliteStore {
     }
 
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
-        if self._lock.is_none() {
+        self.ensure_open()?;
+        if !self.owner {
             return Ok(Vec::new());
         }
         let now = self.clock.now();
-        let given = self.shared.lanes.lock().lease(room, now.plus(span), now);
-        for connection in given.refills {
-            if !self.writer.refill(connection) {
-                let retry = now.plus(lanes::REFILL_RETRY);
-                self.shared.lanes.lock().refill_failed(connection, retry, now);
-            }
+        let (leases, pass_on, refill) = {
+            let mut lanes = self.shared.lanes.lock();
+            let next = lanes.next_time();
+            let leases = lanes.lease(room, now.plus(span), now);
+            let is_sooner =
+                lanes.next_time().is_some_and(|sooner| next.is_none_or(|next| sooner < next || next <= now));
+            // Each signal wakes one who waits: what is left, or comes sooner than it knows, is for the next one.
+            (leases, is_sooner || lanes.has_work(), lanes.may_refill())
+        };
+        if refill {
+            self.writer.refill(&self.shared);
         }
-        Ok(given.leases)
+        if pass_on {
+            self.shared.work.notify_one();
+        }
+        Ok(leases)
     }
 
     async fn wait_for_work(&self) {
         let notified = self.shared.work.notified();
+        if self.shared.is_closed() {
+            return;
+        }
         let (ready, next) = {
             let lanes = self.shared.lanes.lock();
             (lanes.has_work(), lanes.next_time())
@@ -233,51 +213,47 @@ impl Store for SqliteStore {
         match next {
             Some(next) => tokio::select! {
                 () = notified => {}
-                () = self.clock.sleep_until(next) => {}
+                () = self.clock.sleep_until(next.min(self.clock.now().plus(LONGEST_SLEEP))) => {}
             },
             None => notified.await,
         }
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError> {
-        let claimed: Vec<settle::Claimed> = {
-            let mut lanes = self.shared.lanes.lock();
-            settlements
-                .into_iter()
-                .filter_map(|settlement| {
-                    let job = lanes.claim(&settlement.lease)?;
-                    Some(settle::Claimed { settlement, job })
-                })
-                .collect()
-        };
-        let taken = claimed.len();
-        let jobs: Vec<JobId> = claimed.iter().map(|one| one.job.id).collect();
-        let (clock, is_closed) = (self.clock.clone(), self.is_closed());
-        let written = self
-            .writer
-            .write(move |database, effects| {
-                settle::write(database, &claimed, clock.now(), &is_closed, effects)
-            })
-            .await;
-        if let Err(error) = written {
-            let mut lanes = self.shared.lanes.lock();
-            jobs.into_iter().for_each(|job| lanes.unclaim(job));
-            return Err(error);
+        self.ensure_open()?;
+        let claims = Claims::new(&self.shared, settlements);
+        let taken = claims.claimed().len();
+        if taken == 0 {
+            return Ok(0);
         }
+        let (clock, is_closed) = (self.clock.clone(), self.is_closed());
+        self.writer
+            .write(move |database, effects| {
+                settle::write(database, claims.claimed(), clock.now(), &is_closed, effects)
+            })
+            .await?;
         Ok(taken)
     }
 
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
+        self.ensure_open()?;
         let deadline = self.clock.now().plus(span);
         let mut lanes = self.shared.lanes.lock();
-        leases.iter().for_each(|lease| lanes.renew(lease, deadline));
+        for lease in leases {
+            lanes.renew(lease, deadline);
+        }
+        drop(lanes);
+        self.shared.work.notify_one();
         Ok(())
     }
 
     async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError> {
+        self.ensure_open()?;
         let now = self.clock.now();
         let mut lanes = self.shared.lanes.lock();
-        leases.iter().for_each(|lease| lanes.release(lease, now));
+        for lease in leases {
+            lanes.release(lease, now);
+        }
         drop(lanes);
         self.shared.work.notify_one();
         Ok(())
@@ -305,7 +281,7 @@ impl Store for SqliteStore {
     }
 
     async fn wait_for_change(&self, since: Revision) {
-        loop {
+        while !self.shared.is_closed() {
             let notified = self.shared.records.notified();
             let newest = self
                 .read(|database| {
@@ -316,6 +292,7 @@ impl Store for SqliteStore {
                 })
                 .await;
             match newest {
+                Err(StoreError::Closed) => return,
                 Ok(newest) if newest.cast_unsigned() > since => return,
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "cannot look for changes; trying again"),
@@ -353,44 +330,11 @@ impl Store for SqliteStore {
     }
 
     async fn retry(&self, id: JobId, mapping: Option<MappingVersion>) -> Result<Retried, StoreError> {
-        let (clock, is_closed, shared) = (self.clock.clone(), self.is_closed(), Arc::clone(&self.shared));
+        self.ensure_owner()?;
+        let (clock, shared) = (self.clock.clone(), Arc::clone(&self.shared));
         self.writer
             .write(move |database, effects| {
-                let found: Option<([u8; 16], i64)> = database
-                    .prepare_cached("SELECT connection, state FROM jobs WHERE id = ?")
-                    .and_then(|mut select| {
-                        select
-                            .query_row([id.bits().to_be_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
-                            .optional()
-                    })
-                    .map_err(|error| unavailable(&error))?;
-                let Some((connection, state)) = found else { return Ok(Retried::Missing) };
-                let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
-                let state = rows::state_of(state);
-                let was_open = state.is_some_and(JobState::is_open);
-                if state == Some(JobState::Queued) || shared.lanes.lock().is_leased(id) {
-                    return Ok(Retried::Open);
-                }
-                if is_closed(connection) {
-                    return Ok(Retried::Closed);
-                }
-                let due = clock.now();
-                database
-                    .prepare_cached(
-                        "UPDATE jobs SET state = ?, due = ?, attempts = 0, finished = NULL, mapping = coalesce(?, mapping)
-                         WHERE id = ?",
-                    )
-                    .and_then(|mut update| {
-                        update.execute(params![
-                            rows::state_code(JobState::Waiting),
-                            due.millis(),
-                            mapping.map(|version| version.bits().to_be_bytes()),
-                            id.bits().to_be_bytes()
-                        ])
-                    })
-                    .map_err(|error| unavailable(&error))?;
-                effects.lanes.push(Effect::Reopened { connection, due, was_open });
-                Ok(Retried::Queued)
+                retry::write(database, id, mapping, clock.now(), &shared, effects)
             })
             .await
     }
@@ -403,9 +347,10 @@ impl Store for SqliteStore {
             .write(move |database, effects| {
                 let mut sweep = Sweep::default();
                 let closing = shared.lanes.lock().closing();
-                if let Some(connection) = closing {
+                if let Some(closing) = closing {
                     let is_leased = |id| shared.lanes.lock().is_leased(JobId::from_bits(id));
-                    sweep::cancel(database, connection, &is_leased, now, &mut sweep, effects)?;
+                    sweep::cancel(database, closing, &is_leased, now, &mut sweep, effects)?;
+                    sweep.more |= sweep.cancelled > 0 && shared.lanes.lock().more_closing();
                 }
                 sweep::remove_old(database, cutoff, now, &mut walk.lock(), &mut sweep)?;
                 Ok(sweep)
@@ -414,14 +359,17 @@ impl Store for SqliteStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
+        self.ensure_open()?;
         Ok(self.shared.lanes.lock().stats(self.clock.now()))
     }
 
     async fn health(&self) -> Result<(), StoreError> {
-        self.writer.write(|_, _| Ok(())).await
+        // Writes the version again, the same: an empty transaction would touch no disk.
+        self.writer.write(|database, _| schema::touch(database)).await
     }
 
     async fn close(&self) {
+        self.shared.mark_closed();
         self.writer.stop().await;
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::lanes::{Lanes, Refill, RefillPlan, Slot};
+use super::lanes::{LEAST_REFILL, Lanes, Refill, RefillPlan, Slot};
 use super::rows::{self, JOB_COLUMNS};
 use super::unavailable;
 use crate::domain::event::Event;
@@ -25,26 +25,39 @@ pub(super) fn read(
     lanes: &Mutex<Lanes>,
 ) -> Result<Refill, StoreError> {
     let last_due = if plan.strict { i64::MAX } else { now.millis() };
-    let (due_ids, more_due) = ids(database, connection, 1, last_due, plan, lanes)?;
-    let (fresh_ids, more_fresh) = ids(database, connection, 0, 0, plan, lanes)?;
-    let next_due = if more_due { Some(now) } else { next_due(database, connection, last_due)? };
+    let (due_ids, more_due) = ids(database, connection, (1, last_due), plan.want_due, plan.known, lanes)?;
+    let (fresh_ids, more_fresh) = ids(database, connection, (0, 0), plan.want_fresh, plan.known, lanes)?;
     let mut events = HashMap::new();
-    let mut slots = |wanted: Vec<JobId>| -> Result<Vec<Slot>, StoreError> {
-        wanted.into_iter().map(|id| slot(database, id, &mut events)).collect()
+    let mut bytes = 0;
+    let mut slots = |wanted: Vec<JobId>| -> Result<(Vec<Slot>, bool), StoreError> {
+        let mut read = Vec::with_capacity(wanted.len());
+        for id in &wanted {
+            if read.len() >= LEAST_REFILL && bytes >= plan.want_bytes {
+                break;
+            }
+            let slot = slot(database, *id, &mut events)?;
+            bytes += slot.bytes();
+            read.push(slot);
+        }
+        let cut = read.len() < wanted.len();
+        Ok((read, cut))
     };
-    Ok(Refill { due: slots(due_ids)?, next_due, fresh: slots(fresh_ids)?, more_fresh })
+    let (due, due_cut) = slots(due_ids)?;
+    let (fresh, fresh_cut) = slots(fresh_ids)?;
+    let next_due = if more_due || due_cut { Some(now) } else { next_due(database, connection, last_due)? };
+    Ok(Refill { due, next_due, fresh, more_fresh: more_fresh || fresh_cut })
 }
 
 /// The first unknown jobs of a lane whose `due` lies in a span, and whether there are more.
 fn ids(
     database: &Connection,
     connection: ConnectionId,
-    first_due: i64,
-    last_due: i64,
-    plan: RefillPlan,
+    (first_due, last_due): (i64, i64),
+    want: usize,
+    known: usize,
     lanes: &Mutex<Lanes>,
 ) -> Result<(Vec<JobId>, bool), StoreError> {
-    let limit = plan.want + plan.known + 1;
+    let limit = want + known + 1;
     let mut select = database
         .prepare_cached(
             "SELECT id FROM jobs WHERE connection = ? AND due BETWEEN ? AND ? ORDER BY due, id LIMIT ?",
@@ -65,8 +78,8 @@ fn ids(
     let reached_end = read.len() < limit;
     let lanes = lanes.lock();
     let mut unknown: Vec<JobId> = read.into_iter().filter(|id| !lanes.knows(*id)).collect();
-    let more = !reached_end || unknown.len() > plan.want;
-    unknown.truncate(plan.want);
+    let more = !reached_end || unknown.len() > want;
+    unknown.truncate(want);
     Ok((unknown, more))
 }
 

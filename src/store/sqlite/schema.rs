@@ -21,7 +21,7 @@ use crate::store::StoreError;
 const SCHEMA_VERSION: i64 = 1;
 
 /// How long a statement waits for another process's write before it fails.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 const SCHEMA: &str = "
 CREATE TABLE records(
@@ -87,6 +87,13 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
         }
     }
     Ok(connection)
+}
+
+/// Writes a page and changes nothing.
+pub(super) fn touch(connection: &Connection) -> Result<(), StoreError> {
+    connection
+        .execute_batch(&format!("PRAGMA user_version={SCHEMA_VERSION}"))
+        .map_err(|error| unavailable(&error))
 }
 
 /// Opens the database for reading.

@@ -54,6 +54,8 @@ fn write_one(
             params![job.id.bits().to_be_bytes(), attempt.number, record],
         )?;
     }
+    let is_spent = settlement.attempt.is_some() && settlement.next != Next::Requeue;
+    job.attempts += u32::from(is_spent);
     // Whatever was in flight when its connection closed is not tried again.
     let closed = settlement.effect.close.is_some() || is_closed(job.connection);
     let (next, reason) = match &settlement.next {
@@ -65,7 +67,6 @@ fn write_one(
     };
     match next {
         Next::Done(state) => {
-            job.attempts += u32::from(settlement.attempt.is_some());
             execute(
                 database,
                 "UPDATE jobs SET state = ?, due = NULL, finished = ?, attempts = ?, tries = ?, reason = ? WHERE id = ?",
@@ -81,7 +82,6 @@ fn write_one(
             effects.lanes.push(Effect::Ended(job.id));
         }
         Next::Due(due) => {
-            job.attempts += u32::from(settlement.attempt.is_some());
             execute(
                 database,
                 "UPDATE jobs SET state = ?, due = ?, attempts = ?, tries = ?, reason = ? WHERE id = ?",

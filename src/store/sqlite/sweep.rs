@@ -23,16 +23,17 @@ pub(super) struct Walk {
     pub event: i64,
 }
 
-/// Cancels open jobs of a closed lane, but for those in `leased`, whose settlement will end them.
+/// Cancels open jobs of a closed lane, but for those that are leased (so many at the most), whose settlement will end
+/// them.
 pub(super) fn cancel(
     database: &Connection,
-    connection: ConnectionId,
+    (connection, leased): (ConnectionId, u32),
     is_leased: &dyn Fn(u128) -> bool,
     now: Timestamp,
     sweep: &mut Sweep,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
-    let limit = STEP + 512;
+    let limit = STEP + leased as usize;
     let ids: Vec<[u8; 16]> = database
         .prepare_cached(
             "SELECT id FROM jobs WHERE connection = ? AND due IS NOT NULL ORDER BY due, id LIMIT ?",
@@ -64,12 +65,12 @@ pub(super) fn cancel(
     }
     sweep.cancelled += count;
     sweep.more |= !done;
-    effects.lanes.push(Effect::Cancelled { connection, count: count as u64, done });
+    effects.lanes.push(Effect::Cancelled { connection, count: count as u64 });
     Ok(())
 }
 
-/// Removes ended jobs made before `cutoff`, with their attempts and bodies; then events without jobs; then dedupe keys
-/// whose day is over.
+/// Removes jobs that ended before `cutoff`, with their attempts and bodies; then events without jobs; then dedupe keys
+/// whose day is over and waits that have passed.
 pub(super) fn remove_old(
     database: &Connection,
     cutoff: Timestamp,
@@ -79,12 +80,20 @@ pub(super) fn remove_old(
 ) -> Result<(), StoreError> {
     let step = i64::try_from(STEP).unwrap_or(i64::MAX);
     let old: Vec<([u8; 16], bool)> = database
-        .prepare_cached("SELECT id, due IS NULL FROM jobs WHERE id > ? AND id < ? ORDER BY id LIMIT ?")
+        .prepare_cached(
+            "SELECT id, due IS NULL AND coalesce(finished, 0) < ? FROM jobs WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+        )
         .and_then(|mut select| {
             select
-                .query_map(params![walk.job.to_be_bytes(), first_id(cutoff).to_be_bytes(), step], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?
+                .query_map(
+                    params![
+                        cutoff.millis(),
+                        walk.job.to_be_bytes(),
+                        first_id(cutoff).to_be_bytes(),
+                        step
+                    ],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?
                 .collect()
         })
         .map_err(|error| unavailable(&error))?;
@@ -133,6 +142,11 @@ pub(super) fn remove_old(
     )?;
     sweep.removed += forgotten;
     sweep.more |= forgotten == STEP;
+    run(
+        database,
+        "DELETE FROM waits WHERE connection IN (SELECT connection FROM waits WHERE until <= ? LIMIT ?)",
+        params![now.millis(), step],
+    )?;
     Ok(())
 }
 

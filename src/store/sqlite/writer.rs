@@ -4,26 +4,30 @@
 //!
 //! Requests queue in a bounded channel. The thread takes the first, then whatever else waits, runs them in one
 //! transaction, commits (one fsync for all), applies their effects to the lanes, and answers. While it commits, the next
-//! batch gathers; so batches grow with the load and an idle store adds no delay. If a batch fails it is run again
-//! one by one, so that one bad request doesn't fail its neighbours. Refills of lanes are read here, between
-//! transactions: what they read is exactly what the lanes know.
+//! batch gathers; so batches grow with the load and an idle store adds no delay. A request that fails is answered so and
+//! the rest of its batch is run again without it; if only the commit fails, each is run again alone. A database that is
+//! locked fails the whole batch at once, because its time to wait is over for all. Refills of lanes are read here, a few
+//! between two transactions: what they read is exactly what the lanes know.
 
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::lanes::{Effect, Lanes, REFILL_RETRY};
+use super::lanes::{Effect, Lanes};
 use super::{refill, unavailable};
 use crate::clock::Clock;
-use crate::domain::id::ConnectionId;
 use crate::store::StoreError;
 
 /// Requests in one transaction at the most.
 const BATCH: usize = 512;
 /// Requests that may wait.
 const QUEUE: usize = 8_192;
+/// Lanes refilled between two transactions at the most.
+const REFILLS: usize = 16;
 
 /// The lanes and the signal that they have work.
 #[derive(Debug, Default)]
@@ -32,6 +36,24 @@ pub(super) struct Shared {
     pub work: Notify,
     /// Notified after a commit that changed records.
     pub records: Notify,
+    closed: AtomicBool,
+    /// A [`Command::Refill`] is on its way: one is enough.
+    refill_asked: AtomicBool,
+}
+
+impl Shared {
+    /// Whether the store was closed, or its writer ended.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Marks the store as closed and lets all who wait find out.
+    pub fn mark_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.work.notify_waiters();
+        self.work.notify_one();
+        self.records.notify_waiters();
+    }
 }
 
 /// What a request did, to be applied once it is committed.
@@ -80,18 +102,22 @@ impl<T: Send> Request for Pending<T> {
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { work, result, reply, .. } = *self;
         let answer = match committed {
-            Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
+            Ok(()) => result.unwrap_or(Err(StoreError::Closed)),
             Err(error) => Err(error),
         };
-        // Nobody waits any more: the write stands all the same.
-        let _ = self.reply.send(answer);
+        // What the work held (claims on leases) is given back before anyone hears of the failure.
+        drop(work);
+        // An error means that nobody waits any more: the write stands all the same.
+        let _ = reply.send(answer);
     }
 }
 
 enum Command {
     Write(Box<dyn Request>),
-    Refill(ConnectionId),
+    /// A lane waits for a refill.
+    Refill,
     Stop,
 }
 
@@ -105,23 +131,24 @@ impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Write(_) => "Write",
-            Self::Refill(_) => "Refill",
+            Self::Refill => "Refill",
             Self::Stop => "Stop",
         })
     }
 }
 
 impl Writer {
-    /// Starts the thread. It ends by [`Writer::stop`], or when every `Writer` is dropped.
+    /// Starts the thread. It ends by [`Writer::stop`], or when every `Writer` is dropped; only then is `lock` let go.
     pub fn start(
         connection: Connection,
+        lock: Option<File>,
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (commands, received) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || Loop { connection, shared, clock }.run(received))
+            .spawn(move || Loop { connection, _lock: lock, shared, clock }.run(received))
             .map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
         Ok((Self { commands }, thread))
     }
@@ -146,9 +173,11 @@ impl Writer {
         let _ = self.commands.send(Command::Stop).await;
     }
 
-    /// Asks for a lane's refill; `false` when the queue is full.
-    pub fn refill(&self, connection: ConnectionId) -> bool {
-        self.commands.try_send(Command::Refill(connection)).is_ok()
+    /// Tells the thread that a lane waits for a refill. A full queue needs no telling: it looks after each batch.
+    pub fn refill(&self, shared: &Shared) {
+        if !shared.refill_asked.swap(true, Ordering::AcqRel) {
+            let _ = self.commands.try_send(Command::Refill);
+        }
     }
 }
 
@@ -156,65 +185,89 @@ struct Loop {
     connection: Connection,
     shared: Arc<Shared>,
     clock: Clock,
+    /// What makes this process the owner; dropped last.
+    _lock: Option<File>,
+}
+
+/// Why a transaction came to nothing.
+enum Failure {
+    /// It could not begin, or could not be committed.
+    Whole { began: bool, error: StoreError },
+    /// This request of it failed.
+    One(usize, StoreError),
 }
 
 impl Loop {
     fn run(self, mut received: mpsc::Receiver<Command>) {
         let mut stopping = false;
-        while !stopping && let Some(first) = received.blocking_recv() {
+        let mut refills_wait = false;
+        while !stopping {
+            let first = if refills_wait {
+                match received.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(mpsc::error::TryRecvError::Empty) => None,
+                    Err(mpsc::error::TryRecvError::Disconnected) => break,
+                }
+            } else {
+                let Some(command) = received.blocking_recv() else { break };
+                Some(command)
+            };
             let mut writes = Vec::new();
-            let mut refills = Vec::new();
-            let mut next = Some(first);
+            let mut next = first;
             while let Some(command) = next {
                 match command {
                     Command::Write(request) => writes.push(request),
-                    Command::Refill(connection) => refills.push(connection),
+                    Command::Refill => {}
                     Command::Stop => stopping = true,
                 }
                 next = if writes.len() < BATCH { received.try_recv().ok() } else { None };
             }
-            if !writes.is_empty() {
-                self.commit(writes);
-            }
-            for connection in refills {
-                self.refill(connection);
-            }
+            self.commit(writes);
+            refills_wait = self.refill();
         }
         // Folds the log back into the database, so that what is left behind is one file.
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
+        self.shared.mark_closed();
     }
 
+    /// Commits all that can be; each round finishes the batch or answers the one that stands in its way.
     fn commit(&self, mut writes: Vec<Box<dyn Request>>) {
-        match self.transaction(&mut writes) {
-            Ok(()) => self.finish(writes),
-            Err(error) if writes.len() == 1 => {
-                for write in writes {
-                    write.answer(Err(error.clone()));
-                }
-            }
-            Err(_) => {
-                for write in writes {
-                    let mut alone = vec![write];
-                    match self.transaction(&mut alone) {
-                        Ok(()) => self.finish(alone),
-                        Err(error) => alone.into_iter().for_each(|write| write.answer(Err(error.clone()))),
+        while !writes.is_empty() {
+            match self.transaction(&mut writes) {
+                Ok(()) => return self.finish(writes),
+                Err(Failure::One(at, error)) => writes.remove(at).answer(Err(error)),
+                Err(Failure::Whole { began, error }) if !began || writes.len() == 1 => {
+                    for write in writes {
+                        write.answer(Err(error.clone()));
                     }
+                    return;
+                }
+                Err(Failure::Whole { .. }) => {
+                    for write in writes {
+                        self.commit(vec![write]);
+                    }
+                    return;
                 }
             }
         }
     }
 
-    fn transaction(&self, writes: &mut [Box<dyn Request>]) -> Result<(), StoreError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| unavailable(&error))?;
-        let mut result = Ok(());
-        for write in writes.iter_mut() {
-            result = write.run(&self.connection);
-            if result.is_err() {
-                break;
-            }
-        }
-        let result = result
-            .and_then(|()| self.connection.execute_batch("COMMIT").map_err(|error| unavailable(&error)));
+    fn transaction(&self, writes: &mut [Box<dyn Request>]) -> Result<(), Failure> {
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(|error| Failure::Whole { began: false, error: unavailable(&error) })?;
+        let failed = writes
+            .iter_mut()
+            .enumerate()
+            .find_map(|(at, write)| Some((at, write.run(&self.connection).err()?)));
+        let result = match failed {
+            Some((at, error)) => Err(Failure::One(at, error)),
+            None => self
+                .connection
+                .execute_batch("COMMIT")
+                .map_err(|error| Failure::Whole { began: true, error: unavailable(&error) }),
+        };
+        // Some errors have rolled it back already.
         if result.is_err() && !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
         }
@@ -245,20 +298,25 @@ impl Loop {
         }
     }
 
-    fn refill(&self, connection: ConnectionId) {
-        let now = self.clock.now();
-        let plan = self.shared.lanes.lock().plan(connection);
-        let Some(plan) = plan else { return };
-        let read = refill::read(&self.connection, connection, plan, now, &self.shared.lanes);
-        let mut lanes = self.shared.lanes.lock();
-        match read {
-            Ok(refill) => lanes.refilled(connection, refill, now),
-            Err(error) => {
-                tracing::error!(%connection, %error, "cannot read a lane; trying again");
-                lanes.refill_failed(connection, now.plus(REFILL_RETRY), now);
+    /// Reads a few of the refills that wait; whether more could be read at once.
+    fn refill(&self) -> bool {
+        // Before it looks: who asks from here on sends a command of its own.
+        self.shared.refill_asked.store(false, Ordering::Release);
+        for _ in 0..REFILLS {
+            let now = self.clock.now();
+            let Some((connection, plan)) = self.shared.lanes.lock().next_refill(now) else { return false };
+            let read = refill::read(&self.connection, connection, plan, now, &self.shared.lanes);
+            let mut lanes = self.shared.lanes.lock();
+            match read {
+                Ok(refill) => lanes.refilled(connection, plan, refill, now),
+                Err(error) => {
+                    tracing::error!(%connection, %error, "cannot read a lane; trying again");
+                    lanes.refill_failed(connection, now);
+                }
             }
+            drop(lanes);
+            self.shared.work.notify_one();
         }
-        drop(lanes);
-        self.shared.work.notify_one();
+        self.shared.lanes.lock().may_refill()
     }
 }

@@ -233,6 +233,8 @@ fn a_signal_stops_the_gateway_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let mut served = Served::start(folder.path());
     let process = served.child.id().to_string();
+    // `wait` would close it, and a closed input asks it to stop as well.
+    let _open = served.child.stdin.take();
     assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
     assert_eq!(served.child.wait().unwrap().code(), Some(0));
 }

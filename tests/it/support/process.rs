@@ -43,6 +43,13 @@ impl Door {
     }
 }
 
+/// A client for [`Door::call`]; a request that takes longer than 5 s has failed.
+pub fn client() -> reqwest::Client {
+    // An error means that another test has installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(5)).build().unwrap()
+}
+
 /// A running `patchbay serve`.
 pub struct Process {
     child: Child,

@@ -40,7 +40,7 @@ async fn cut_connections_heal() {
 
 #[tokio::test]
 async fn nothing_accepted_is_lost_when_the_server_is_killed() {
-    let mut bench = Bench::on(Server::durable().await).await;
+    let mut bench = Bench::on(Server::durable()).await;
     assert_eq!(bench.store.durability_note(), None);
     let lane = bench.connection("acme", 256).await;
     let mut accepted = 0_u64;
@@ -71,7 +71,7 @@ async fn nothing_accepted_is_lost_when_the_server_is_killed() {
         for task in tasks {
             accepted += task.await.unwrap();
         }
-        bench.server.launch().await;
+        bench.server.launch();
     }
     assert!(accepted > 100, "{accepted}");
     let began = std::time::Instant::now();
@@ -162,7 +162,7 @@ async fn an_emptied_server_takes_no_event_for_lanes_it_lost() {
 
 #[tokio::test]
 async fn a_server_that_evicts_is_refused_with_the_fix() {
-    let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]).await;
+    let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]);
     let clock = Clock::manual(START);
     let ids = Ids::new(clock.clone(), Entropy::system());
     let error = RedisStore::open(RedisSettings::new(server.url()), clock, ids).await.unwrap_err();
@@ -171,7 +171,7 @@ async fn a_server_that_evicts_is_refused_with_the_fix() {
 
 #[tokio::test]
 async fn settings_that_do_not_fit_are_refused_and_weak_ones_named() {
-    let server = Server::start().await;
+    let server = Server::start();
     let clock = Clock::manual(START);
     let open = async |settings: RedisSettings| {
         let ids = Ids::new(clock.clone(), Entropy::system());
@@ -192,7 +192,7 @@ async fn settings_that_do_not_fit_are_refused_and_weak_ones_named() {
 
 #[tokio::test]
 async fn an_event_without_the_wanted_replicas_is_not_accepted() {
-    let server = Server::durable().await;
+    let server = Server::durable();
     let clock = Clock::manual(START);
     let ids = Ids::new(clock.clone(), Entropy::system());
     let settings =
@@ -203,7 +203,7 @@ async fn an_event_without_the_wanted_replicas_is_not_accepted() {
         || Ingest { idempotency: None, events: vec![named_event(key, "one", "acme", clock.now(), &[])] };
     let refused = store.ingest(ingest()).await.unwrap_err().to_string();
     assert!(refused.contains("0 of 1 replicas"), "{refused}");
-    let replica = Server::with(&["--replicaof", "127.0.0.1", &server.port.to_string()]).await;
+    let replica = Server::with(&["--replicaof", "127.0.0.1", &server.port.to_string()]);
     while replica.info("replication", "master_sync_in_progress").await > 0.0
         || server.info("replication", "connected_slaves").await < 1.0
     {

@@ -1,6 +1,7 @@
 //! The store against real servers of its own.
 
 mod bounds;
+mod conformance;
 mod fault;
 mod lanes;
 mod log;
@@ -41,7 +42,7 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        Self::on(Server::start().await).await
+        Self::on(Server::start()).await
     }
 
     async fn on(server: Server) -> Self {

@@ -1,7 +1,7 @@
 //! A real `redis-server` of a test's own: a random port, a folder that goes with it.
 
-use std::net::TcpListener;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,17 +18,17 @@ pub struct Server {
 
 impl Server {
     /// Starts one that keeps nothing on disk.
-    pub async fn start() -> Self {
-        Self::with(&["--appendonly", "no"]).await
+    pub fn start() -> Self {
+        Self::with(&["--appendonly", "no"])
     }
 
     /// Starts one whose every answer is on disk.
-    pub async fn durable() -> Self {
-        Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+    pub fn durable() -> Self {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
     /// Starts one with these settings.
-    pub async fn with(settings: &[&str]) -> Self {
+    pub fn with(settings: &[&str]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut server = Self {
             child: None,
@@ -36,12 +36,12 @@ impl Server {
             port,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
         };
-        server.launch().await;
+        server.launch();
         server
     }
 
     /// Starts it, with what it has on disk.
-    pub async fn launch(&mut self) {
+    pub fn launch(&mut self) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(self.folder.path())
@@ -52,10 +52,17 @@ impl Server {
             .expect("these tests need redis-server: install it, or run tests/run, which does");
         self.child = Some(child);
         let began = Instant::now();
-        while self.try_command(&["PING"]).await.is_err() {
+        while !self.answers() {
             assert!(began.elapsed() < Duration::from_secs(20), "redis-server does not answer");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let mut answer = [0; 5];
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
     }
 
     /// Ends it as a power cut would.
@@ -75,10 +82,6 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {

@@ -1,13 +1,14 @@
 //! One lane: whether it may give a job now, and if not, what it waits for.
 
-use std::collections::VecDeque;
-
-use super::{LaneRule, Slot, WINDOW, WINDOW_PER_WIDTH};
+use super::types::{LaneRule, Slot};
+use super::window::Window;
+use super::{WINDOW, WINDOW_PER_WIDTH};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::store::types::LaneCounts;
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they change independently of each other")]
 pub(super) struct Lane {
     /// `None` when its connection is gone; such a lane is closed.
     pub tenant: Option<TenantId>,
@@ -18,19 +19,23 @@ pub(super) struct Lane {
     pub closed: bool,
     /// Gives nothing before this (`Retry-After`, a rate limit).
     pub wait_until: Timestamp,
-    pub window: VecDeque<Slot>,
+    pub window: Window,
     pub leased: u32,
     /// Whether jobs that never failed lie on disk beyond the window.
     pub fresh_on_disk: bool,
     /// The earliest retry that lies on disk only.
     pub next_due: Option<Timestamp>,
     pub refilling: bool,
+    /// A job went from memory to disk since the refill was planned: what it read may lack that job.
+    pub spoiled: bool,
     pub in_ring: bool,
+    /// Stands among the closed lanes whose jobs are to be cancelled.
+    pub closing: bool,
     pub timer: Option<Timestamp>,
     /// Open jobs, wherever they are.
     pub open: u64,
-    /// When the oldest job on disk was made, as far as known.
-    pub oldest: Option<Timestamp>,
+    /// When the oldest job on disk was made, or earlier; `None` while none is there.
+    pub disk_oldest: Option<Timestamp>,
 }
 
 impl Lane {
@@ -44,15 +49,17 @@ impl Lane {
             paused: rule.is_some_and(|rule| rule.paused),
             closed: rule.is_none_or(|rule| rule.closed),
             wait_until: Timestamp::default(),
-            window: VecDeque::new(),
+            window: Window::default(),
             leased: 0,
             fresh_on_disk: false,
             next_due: None,
             refilling: false,
+            spoiled: false,
             in_ring: false,
+            closing: false,
             timer: None,
             open: 0,
-            oldest: None,
+            disk_oldest: None,
         }
     }
 
@@ -61,12 +68,19 @@ impl Lane {
         self.concurrency == 1
     }
 
-    /// Whether nothing would be lost by forgetting this lane once it is empty.
-    pub fn is_plain(&self, now: Timestamp) -> bool {
-        self.width == self.concurrency && self.wait_until <= now && !self.refilling && self.leased == 0
+    /// Whether nothing would be lost by forgetting this lane.
+    pub fn is_idle(&self, now: Timestamp) -> bool {
+        let plain = self.closed || (self.width == self.concurrency && self.wait_until <= now);
+        plain && self.open == 0 && self.leased == 0 && !self.refilling && !self.in_ring
     }
 
-    /// How many jobs its window may hold: fewer while the endpoint fails, so that dead lanes hold little memory.
+    /// Whether what comes back to it goes to disk only.
+    pub fn keeps_nothing(&self) -> bool {
+        self.paused || self.closed
+    }
+
+    /// How many jobs its window may hold: fewer while the endpoint fails, so that dead lanes hold little memory. Due
+    /// retries may take half as much again.
     pub fn window_limit(&self) -> usize {
         (self.width as usize * WINDOW_PER_WIDTH).min(WINDOW)
     }
@@ -75,10 +89,18 @@ impl Lane {
         self.paused || self.closed || self.wait_until > now
     }
 
-    /// Retries on disk that must come before anything else: those that are due; in a strict lane also those that wait,
-    /// because they hold back what stands behind them.
-    fn has_due_on_disk(&self, now: Timestamp) -> bool {
-        self.next_due.is_some_and(|due| due <= now || (self.is_strict() && self.window.is_empty()))
+    /// Whether retries on disk must come before what the window would give: those that are due; in a strict lane also
+    /// those that wait, because they hold back what stands behind them.
+    fn misses_retries(&self, now: Timestamp) -> bool {
+        // Enough of them are here; the rest is read when these are few.
+        if self.window.retries() >= self.window_limit() / 8 {
+            return false;
+        }
+        if self.is_strict() {
+            self.next_due.is_some() && self.window.front().is_none_or(|first| first.due.is_none())
+        } else {
+            self.next_due.is_some_and(|due| due <= now)
+        }
     }
 
     /// Whether the window's first job may be leased now.
@@ -87,24 +109,26 @@ impl Lane {
             return false;
         }
         let Some(first) = self.window.front() else { return false };
-        !self.is_strict() || (!self.has_due_on_disk(now) && first.due.is_none_or(|due| due <= now))
+        if !self.is_strict() {
+            return true;
+        }
+        first.due.map_or_else(|| !self.misses_retries(now), |due| due <= now)
     }
 
     /// Whether jobs that could be given lie on disk only.
     pub fn wants_refill(&self, now: Timestamp) -> bool {
-        !self.refilling
-            && !self.is_held(now)
-            && (self.has_due_on_disk(now)
-                || (self.fresh_on_disk && self.window.len() < self.window_limit() / 4))
+        let misses_fresh = self.fresh_on_disk && self.window.len() < self.window_limit() / 4;
+        !self.refilling && !self.is_held(now) && (misses_fresh || self.misses_retries(now))
     }
 
-    /// When time alone lets it give something; `None` when it waits for something else.
+    /// When time alone changes something for it; `None` when it waits for something else.
     pub fn next_time(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.wait_until > now {
+            let of_use = self.open == 0 || (!self.paused && self.open > u64::from(self.leased));
+            return (!self.closed && of_use).then_some(self.wait_until);
+        }
         if self.paused || self.closed {
             return None;
-        }
-        if self.wait_until > now && self.open > u64::from(self.leased) {
-            return Some(self.wait_until);
         }
         let head = self.window.front().and_then(|slot| slot.due).filter(|_| self.is_strict());
         head.into_iter().chain(self.next_due).filter(|due| *due > now).min()
@@ -115,19 +139,29 @@ impl Lane {
         self.width = if works { (self.width + 1).min(self.concurrency) } else { (self.width / 2).max(1) };
     }
 
-    /// Remembers that a job of its window is now on disk only.
-    pub fn to_disk(&mut self, slot: &Slot) {
+    /// Remembers that a job that was in memory is now on disk only.
+    pub fn leave_on_disk(&mut self, slot: &Slot) {
         match slot.due {
-            Some(due) => self.next_due = Some(self.next_due.map_or(due, |next| next.min(due))),
+            Some(due) => self.retry_on_disk(due),
             None => self.fresh_on_disk = true,
         }
-        let created = slot.job.created;
-        self.oldest = Some(self.oldest.map_or(created, |oldest| oldest.min(created)));
+        self.spoiled = true;
+        self.seen_on_disk(slot.job.created);
     }
 
-    /// When its oldest unleased job was made, as far as known.
+    /// Remembers that a retry is on disk only.
+    pub fn retry_on_disk(&mut self, due: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+    }
+
+    /// Remembers when a job that is on disk only was made.
+    pub fn seen_on_disk(&mut self, created: Timestamp) {
+        self.disk_oldest = Some(self.disk_oldest.map_or(created, |oldest| oldest.min(created)));
+    }
+
+    /// When its oldest unleased job was made, or earlier.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.window.front().map(|slot| slot.job.created).or(self.oldest)
+        self.window.front().map(|slot| slot.job.created).into_iter().chain(self.disk_oldest).min()
     }
 
     /// Counts it under its state.
@@ -136,7 +170,7 @@ impl Lane {
             counts.paused += 1;
         } else if self.leased >= self.width {
             counts.full += 1;
-        } else if self.may_give(now) || self.wants_refill(now) || self.refilling {
+        } else if self.may_give(now) || self.wants_refill(now) || (self.refilling && !self.is_held(now)) {
             counts.ready += 1;
         } else {
             counts.waiting += 1;

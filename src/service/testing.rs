@@ -1,0 +1,60 @@
+//! A gateway for tests: the embedded store in a folder of its own, a clock that stands still, no workers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::vault::Vault;
+use super::{Gateway, Parts, Settings};
+use crate::clock::{Clock, Entropy, Ids};
+use crate::domain::time::Timestamp;
+use crate::egress::{AddressPolicy, Egress, EgressSettings};
+use crate::spec::Catalogue;
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+
+/// When a test's clock starts: 2026-05-03T14:22:08Z.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_777_818_128_000);
+
+/// A gateway as the owner of an empty folder.
+pub(crate) async fn gateway(settings: Settings) -> (Arc<Gateway>, Clock, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let clock = Clock::manual(START);
+    let gateway = gateway_in(folder.path(), clock.clone(), settings, 7, true).await;
+    (gateway, clock, folder)
+}
+
+/// A gateway on a folder, as its owner or beside it, whose vault's key is made of `key`.
+pub(crate) async fn gateway_in(
+    folder: &Path,
+    clock: Clock,
+    settings: Settings,
+    key: u8,
+    owner: bool,
+) -> Arc<Gateway> {
+    let entropy = Entropy::system();
+    let ids = Ids::new(clock.clone(), entropy.clone());
+    let store = if owner {
+        SqliteStore::open(folder, clock.clone(), ids.clone(), Duration::from_hours(1)).await
+    } else {
+        SqliteStore::open_guest(folder, clock.clone(), ids.clone()).await
+    };
+    let store: Arc<dyn Store> = Arc::new(store.unwrap());
+    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
+    let addresses = Arc::new(AddressPolicy { allow_http: true, allowed: loopback });
+    let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();
+    let parts = Parts {
+        store,
+        clock,
+        vault: Vault::new(&[key; 32], entropy.clone()),
+        entropy,
+        ids,
+        catalogue: Arc::new(Catalogue::load(None).unwrap()),
+        egress: Arc::new(egress),
+        addresses,
+        settings,
+    };
+    Gateway::start(parts).await.unwrap()
+}

@@ -1,0 +1,93 @@
+//! What every engine of the [`Store`](super::Store) port must do, as tests that know no engine.
+//!
+//! An engine gives an [`Engine`] (how to open its store, again and again over the same data) and calls
+//! `conformance_suite!` with it; each case then runs as a test of its own. Cases see the store through a [`World`] only:
+//! its clock moves by hand, and no case sleeps. Where engines may differ (whether a lease outlives a crash, when a
+//! lease that has run out is noticed) a case accepts both.
+
+pub(in crate::store) mod crash;
+pub(in crate::store) mod crowd;
+pub(in crate::store) mod ingest;
+pub(in crate::store) mod lanes;
+pub(in crate::store) mod log;
+mod model;
+pub(in crate::store) mod records;
+pub(in crate::store) mod retry;
+pub(in crate::store) mod settle;
+pub(in crate::store) mod storm;
+pub(in crate::store) mod sweep;
+mod world;
+
+pub(in crate::store) use world::{Engine, RETENTION, World};
+
+/// Every case, by topic; `$engine` makes a fresh [`Engine`] with no data.
+macro_rules! conformance_suite {
+    ($engine:expr) => {
+        $crate::store::conformance::conformance_cases! { $engine;
+            ingest: a_repeat_gets_the_first_answer_and_writes_nothing,
+            ingest: the_same_key_with_other_content_is_refused,
+            ingest: keys_are_forgotten_after_a_day,
+            ingest: an_event_fans_out_and_reads_back,
+            ingest: closed_and_unknown_connections_get_no_jobs,
+            lanes: jobs_come_in_the_order_of_writing,
+            lanes: a_lease_hides_a_job_until_it_runs_out,
+            lanes: renewal_moves_the_deadline,
+            lanes: release_puts_a_job_back_to_its_place,
+            lanes: concurrency_is_a_cap_that_can_be_changed,
+            lanes: a_strict_lane_waits_for_its_first_job,
+            lanes: a_strict_lane_lets_nobody_pass_who_comes_later,
+            lanes: a_paused_lane_keeps_its_jobs_and_its_order,
+            lanes: a_flood_does_not_starve_others,
+            lanes: waiting_for_work_ends_when_there_is_some,
+            lanes: every_sleeper_is_woken_while_work_remains,
+            settle: each_outcome_leaves_the_job_where_it_says,
+            settle: a_settlement_counts_once_and_only_for_the_newest_lease,
+            settle: retry_after_holds_back_the_lane,
+            settle: the_first_bytes_are_kept,
+            settle: gone_closes_the_lane_and_cancels_the_rest,
+            settle: refused_credentials_pause_the_lane,
+            records: a_write_needs_the_revision_it_read,
+            records: changes_tell_all_in_order,
+            records: deleting_a_tenant_takes_all_that_is_its,
+            records: waiting_for_a_change_ends_when_there_is_one,
+            records: mappings_are_kept_by_version,
+            log: each_filter_narrows,
+            log: a_cursor_walks_all_deliveries_once,
+            retry: an_ended_job_runs_again_with_a_fresh_schedule,
+            retry: only_what_makes_sense_is_retried,
+            retry: a_waiting_job_becomes_due_at_once,
+            sweep: what_ended_long_ago_is_removed,
+            sweep: a_closed_lane_is_cancelled_in_steps,
+            sweep: a_lease_that_outlives_its_connection_is_cancelled,
+            crash: everything_accepted_is_there_again,
+            crash: waits_and_pauses_outlive_a_crash,
+            crash: a_closed_store_says_so,
+            crowd: nothing_is_lost_or_settled_twice_by_many_at_once,
+            crowd: concurrent_repeats_store_one_event,
+            crowd: one_record_has_one_winner,
+            storm: a_storm_of_due_retries_is_leased_in_steps,
+            storm: a_long_lane_gives_all_in_order,
+            storm: many_lanes_come_back_after_a_crash,
+        }
+        #[test]
+        fn random_operations_agree_with_the_model() {
+            $crate::store::conformance::run_model(|| $engine);
+        }
+    };
+}
+
+macro_rules! conformance_cases {
+    ($engine:expr; $($topic:ident: $case:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                let world = $crate::store::conformance::World::open($engine).await;
+                $crate::store::conformance::$topic::$case(world).await;
+            }
+        )*
+    };
+}
+
+pub(in crate::store) use conformance_cases;
+pub(in crate::store) use conformance_suite;
+pub(in crate::store) use model::run as run_model;

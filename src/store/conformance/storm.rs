@@ -1,0 +1,84 @@
+//! Much at once: no step may grow with it.
+
+use crate::domain::job::Outcome;
+
+use super::world::{World, ids_of};
+
+const STORM: usize = 20_000;
+const LONG: usize = 50_000;
+const LANES: usize = 1_500;
+
+pub async fn a_storm_of_due_retries_is_leased_in_steps(world: World) {
+    let to = world.connect("acme", 256).await;
+    let other = world.connect("other", 4).await;
+    world.fill("acme", to, STORM).await;
+    let mut failed = 0;
+    while failed < STORM {
+        let leases = world.lease(2_000).await;
+        failed += leases.len();
+        assert!(!leases.is_empty() && leases.len() <= 256);
+        // Nothing is said of the endpoint, so that its lane stays wide and the test short.
+        let settlements = leases
+            .iter()
+            .map(|lease| {
+                let mut settlement = world.settlement(lease, Outcome::Retry, None);
+                settlement.effect.healthy = None;
+                settlement
+            })
+            .collect();
+        assert_eq!(world.store.settle(settlements).await, Ok(leases.len()));
+    }
+    assert!(world.lease(10).await.is_empty());
+    world.advance_secs(5);
+    world.fill("other", other, 1).await;
+    let mut done = 0;
+    let mut others_turn = None;
+    while done < STORM {
+        let leases = world.lease(256).await;
+        assert!(!leases.is_empty(), "{done} of {STORM}");
+        if leases.iter().any(|lease| lease.job.connection == other) {
+            others_turn.get_or_insert(done);
+        }
+        done += leases.iter().filter(|lease| lease.job.connection == to).count();
+        assert_eq!(world.settle(&leases, Outcome::Delivered).await, leases.len());
+    }
+    assert_eq!(others_turn, Some(0), "the storm stays in its lane");
+    assert_eq!(world.stats().await.open, 0);
+}
+
+pub async fn a_long_lane_gives_all_in_order(world: World) {
+    let to = world.connect("acme", 500).await;
+    world.fill("acme", to, LONG).await;
+    let mut last = None;
+    let mut count = 0;
+    while count < LONG {
+        let leases = world.lease(500).await;
+        assert!(!leases.is_empty(), "{count} of {LONG}");
+        for id in ids_of(&leases) {
+            assert!(last < Some(id), "out of order at {count}");
+            last = Some(id);
+            count += 1;
+        }
+        assert_eq!(world.settle(&leases, Outcome::Delivered).await, leases.len());
+    }
+    assert!(world.lease(10).await.is_empty());
+}
+
+pub async fn many_lanes_come_back_after_a_crash(world: World) {
+    let mut lanes = Vec::new();
+    for n in 0..LANES {
+        lanes.push(world.connect(&format!("t{}", n % 100), 2).await);
+    }
+    world.ingest(vec![world.event("t0", &lanes), world.event("t0", &lanes)]).await;
+    let world = world.crash().await;
+    let mut got = Vec::new();
+    while got.len() < 2 * LANES {
+        let leases = world.lease(700).await;
+        assert!(!leases.is_empty(), "{} of {}", got.len(), 2 * LANES);
+        assert_eq!(world.settle(&leases, Outcome::Delivered).await, leases.len());
+        got.extend(ids_of(&leases));
+    }
+    got.sort_unstable();
+    got.dedup();
+    assert_eq!(got.len(), 2 * LANES);
+}

@@ -1,0 +1,62 @@
+//! Puts a job back by hand, inside the writer's transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::lanes::Effect;
+use super::rows::{state_code, state_of};
+use super::unavailable;
+use super::writer::{Effects, Shared};
+use crate::domain::id::{ConnectionId, JobId, MappingVersion};
+use crate::domain::job::JobState;
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::types::Retried;
+
+/// Makes a job due now with a fresh schedule; what happened before stays on record.
+pub(super) fn write(
+    database: &Connection,
+    id: JobId,
+    mapping: Option<MappingVersion>,
+    now: Timestamp,
+    shared: &Shared,
+    effects: &mut Effects,
+) -> Result<Retried, StoreError> {
+    let found: Option<([u8; 16], i64)> = database
+        .prepare_cached("SELECT connection, state FROM jobs WHERE id = ?")
+        .and_then(|mut select| {
+            select.query_row([id.bits().to_be_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(|error| unavailable(&error))?;
+    let Some((connection, state)) = found else { return Ok(Retried::Missing) };
+    let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
+    let state = state_of(state);
+    let (is_leased, is_closed) = {
+        let lanes = shared.lanes.lock();
+        (lanes.is_leased(id), lanes.is_closed(connection))
+    };
+    if state == Some(JobState::Queued) || is_leased {
+        return Ok(Retried::Open);
+    }
+    if is_closed {
+        return Ok(Retried::Closed);
+    }
+    // Any other job was rendered already, and its bytes never change.
+    let mapping = mapping.filter(|_| state == Some(JobState::MappingFailed));
+    database
+        .prepare_cached(
+            "UPDATE jobs SET state = ?, due = ?, attempts = 0, finished = NULL, mapping = coalesce(?, mapping)
+             WHERE id = ?",
+        )
+        .and_then(|mut update| {
+            update.execute(params![
+                state_code(JobState::Waiting),
+                now.millis().max(1),
+                mapping.map(|version| version.bits().to_be_bytes()),
+                id.bits().to_be_bytes()
+            ])
+        })
+        .map_err(|error| unavailable(&error))?;
+    let was_open = state.is_some_and(JobState::is_open);
+    effects.lanes.push(Effect::Reopened { connection, job: id, due: now, was_open });
+    Ok(Retried::Queued)
+}
