@@ -222,6 +222,10 @@ impl Core {
                         accepted[*at] = Some(written.accepted(id));
                     }
                 }
+                Answer::Repeated(written) if parts.len() == 1 => {
+                    let first = written.into_iter().map(|(id, written)| written.accepted(&id)).collect();
+                    return Ok(Ingested::Repeated(first));
+                }
                 Answer::Repeated(written) => {
                     for (at, (id, written)) in events.iter().zip(written) {
                         accepted[*at] = Some(written.accepted(&id));

@@ -28,7 +28,7 @@
 //! | `pb:{N}:events` | zset, score 0 | base and count of jobs, of every event | with the event |
 //! | `pb:{N}:ages` | hash | ten seconds -> open jobs made in them | when none is left |
 //! | `pb:{N}:age` | zset by time | the fields of `ages` | when none is left |
-//! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after it was made, once all its jobs have ended |
+//! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after the last of its jobs ended |
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |

@@ -211,17 +211,22 @@ impl Core {
         let mut result = Ok(());
         for (partition, answer) in partitions.into_iter().zip(self.link.run_groups(groups, REPLY).await) {
             match answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil))) {
-                Ok(ring) => self.mark_if(partition, &ring)?,
+                Ok(ahead) => self.look_ahead(partition, &codec::list(ahead)?)?,
                 Err(error) => result = Err(error),
             }
         }
         result
     }
 
-    /// Marks a partition whose ring holds lanes.
-    pub(super) fn mark_if(&self, partition: Partition, ring: &Value) -> Result<(), StoreError> {
+    /// Takes in what scripts say of what comes: how many lanes the ring holds, and when something happens by itself.
+    pub(super) fn look_ahead(&self, partition: Partition, ahead: &[Value]) -> Result<(), StoreError> {
+        let [ring, next, ..] = ahead else { return Err(strange("nothing of what comes")) };
         if codec::count(ring)? > 0 {
             self.wake.mark(partition);
+        }
+        let next = codec::number(next)?;
+        if next > 0 {
+            self.wake.mark_at(partition, Timestamp::from_millis(next));
         }
         Ok(())
     }

@@ -97,7 +97,7 @@ pub struct RedisSettings {
     pub durability: Durability,
     /// Every key begins with it.
     pub prefix: String,
-    /// How long events and ended deliveries are kept after they were made.
+    /// How long events and deliveries are kept after the last of an event's deliveries ended.
     pub retention: Duration,
 }
 

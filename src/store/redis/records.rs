@@ -152,8 +152,8 @@ impl Core {
                     .value(name_of(&RecordId::Connection(rule.connection)))
                     .value(format!("{} {}", rule.revision, rule.tenant));
             }
-            let ring = self.link.script(&self.scripts.rule, call, REPLY).await?;
-            self.mark_if(partition, &ring)?;
+            let ahead = self.link.script(&self.scripts.rule, call, REPLY).await?;
+            self.look_ahead(partition, &codec::list(ahead)?)?;
             self.link.script(&self.scripts.mirrored, known, REPLY).await?;
         }
         Ok(())

@@ -115,11 +115,7 @@ impl Core {
         let mut answer = codec::list(answer)?.into_iter();
         let mut next = || answer.next().ok_or_else(|| strange("a short answer to outcomes"));
         let taken = codec::count(&next()?)?;
-        let timer = codec::number(&next()?)?;
-        if timer > 0 {
-            self.wake.mark_at(partition, Timestamp::from_millis(timer));
-        }
-        self.mark_if(partition, &next()?)?;
+        self.look_ahead(partition, &[next()?, next()?])?;
         while let (Some(connection), Some(effect)) = (answer.next(), answer.next()) {
             effects.push((partition, connection_of(connection)?, codec::text(effect)?));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::codec::{self, strange, time_bytes};
+use super::codec::{self, JobRecord, strange, time_bytes};
 use super::keys::{BASE, Base, Partition, place_of};
 use super::link::Step;
 use super::read::read_records;
@@ -32,6 +32,7 @@ struct Found {
     members: Vec<Vec<u8>>,
     old: Vec<Vec<u8>>,
     pending: Vec<(ConnectionId, String)>,
+    all_closing: u64,
 }
 
 impl Core {
@@ -39,13 +40,13 @@ impl Core {
     pub(super) async fn sweep(&self) -> Result<Sweep, StoreError> {
         let mut sweep = Sweep::default();
         self.mirror_left_behind().await?;
-        let cutoff = time_bytes(self.clock.now().minus(self.retention));
+        let cutoff = self.clock.now().minus(self.retention);
         let forget = self.clock.now().minus(GONE);
         let groups = (0..self.keys.partitions())
             .map(|partition| {
                 let after = self.walk.lock().get(&partition).cloned().unwrap_or_default();
                 let mut call = self.call(partition);
-                call.value(after).value(cutoff).number(STEP).number(forget.millis());
+                call.value(after).value(time_bytes(cutoff)).number(STEP).number(forget.millis());
                 vec![Step::Script(&self.scripts.peek, call)]
             })
             .collect();
@@ -57,9 +58,9 @@ impl Core {
             }
             if let Some(connection) = found.closing {
                 sweep.cancelled += self.cancel(partition, connection, &found.members).await?;
-                sweep.more |= found.members.len() == STEP;
+                sweep.more |= found.members.len() == STEP || found.all_closing > 1;
             }
-            sweep.removed += self.remove(partition, &found.old).await?;
+            sweep.removed += self.remove(partition, &found.old, cutoff).await?;
             let full = found.old.len() == STEP;
             sweep.more |= full;
             let mut walk = self.walk.lock();
@@ -91,8 +92,13 @@ impl Core {
         usize::try_from(codec::count(&cancelled)?).map_err(|_| strange("a count of cancelled jobs"))
     }
 
-    /// Removes events whose jobs have all ended.
-    async fn remove(&self, partition: Partition, entries: &[Vec<u8>]) -> Result<usize, StoreError> {
+    /// Removes events whose jobs all ended before `cutoff`.
+    async fn remove(
+        &self,
+        partition: Partition,
+        entries: &[Vec<u8>],
+        cutoff: Timestamp,
+    ) -> Result<usize, StoreError> {
         let parsed: Vec<(&[u8], Base, u32)> = entries
             .iter()
             .filter_map(|entry| {
@@ -113,7 +119,7 @@ impl Core {
             let mut call = self.call(partition);
             call.key(self.keys.event(partition, base));
             match read_records(answer?)? {
-                Some((_, records)) if records.iter().flatten().any(|record| record.state.is_open()) => continue,
+                Some((_, records)) if records.iter().flatten().any(|record| is_kept(record, cutoff)) => continue,
                 Some((meta, records)) => {
                     let (bucket, field) = self.keys.public_id(&meta.tenant, &meta.id);
                     call.key(self.keys.tenant_log(&meta.tenant));
@@ -125,13 +131,13 @@ impl Core {
                         );
                         call.key(log);
                     }
-                    call.value(*entry).value(field);
+                    call.value(*entry).value(field).number(cutoff.millis());
                 }
                 None => {
                     // Nothing is left of it but its entry.
                     call.key(self.keys.events(partition));
                     call.key(self.keys.event(partition, base));
-                    call.value(*entry).value("");
+                    call.value(*entry).value("").number(cutoff.millis());
                 }
             }
             steps.push(Step::Script(&self.scripts.remove, call));
@@ -200,6 +206,10 @@ impl Core {
     }
 }
 
+fn is_kept(record: &JobRecord, cutoff: Timestamp) -> bool {
+    record.state.is_open() || record.finished.is_some_and(|finished| finished >= cutoff)
+}
+
 fn read_found(answer: Value) -> Result<Found, StoreError> {
     let mut parts = codec::list(answer)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
@@ -216,8 +226,9 @@ fn read_found(answer: Value) -> Result<Found, StoreError> {
     let (members, old) = (bytes_of(next())?, bytes_of(next())?);
     let mut pending = Vec::new();
     let mut noted = codec::list(next())?.into_iter();
+    let all_closing = codec::count(&next())?;
     while let (Some(connection), Some(effect)) = (noted.next(), noted.next()) {
         pending.push((connection_of(connection)?, codec::text(effect)?));
     }
-    Ok(Found { closing, members, old, pending })
+    Ok(Found { closing, members, old, pending, all_closing })
 }

@@ -136,6 +136,9 @@ impl Wake {
         for partition in &taken {
             state.partitions[usize::from(*partition)] = Known::default();
         }
+        if !state.queue.is_empty() {
+            self.work.notify_one();
+        }
         taken
     }
 
@@ -145,6 +148,8 @@ impl Wake {
         let mut state = self.state.lock();
         if again {
             state.mark(partition);
+            // Whoever else waits may have room.
+            self.work.notify_one();
         }
         if let Some(known) = state.partitions.get_mut(usize::from(partition)) {
             if let Some(next) = next {

@@ -7,4 +7,4 @@ for at = COMMON + 3, #ARGV, 2 do
   end
 end
 finish()
-return S[S_RING]
+return { S[S_RING], next_timer() }

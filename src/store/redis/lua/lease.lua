@@ -118,14 +118,13 @@ while given < room and turns < 2 * STEP do
 end
 
 if given > 0 then call('ZADD', OWNERS, server_now, me) end
--- Who calls knows already.
-announce = false
-finish()
+-- Who calls knows already, and others ask again while this process holds leases.
+finish(true)
 again = again or S[S_RING] > 0
-local next_timer = call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')[2]
-local next_end = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2]
-local next_time = math.min(tonumber(next_timer) or math.huge, tonumber(next_end) or math.huge)
+local next_time = next_timer()
+local next_end = tonumber(call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')[2])
+if next_end and (next_time == 0 or next_end < next_time) then next_time = next_end end
 answer[1] = again and 1 or 0
-answer[2] = next_time < math.huge and next_time or 0
+answer[2] = next_time
 answer[3] = others and 1 or 0
 return answer

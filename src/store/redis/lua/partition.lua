@@ -14,14 +14,14 @@ local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
 -- A lane.
 local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 -- States of a job, as `JobState::ALL` counts them.
-local QUEUED, WAITS, CANCELLED = 0, 1, 7
+local QUEUED, WAITS, MAPPING_FAILED, CANCELLED = 0, 1, 2, 7
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
 local RECORD = '>c16c16BI4I4I6I6'
 
 local raw_state = call('GET', STATE)
 local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 local touched, touched_order = {}, {}
-local announce = false
+local announce, new_timer = false, math.huge
 local ages = {}
 
 local function number(value, bytes)
@@ -48,7 +48,12 @@ end
 
 local function set_timer(connection, l, time)
   if l[TIMER] == time then return end
-  if time > 0 then call('ZADD', TIMERS, time, connection) else call('ZREM', TIMERS, connection) end
+  if time > 0 then
+    call('ZADD', TIMERS, time, connection)
+    new_timer = math.min(new_timer, time)
+  else
+    call('ZREM', TIMERS, connection)
+  end
   l[TIMER] = time
 end
 
@@ -81,9 +86,8 @@ end
 
 -- Puts a lane where it belongs: into the ring when it may give, else to whatever it waits for.
 local function wake(connection, l)
-  if l[IN_RING] == 1 then
-    set_class(l, READY_NOW)
-  elseif l[OPEN] <= 0 then
+  -- One that left the ring's conditions behind is taken out when its turn comes.
+  if l[OPEN] <= 0 then
     set_class(l, 0)
     set_timer(connection, l, 0)
   elseif l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1 then
@@ -92,6 +96,8 @@ local function wake(connection, l)
   elseif l[LEASED] >= l[WIDTH] then
     set_class(l, FULL)
     set_timer(connection, l, 0)
+  elseif l[IN_RING] == 1 then
+    set_class(l, READY_NOW)
   elseif l[OPEN] <= l[LEASED] then
     set_class(l, WAITING)
     set_timer(connection, l, 0)
@@ -140,7 +146,8 @@ local function end_lease(id, held)
 end
 
 local function give_back(id, held)
-  end_lease(id, held)
+  local l = end_lease(id, held)
+  if l and l[IS_CLOSED] == 1 then call('ZADD', CLOSING, now, held[3]) end
   call('ZADD', QUEUE, 0, held[3] .. held[4] .. id)
 end
 
@@ -152,8 +159,14 @@ local function held_by(id, token)
   return held
 end
 
--- To be called last, and only by scripts that write.
-local function finish()
+-- When something happens here by itself next; 0 for never.
+local function next_timer()
+  return tonumber(call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')[2]) or 0
+end
+
+-- To be called last, and only by scripts that write. Other processes are told when the ring is no longer empty, or when
+-- something will happen sooner than they know; `quiet` where they will ask anyway.
+local function finish(quiet)
   for _, connection in ipairs(touched_order) do
     local l = touched[connection]
     wake(connection, l)
@@ -171,5 +184,6 @@ local function finish()
     end
   end
   call('SET', STATE, cmsgpack.pack(S))
-  if announce then call('PUBLISH', channel, me) end
+  if quiet then return end
+  if announce or (new_timer < math.huge and next_timer() >= new_timer) then call('PUBLISH', channel, me) end
 end

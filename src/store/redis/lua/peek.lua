@@ -2,6 +2,7 @@
 -- so far (empty at first), 5 the entry that events past their retention sort before, 6 how many of each, 7 the time
 -- before which the lanes of deleted connections are forgotten.
 local limit = tonumber(ARGV[6])
+local all_closing = call('ZCARD', CLOSING)
 local closing = call('ZRANGE', CLOSING, 0, 0)[1] or ''
 local members = {}
 if closing ~= '' then
@@ -19,4 +20,4 @@ for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT'
     call('ZADD', GONE, now, connection)
   end
 end
-return { closing, members, old, pending }
+return { closing, members, old, pending, all_closing }

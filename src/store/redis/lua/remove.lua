@@ -1,11 +1,14 @@
--- Removes an event whose retention is over, with its jobs, if all of them have ended. KEYS from FIXED + 1: the event, the
+-- Removes an event whose retention is over, with its jobs, if all of them ended long enough ago. KEYS from FIXED + 1: the event, the
 -- tenant's log, the bucket of ids, then the log of each job's connection. ARGV: 4 the event's entry, 5 its field in the
--- bucket. Answers how many jobs went with it, or -1.
+-- bucket, 6 the time that all of them must have ended before. Answers how many jobs went with it, or -1.
 local event, entry = KEYS[FIXED + 1], ARGV[4]
 local base, jobs = entry:sub(1, 11), struct.unpack('>I3', entry, 12)
 for index = 0, jobs - 1 do
   local raw = call('HGET', event, index)
-  if raw and raw:byte(33) <= WAITS then return -1 end
+  if raw then
+    local _, _, state, _, _, _, finished = struct.unpack(RECORD, raw)
+    if state <= WAITS or finished >= tonumber(ARGV[6]) then return -1 end
+  end
 end
 call('UNLINK', event)
 call('ZREM', EVENTS, entry)

@@ -12,12 +12,14 @@ for at = COMMON, #ARGV - EACH, EACH do
   end
   if revision > l[REV] then
     if l[IN_RING] == 0 then l[TENANT] = tenant end
+    -- Whoever resumes a lane says that its endpoint works.
+    local resumed = l[IS_PAUSED] == 1 and paused == 0
     l[REV], l[CAP], l[IS_PAUSED], l[IS_CLOSED] = revision, cap, paused, closed
-    l[WIDTH] = math.min(math.max(l[WIDTH], 1), cap)
+    l[WIDTH] = resumed and cap or math.min(math.max(l[WIDTH], 1), cap)
     if closed == 1 and l[OPEN] > 0 then call('ZADD', CLOSING, now, connection) end
     if ARGV[at + 7] == '1' then call('ZADD', GONE, now, connection) end
   end
   if ARGV[at + 8] ~= '' and call('HGET', PENDING, connection) == ARGV[at + 8] then call('HDEL', PENDING, connection) end
 end
 finish()
-return S[S_RING]
+return { S[S_RING], next_timer() }

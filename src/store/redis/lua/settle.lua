@@ -1,7 +1,7 @@
 -- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. ARGV from 4 on, twelve for each: id,
 -- token, attempt's number (0 for none), attempt, next (`done`, `due`, `requeue`), state or due, reason, health (-1, 0, 1),
 -- wait until, effect on the record as JSON (empty for none), whether that effect closes, rendered bytes (empty for none).
--- Answers: how many were taken, when something happens by itself next, whether the ring holds lanes, then connection and
+-- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
 -- effect of each whose record must change.
 local EACH = 12
 -- Tries whose records are kept.
@@ -72,5 +72,4 @@ for n = 1, (#ARGV - COMMON) / EACH do
   end
 end
 if taken > 0 then finish() end
-local next_timer = call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')[2]
-return { taken, tonumber(next_timer) or 0, S[S_RING], unpack(effects) }
+return { taken, S[S_RING], next_timer(), unpack(effects) }
