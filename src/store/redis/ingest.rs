@@ -29,7 +29,7 @@ const BATCH: usize = 512;
 /// Pipelines under way at once: one is carried out while the next is on its way.
 const PIPELINES: usize = 2;
 /// Events and jobs in one script call, which bounds how long it runs; a single request may be larger.
-const WEIGHT: usize = 256;
+const WEIGHT: usize = 128;
 /// How often a request is sent again because a lane had to be told of its connection, or an id was taken.
 const ROUNDS: usize = 8;
 
@@ -233,7 +233,9 @@ impl Core {
                 }
                 Answer::Reused => return Ok(Ingested::KeyReused),
                 Answer::Collision | Answer::Unruled(_) => {
-                    return Err(StoreError::Unavailable("the lanes of this request can't be settled".to_owned()));
+                    return Err(StoreError::Unavailable(
+                        "the lanes of this request can't be settled".to_owned(),
+                    ));
                 }
             }
         }
@@ -310,7 +312,10 @@ impl Core {
                 let at = call.key(self.keys.event(partition, &base));
                 call.key(self.keys.tenant_log(&event.tenant));
                 call.key(bucket);
-                call.value(base).value(write_meta(event, now)).value(&new.document[..]).value(event.id.as_str());
+                call.value(base)
+                    .value(write_meta(event, now))
+                    .value(&new.document[..])
+                    .value(event.id.as_str());
                 call.value(field)
                     .number(dedupe)
                     .value(new.dedupe.map_or([0; 16], |key| key.content))
@@ -403,9 +408,11 @@ fn read_answer(answer: Value) -> Result<Answer, StoreError> {
             let kept: Vec<(String, String)> =
                 serde_json::from_str(&json).map_err(|_| strange("an answer that can't be read"))?;
             Answer::Repeated(
-                kept.into_iter()
-                    .map(|(id, written)| Ok((id, Written::parse(&written)?)))
-                    .collect::<Result<_, StoreError>>()?,
+                kept.into_iter().map(|(id, written)| Ok((id, Written::parse(&written)?))).collect::<Result<
+                    _,
+                    StoreError,
+                >>(
+                )?,
             )
         }
         "reused" => Answer::Reused,

@@ -97,8 +97,8 @@ impl Keys {
     /// The keys that every script of a partition declares first, in the order that `partition.lua` reads.
     pub fn fixed(&self, partition: Partition) -> Vec<Vec<u8>> {
         [
-            "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners", "closing",
-            "pending", "gone", "events", "ages", "age",
+            "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
+            "closing", "pending", "gone", "events", "ages", "age",
         ]
         .iter()
         .map(|name| self.named(partition, name, b""))

@@ -21,13 +21,15 @@ const QUANTUM: usize = 8;
 /// Partitions asked at once.
 const ASKED: usize = 4;
 /// Jobs that one partition gives in one step.
-const STEP: usize = 128;
+const STEP: usize = 64;
 /// Steps of one call at the most.
 const ROUNDS: usize = 64;
 /// Leases named in one script call.
 const NAMED: usize = 256;
 /// How long a process with leases may be silent before it counts as dead.
 const SILENCE: Duration = Duration::from_secs(6);
+/// How often lost answers are looked for: what was sent on a broken connection may be carried out late.
+const LOOKS: u8 = 3;
 /// A silence of everybody that long is the server's own.
 const GAP: Duration = Duration::from_millis(3_500);
 
@@ -43,9 +45,11 @@ impl Core {
     pub(super) async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
         let deadline = self.clock.now().plus(span);
         let mut leases = Vec::new();
+        let _leasing = self.leasing.read().await;
         for _ in 0..ROUNDS {
             let left = room.saturating_sub(leases.len());
-            let partitions = if left == 0 { Vec::new() } else { self.wake.take(ASKED.min(left), self.clock.now()) };
+            let partitions =
+                if left == 0 { Vec::new() } else { self.wake.take(ASKED.min(left), self.clock.now()) };
             if partitions.is_empty() {
                 break;
             }
@@ -88,7 +92,8 @@ impl Core {
             match answer.and_then(|answer| self.learn(*partition, answer)) {
                 Ok(own) => given.extend(own),
                 Err(error) => {
-                    // It may have given jobs all the same; they come back when their leases end.
+                    // It may have given jobs all the same.
+                    self.doubtful.lock().insert(*partition, LOOKS);
                     self.wake.mark(*partition);
                     failed = Some(error);
                 }
@@ -162,13 +167,12 @@ impl Core {
             }
         }
         // The order in which they were given is the order of the lanes.
-        let order: HashMap<JobId, usize> = given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
+        let order: HashMap<JobId, usize> =
+            given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
         leases.sort_by_key(|lease| order.get(&lease.job.id).copied());
         match failed {
-            Some(error) if leases.is_empty() => {
-                self.hold(&references(&given), None).await.ok();
-                Err(error)
-            }
+            // They come back when their leases end.
+            Some(error) if leases.is_empty() => Err(error),
             _ => Ok(leases),
         }
     }
@@ -231,6 +235,32 @@ impl Core {
         Ok(())
     }
 
+    /// Gives back leases whose answers were lost.
+    pub(super) async fn reclaim(&self) -> Result<(), StoreError> {
+        if self.doubtful.lock().is_empty() {
+            return Ok(());
+        }
+        let _alone = self.leasing.write().await;
+        let partitions: Vec<Partition> = self.doubtful.lock().keys().copied().collect();
+        for partition in partitions {
+            let mut call = self.call(partition);
+            for job in self.held.lock().keys().filter(|job| self.keys.partition_of(**job) == Some(partition))
+            {
+                call.value(job.bits().to_be_bytes());
+            }
+            let ahead = self.link.script(&self.scripts.reclaim, call, REPLY).await?;
+            self.look_ahead(partition, &codec::list(ahead)?)?;
+            let mut doubtful = self.doubtful.lock();
+            match doubtful.get_mut(&partition) {
+                Some(looks) if *looks > 1 => *looks -= 1,
+                _ => {
+                    doubtful.remove(&partition);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Says in these partitions that this process lives.
     pub(super) async fn beat(&self, partitions: impl Iterator<Item = Partition>) -> Result<(), StoreError> {
         let groups = partitions
@@ -245,11 +275,6 @@ impl Core {
         }
         Ok(())
     }
-}
-
-fn references(given: &[Given]) -> Vec<LeaseRef> {
-    let connection = crate::domain::id::ConnectionId::from_bits(0);
-    given.iter().map(|given| LeaseRef { job: given.job, connection, token: given.token }).collect()
 }
 
 type Read = (crate::domain::job::Job, Arc<crate::domain::event::Event>, Option<Bytes>);

@@ -12,8 +12,8 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisResult,
-    Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError,
+    RedisResult, Value,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -31,7 +31,10 @@ enum Server {
     One(Client),
     /// The client asks the sentinels for the master each time.
     Sentinel(Mutex<SentinelClient>),
-    Cluster { client: ClusterClient, seeds: Vec<Client> },
+    Cluster {
+        client: ClusterClient,
+        seeds: Vec<Client>,
+    },
 }
 
 #[derive(Clone)]
@@ -49,7 +52,10 @@ impl Connection {
     }
 }
 
-async fn query(pipeline: &Pipeline, connection: &mut impl ConnectionLike) -> RedisResult<Vec<RedisResult<Value>>> {
+async fn query(
+    pipeline: &Pipeline,
+    connection: &mut impl ConnectionLike,
+) -> RedisResult<Vec<RedisResult<Value>>> {
     pipeline.query_async(connection).await
 }
 
@@ -180,8 +186,9 @@ impl Link {
             .map(|(at, _)| at)
             .collect();
         if !forgotten.is_empty() {
-            let again =
-                self.send(forgotten.iter().filter_map(|at| Some(steps.get(*at)?.command(true))), limit).await?;
+            let again = self
+                .send(forgotten.iter().filter_map(|at| Some(steps.get(*at)?.command(true))), limit)
+                .await?;
             for (at, answer) in forgotten.into_iter().zip(again) {
                 answers[at] = answer;
             }
@@ -343,8 +350,7 @@ fn server_of(url: &str) -> RedisResult<Server> {
                 .into_iter()
                 .map(|node| node.set_redis_settings(redis::RedisConnectionInfo::default()))
                 .collect();
-            let client =
-                SentinelClient::build(sentinels, name, Some(master), SentinelServerType::Master)?;
+            let client = SentinelClient::build(sentinels, name, Some(master), SentinelServerType::Master)?;
             Ok(Server::Sentinel(Mutex::new(client)))
         }
         _ => Ok(Server::One(Client::open(url)?)),
@@ -383,7 +389,10 @@ mod tests {
         let error = |code: &str, words: &str| {
             store_error(&redis::make_extension_error(code.to_owned(), Some(words.to_owned())))
         };
-        assert!(matches!(error("OOM", "command not allowed when used memory > 'maxmemory'."), StoreError::Full(_)));
+        assert!(matches!(
+            error("OOM", "command not allowed when used memory > 'maxmemory'."),
+            StoreError::Full(_)
+        ));
         assert!(matches!(error("ERR", "can not run it when used memory > 'maxmemory'"), StoreError::Full(_)));
         assert_eq!(
             error("MISCONF", "Errors writing to the AOF file"),

@@ -18,7 +18,7 @@
 //!
 //! A lease ends by its deadline, by the clock that callers bring. It ends sooner when its process dies: each process with
 //! leases in a partition says every two seconds that it lives, and one that is silent for six, by the server's clock,
-//! loses them. While the server itself was away nobody could speak, so after such a gap all have some time to speak again.
+//! loses them. A process that never got the answer to a lease gives back what it does not know of. While the server itself was away nobody could speak, so after such a gap all have some time to speak again.
 //!
 //! # Records
 //!
@@ -147,6 +147,10 @@ struct Core {
     epoch: String,
     wake: Arc<Wake>,
     held: Mutex<HashMap<JobId, Timestamp>>,
+    /// Partitions that may have given leases whose answer was lost, and how often that is still to be looked into.
+    doubtful: Mutex<HashMap<Partition, u8>>,
+    /// Held by each lease until its answer is noted, so that nobody takes it for a lost one.
+    leasing: tokio::sync::RwLock<()>,
     walk: Mutex<HashMap<Partition, Vec<u8>>>,
 }
 
@@ -190,6 +194,9 @@ impl Core {
             if let Err(error) = self.beat(partitions.into_iter()).await {
                 tracing::warn!(%error, "cannot tell Redis that this process lives");
             }
+            if let Err(error) = self.reclaim().await {
+                tracing::warn!(%error, "cannot look for leases whose answer was lost; trying again");
+            }
         }
     }
 }
@@ -228,12 +235,13 @@ impl RedisStore {
             epoch,
             wake: Arc::clone(&wake),
             held: Mutex::default(),
+            doubtful: Mutex::default(),
+            leasing: tokio::sync::RwLock::default(),
             walk: Mutex::default(),
             keys: keys.clone(),
         });
         let (intake, taking) = Intake::start(&core);
-        let listening =
-            tokio::spawn(wake::listen(wake, Arc::clone(&core.link), keys, core.owner.clone()));
+        let listening = tokio::spawn(wake::listen(wake, Arc::clone(&core.link), keys, core.owner.clone()));
         let beating = tokio::spawn(Arc::clone(&core).beat_on());
         Ok(Self {
             core,

@@ -49,7 +49,8 @@ impl Core {
             get.arg(self.keys.event(partition, &base)).arg("m").arg("d");
             let mut fields = codec::list(self.reads.plain(get, REPLY).await?)?.into_iter();
             let mut next = || codec::bytes(fields.next().unwrap_or(Value::Nil));
-            let (Some(meta), Some(document)) = (next()?.as_deref().and_then(codec::read_meta), next()?) else {
+            let (Some(meta), Some(document)) = (next()?.as_deref().and_then(codec::read_meta), next()?)
+            else {
                 continue;
             };
             if meta.tenant == *tenant && meta.id == id {

@@ -77,9 +77,9 @@ impl Durability {
             Self::Replicas(count) if reached < u64::from(count) => Err(StoreError::Unavailable(format!(
                 "only {reached} of {count} replicas took the write in time; it may be stored"
             ))),
-            Self::Fsync if reached < 1 => {
-                Err(StoreError::Unavailable("the write was not synced to disk in time; it may be stored".to_owned()))
-            }
+            Self::Fsync if reached < 1 => Err(StoreError::Unavailable(
+                "the write was not synced to disk in time; it may be stored".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
@@ -216,7 +216,8 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
     };
     let mut get = redis::cmd("HMGET");
     get.arg(keys.layout()).arg("format").arg("partitions").arg("epoch");
-    let steps = [set("format", FORMAT), set("partitions", &partitions), set("epoch", epoch), Step::Plain(get)];
+    let steps =
+        [set("format", FORMAT), set("partitions", &partitions), set("epoch", epoch), Step::Plain(get)];
     let mut answers = link.run(&steps, REPLY).await?;
     let found = codec::list(answers.pop().unwrap_or(Ok(Value::Nil))?)?;
     for answer in answers {
@@ -261,7 +262,10 @@ mod tests {
         assert!(memory.unwrap().contains("LOST"));
         assert!(judge(&settings("noeviction", true, "everysec"), Durability::Server).unwrap().is_some());
         assert_eq!(judge(&settings("noeviction", true, "always"), Durability::Server), Ok(None));
-        assert!(judge(&Settings { version: "6.2.1".to_owned(), ..Settings::default() }, Durability::Server).is_err());
+        assert!(
+            judge(&Settings { version: "6.2.1".to_owned(), ..Settings::default() }, Durability::Server)
+                .is_err()
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 use crate::store::types::{Retried, Settlement};
 
 /// Outcomes in one script call.
-const STEP: usize = 128;
+const STEP: usize = 64;
 
 /// What an outcome does to a connection's record, noted in its partition until the record says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +82,11 @@ impl Core {
             let job = settlement.lease.job;
             let (base, _) = place_of(job);
             call.key(self.keys.event(partition, &base));
-            let unwritable =
-                |error: serde_json::Error| StoreError::Corrupt(format!("an attempt cannot be written: {error}"));
-            let attempt = settlement.attempt.as_ref().map(serde_json::to_string).transpose().map_err(unwritable)?;
+            let unwritable = |error: serde_json::Error| {
+                StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
+            };
+            let attempt =
+                settlement.attempt.as_ref().map(serde_json::to_string).transpose().map_err(unwritable)?;
             call.value(job.bits().to_be_bytes())
                 .number(settlement.lease.token)
                 .number(settlement.attempt.as_ref().map_or(0, |attempt| attempt.number))

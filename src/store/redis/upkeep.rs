@@ -119,7 +119,9 @@ impl Core {
             let mut call = self.call(partition);
             call.key(self.keys.event(partition, base));
             match read_records(answer?)? {
-                Some((_, records)) if records.iter().flatten().any(|record| is_kept(record, cutoff)) => continue,
+                Some((_, records)) if records.iter().flatten().any(|record| is_kept(record, cutoff)) => {
+                    continue;
+                }
                 Some((meta, records)) => {
                     let (bucket, field) = self.keys.public_id(&meta.tenant, &meta.id);
                     call.key(self.keys.tenant_log(&meta.tenant));
@@ -158,8 +160,7 @@ impl Core {
             .collect();
         let mut stats = Stats::default();
         let mut spans = Vec::new();
-        for (partition, answer) in
-            (0..self.keys.partitions()).zip(self.link.run_groups(groups, REPLY).await)
+        for (partition, answer) in (0..self.keys.partitions()).zip(self.link.run_groups(groups, REPLY).await)
         {
             let answer = codec::list(answer?.pop().unwrap_or(Ok(Value::Nil))?)?;
             let [open, leased, ready, waiting, full, paused, oldest] = answer.as_slice() else {

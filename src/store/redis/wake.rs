@@ -102,7 +102,12 @@ impl Wake {
             polled: Instant::now(),
         };
         state.mark_all();
-        Self { state: Mutex::new(state), work: Notify::new(), newest: watch::Sender::new(0), closed: AtomicBool::new(false) }
+        Self {
+            state: Mutex::new(state),
+            work: Notify::new(),
+            newest: watch::Sender::new(0),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// A partition may have work.

@@ -17,7 +17,9 @@ async fn calls(server: &Server) -> BTreeMap<String, u64> {
             let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
             Some((name.to_owned(), stats.split(',').next()?.parse().ok()?))
         })
-        .filter(|(name, _)| !["info", "config|resetstat", "auth", "client|setinfo", "slowlog|get"].contains(&&**name))
+        .filter(|(name, _)| {
+            !["info", "config|resetstat", "auth", "client|setinfo", "slowlog|get"].contains(&&**name)
+        })
         .collect()
 }
 
@@ -88,7 +90,8 @@ async fn an_event_costs_few_round_trips() {
         assert_eq!(drain(&bench, delivered).await, events * fan_out);
         let drained = began.elapsed();
         let deliver = calls(&bench.server).await;
-        let each = |calls: u64| f64::from(u32::try_from(calls).unwrap()) / f64::from(u32::try_from(events).unwrap());
+        let each =
+            |calls: u64| f64::from(u32::try_from(calls).unwrap()) / f64::from(u32::try_from(events).unwrap());
         let sum = |calls: &BTreeMap<String, u64>| each(calls.values().sum());
         let sent = |calls: &BTreeMap<String, u64>, names: &[&str]| {
             each(names.iter().filter_map(|name| calls.get(*name)).sum())
@@ -226,7 +229,9 @@ async fn memory_is_what_the_documents_say_and_levels_off() {
     let queued = each(memory().await - before);
     drain(&bench, delivered).await;
     let settled = each(memory().await - before);
-    println!("bytes of a queued job {queued:.0}, of a settled delivery {settled:.0}, of which its document {document}");
+    println!(
+        "bytes of a queued job {queued:.0}, of a settled delivery {settled:.0}, of which its document {document}"
+    );
     assert!(queued < 1_400.0 && settled < 1_500.0);
     // A steady load of days: what is past its retention goes as new things come.
     let mut levels = Vec::new();

@@ -118,6 +118,25 @@ async fn a_server_that_hangs_costs_two_seconds_and_work_goes_on_after() {
 }
 
 #[tokio::test]
+async fn leases_whose_answer_was_lost_come_again_soon() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 1).await;
+    bench.ingest("acme", &[lane]).await;
+    // The server carries the lease out once it goes on, and nobody listens any more.
+    bench.server.pause(true);
+    assert!(bench.store.lease(10, SPAN).await.is_err());
+    bench.server.pause(false);
+    let began = std::time::Instant::now();
+    let mut lease = Vec::new();
+    while lease.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", bench.store.stats().await);
+        lease = bench.store.lease(10, SPAN).await.unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(bench.settle(&lease[0], delivered()).await, 1);
+}
+
+#[tokio::test]
 async fn a_full_server_refuses_events_whole_and_lets_work_end() {
     let bench = Bench::new().await;
     let lane = bench.connection("acme", 256).await;

@@ -46,7 +46,9 @@ async fn lanes_and_tenants_take_turns() {
     // Two tenants of one partition: one floods, the other has a little.
     let quiet_tenant = (0..)
         .map(|at| format!("quiet{at}"))
-        .find(|name| bench.store.core.keys.partition(&tenant(name)) == bench.store.core.keys.partition(&tenant("loud")))
+        .find(|name| {
+            bench.store.core.keys.partition(&tenant(name)) == bench.store.core.keys.partition(&tenant("loud"))
+        })
         .unwrap();
     let loud = [bench.connection("loud", 256).await, bench.connection("loud", 256).await];
     let quiet = bench.connection(&quiet_tenant, 256).await;

@@ -1,6 +1,7 @@
 //! The store against real servers of its own.
 
 mod bounds;
+mod cluster;
 mod conformance;
 mod fault;
 mod lanes;
@@ -189,7 +190,10 @@ fn settlement(lease: &Lease, next: Next) -> Settlement {
             headers: Vec::new(),
             body: String::new(),
         }),
-        effect: LaneEffect { healthy: matches!(next, Next::Due(_)).then_some(false), ..LaneEffect::default() },
+        effect: LaneEffect {
+            healthy: matches!(next, Next::Due(_)).then_some(false),
+            ..LaneEffect::default()
+        },
         next,
         reason: "because".to_owned(),
         rendered: None,

@@ -40,8 +40,7 @@ async fn a_change_reaches_another_process_within_a_second() {
 async fn a_paused_lane_keeps_its_jobs_and_a_closed_one_loses_them() {
     let bench = Bench::new().await;
     let lane = bench.connection("acme", 2).await;
-    let paused =
-        ConnectionState::Paused { reason: "holiday".to_owned(), by: "person".to_owned(), at: START };
+    let paused = ConnectionState::Paused { reason: "holiday".to_owned(), by: "person".to_owned(), at: START };
     bench.set_state(lane, paused).await;
     for _ in 0..3 {
         bench.ingest("acme", &[lane]).await;
@@ -64,7 +63,9 @@ async fn a_paused_lane_keeps_its_jobs_and_a_closed_one_loses_them() {
     assert_eq!((stats.open, stats.oldest), (0, None));
     let event = bench.event("acme", &[lane]);
     let ingested = bench.store.ingest(Ingest { idempotency: None, events: vec![event] }).await.unwrap();
-    assert!(matches!(ingested, Ingested::Stored(accepted) if matches!(accepted[0], Accepted::Stored { jobs: 0, .. })));
+    assert!(
+        matches!(ingested, Ingested::Stored(accepted) if matches!(accepted[0], Accepted::Stored { jobs: 0, .. }))
+    );
 }
 
 #[tokio::test]

@@ -42,10 +42,16 @@ impl Server {
 
     /// Starts it, with what it has on disk.
     pub fn launch(&mut self) {
+        // A settings file comes first, if there is one.
+        let (file, settings) = match self.settings.split_first() {
+            Some((first, rest)) if !first.starts_with("--") => (Some(first), rest),
+            _ => (None, &self.settings[..]),
+        };
         let child = Command::new("redis-server")
+            .args(file)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(self.folder.path())
-            .args(&self.settings)
+            .args(settings)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -84,17 +90,27 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The value of a setting that it was started with.
+    pub fn setting(&self, name: &str) -> String {
+        let at = self.settings.iter().position(|setting| setting == name).unwrap();
+        self.settings[at + 1].clone()
+    }
+
+    /// Runs a command on a connection of its own.
+    pub async fn run(&self, command: &redis::Cmd) -> redis::RedisResult<Value> {
+        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        command.query_async(&mut connection).await
+    }
+
     async fn try_command(&self, words: &[&str]) -> redis::RedisResult<Value> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);
         words[1..].iter().for_each(|word| {
             command.arg(*word);
         });
-        command.query_async(&mut connection).await
+        self.run(&command).await
     }
 
-    /// Runs a command on a connection of its own.
+    /// Runs a command that has to go well.
     pub async fn command(&self, words: &[&str]) -> Value {
         self.try_command(words).await.unwrap()
     }
