@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::codec::{self, strange};
-use super::keys::{Base, Partition, place_of};
+use super::keys::{Base, Partition, job_id, place_of};
 use super::link::Step;
 use super::{BEAT, Core, REPLY};
 use crate::domain::id::JobId;
@@ -59,7 +59,10 @@ impl Core {
                 Err(error) if leases.is_empty() => return Err(error),
                 Err(_) => break,
             };
-            leases.extend(self.read_leases(given, deadline).await?);
+            match self.read_leases(given, deadline).await {
+                (read, Some(error)) if read.is_empty() && leases.is_empty() => return Err(error),
+                (read, _) => leases.extend(read),
+            }
         }
         Ok(leases)
     }
@@ -126,7 +129,8 @@ impl Core {
     }
 
     /// Reads what was given: each event once, and the bytes of jobs that were tried.
-    async fn read_leases(&self, given: Vec<Given>, deadline: Timestamp) -> Result<Vec<Lease>, StoreError> {
+    /// What can't be read is given back before long.
+    async fn read_leases(&self, given: Vec<Given>, deadline: Timestamp) -> (Vec<Lease>, Option<StoreError>) {
         let mut events: Vec<(Partition, Base, Vec<u32>)> = Vec::new();
         let mut known: HashMap<(Partition, Base), usize> = HashMap::new();
         for one in &given {
@@ -161,7 +165,12 @@ impl Core {
                     Some(Lease { job, event, rendered, token, deadline })
                 })),
                 Err(error) => {
-                    tracing::error!(%error, "a leased job cannot be read; it comes back when its lease ends");
+                    tracing::error!(%error, "leased jobs cannot be read; giving them back");
+                    let mut held = self.held.lock();
+                    for index in indexes {
+                        held.remove(&job_id(base, *index, *partition));
+                    }
+                    self.doubtful.lock().insert(*partition, LOOKS);
                     failed = Some(error);
                 }
             }
@@ -170,11 +179,7 @@ impl Core {
         let order: HashMap<JobId, usize> =
             given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
         leases.sort_by_key(|lease| order.get(&lease.job.id).copied());
-        match failed {
-            // They come back when their leases end.
-            Some(error) if leases.is_empty() => Err(error),
-            _ => Ok(leases),
-        }
+        (leases, failed)
     }
 
     /// Renews leases by a span from now, or gives them back.
@@ -287,7 +292,7 @@ fn read_event(
 ) -> Result<Vec<Read>, StoreError> {
     let mut fields = codec::list(fields)?.into_iter();
     let mut next = || codec::bytes(fields.next().unwrap_or(Value::Nil));
-    let gone = || StoreError::Corrupt(format!("{} has no event", super::keys::job_id(base, 0, partition)));
+    let gone = || StoreError::Corrupt(format!("{} has no event", job_id(base, 0, partition)));
     let meta = codec::read_meta(&next()?.ok_or_else(gone)?).ok_or_else(gone)?;
     let document = next()?.ok_or_else(gone)?;
     let event = Arc::new(codec::event(meta.clone(), &document)?);

@@ -22,7 +22,7 @@ use super::script::{Call, Script};
 use crate::store::StoreError;
 
 /// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_millis(1_000);
+const CONNECT: Duration = Duration::from_secs(1);
 /// After a connection could not be made, calls fail at once for this long.
 const REST: Duration = Duration::from_millis(100);
 
@@ -210,17 +210,15 @@ impl Link {
             let (mut connection, generation) = self.connection().await?;
             Ok::<_, StoreError>((connection.run(&pipeline).await, generation))
         };
-        let (result, generation) = match timeout(limit, work).await {
-            Ok(worked) => worked?,
-            Err(_) => {
-                // A connection that swallows what it is sent is as bad as none.
-                let generation = self.live.try_lock().map(|live| live.generation);
-                if let Ok(generation) = generation {
-                    self.forget(generation).await;
-                }
-                return Err(StoreError::Unavailable(format!("no answer from Redis within {limit:?}")));
+        let Ok(worked) = timeout(limit, work).await else {
+            // A connection that swallows what it is sent is as bad as none.
+            let generation = self.live.try_lock().map(|live| live.generation);
+            if let Ok(generation) = generation {
+                self.forget(generation).await;
             }
+            return Err(StoreError::Unavailable(format!("no answer from Redis within {limit:?}")));
         };
+        let (result, generation) = worked?;
         match result {
             Ok(answers) => {
                 if answers.iter().any(|answer| matches!(answer, Err(error) if is_misplaced(error))) {

@@ -30,6 +30,9 @@ struct Log {
     of_events: bool,
 }
 
+/// An event's meta, and the records of its jobs where there are some.
+pub(super) type Records = (Meta, Vec<Option<JobRecord>>);
+
 /// An event's name and the jobs of it that are wanted, newest first.
 type Entry = (Base, Vec<u32>);
 
@@ -99,7 +102,7 @@ impl Core {
                 self.walk_all(logs, query).await?
             }
         };
-        found.sort_by(|left, right| right.job.id.cmp(&left.job.id));
+        found.sort_by_key(|delivery| std::cmp::Reverse(delivery.job.id));
         found.truncate(query.limit);
         Ok(found)
     }
@@ -259,7 +262,7 @@ pub(super) async fn newest(link: &Link, keys: &Keys) -> Result<Vec<Base>, StoreE
 }
 
 /// An event's meta and records out of the answer to [`Core::records_of`]; `None` when there is no such event.
-pub(super) fn read_records(answer: Value) -> Result<Option<(Meta, Vec<Option<JobRecord>>)>, StoreError> {
+pub(super) fn read_records(answer: Value) -> Result<Option<Records>, StoreError> {
     let mut fields = codec::list(answer)?.into_iter();
     let meta = codec::bytes(fields.next().unwrap_or(Value::Nil))?;
     let Some(meta) = meta.as_deref().and_then(codec::read_meta) else { return Ok(None) };

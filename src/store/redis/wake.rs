@@ -26,7 +26,7 @@ use crate::domain::time::Timestamp;
 use crate::store::Revision;
 
 /// Every partition is asked at least this often while there is nothing to do.
-const POLL: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_mins(1);
 /// How often a partition is looked at in which another process holds leases.
 const RECHECK: Duration = Duration::from_secs(2);
 /// How often a silent subscription has to show that it lives.

@@ -44,7 +44,7 @@ async fn an_event_goes_in_and_its_jobs_come_out_whole() {
 async fn lanes_and_tenants_take_turns() {
     let bench = Bench::new().await;
     // Two tenants of one partition: one floods, the other has a little.
-    let quiet_tenant = (0..)
+    let quiet_tenant = (0..10_000)
         .map(|at| format!("quiet{at}"))
         .find(|name| {
             bench.store.core.keys.partition(&tenant(name)) == bench.store.core.keys.partition(&tenant("loud"))
@@ -265,7 +265,7 @@ async fn an_ended_job_is_retried_and_an_open_one_is_not() {
     assert_eq!(bench.store.retry(id, None).await, Ok(Retried::Queued), "waiting becomes due");
     let lease = bench.lease(1).await.remove(0);
     assert_eq!((lease.job.attempts, lease.job.tries), (0, 1));
-    bench.settle(&lease, Next::Done(JobState::Dead)).await;
+    bench.settle(&lease, Next::Done(JobState::MappingFailed)).await;
     let version = MappingVersion::from_bits(77);
     assert_eq!(bench.store.retry(id, Some(version)).await, Ok(Retried::Queued));
     assert_eq!(bench.store.stats().await.unwrap().open, 1);
@@ -275,4 +275,51 @@ async fn an_ended_job_is_retried_and_an_open_one_is_not() {
     assert_eq!(bench.store.retry(JobId::from_bits(7 << 20), None).await, Ok(Retried::Missing));
     bench.set_state(lane, ConnectionState::Closed { reason: "gone".to_owned(), at: START }).await;
     assert_eq!(bench.store.retry(id, None).await, Ok(Retried::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_processes_share_a_lane_and_keep_its_cap_and_order() {
+    let bench = Bench::new().await;
+    for cap in [1_usize, 3] {
+        let lane = bench.connection("acme", u32::try_from(cap).unwrap()).await;
+        for _ in 0..60 {
+            bench.ingest("acme", &[lane]).await;
+        }
+        let under_way = Arc::new(parking_lot::Mutex::new((0_usize, Vec::new())));
+        let workers: Vec<_> = [bench.another().await, bench.another().await]
+            .into_iter()
+            .map(|store| {
+                let under_way = Arc::clone(&under_way);
+                tokio::spawn(async move {
+                    let mut own = 0;
+                    while under_way.lock().1.len() < 60 {
+                        for lease in store.lease(10, SPAN).await.unwrap() {
+                            own += 1;
+                            {
+                                let mut state = under_way.lock();
+                                state.0 += 1;
+                                assert!(state.0 <= cap, "{} at once", state.0);
+                            }
+                            tokio::task::yield_now().await;
+                            {
+                                let mut state = under_way.lock();
+                                state.0 -= 1;
+                                state.1.push(lease.job.id);
+                            }
+                            store.settle(vec![settlement(&lease, delivered())]).await.unwrap();
+                        }
+                        let _ = tokio::time::timeout(Duration::from_millis(20), store.wait_for_work()).await;
+                    }
+                    own
+                })
+            })
+            .collect();
+        let mut sum = 0;
+        for worker in workers {
+            sum += worker.await.unwrap();
+        }
+        assert_eq!(sum, 60);
+        let done = under_way.lock().1.clone();
+        assert!(cap > 1 || done.is_sorted(), "{done:?}");
+    }
 }

@@ -93,6 +93,8 @@ async fn retention_removes_what_has_ended_and_leaves_nothing_behind() {
     bench.advance(3 * 24 * 3_600);
     let lease = bench.lease(10).await.remove(0);
     bench.settle(&lease, delivered()).await;
+    assert_eq!(bench.store.sweep().await.unwrap().removed, 0, "what ended late is kept from then on");
+    bench.advance(8 * 24 * 3_600);
     assert_eq!(bench.store.sweep().await.unwrap().removed, 2);
     let keys: Vec<String> = redis::from_redis_value(bench.server.command(&["KEYS", "*"]).await).unwrap();
     let left: Vec<&String> = keys

@@ -3,6 +3,7 @@
 mod bounds;
 mod cluster;
 mod conformance;
+mod cut;
 mod fault;
 mod lanes;
 mod log;
