@@ -39,7 +39,7 @@
 //! | job | one event for one connection, until it has ended |
 //! | delivery | a job as the log shows it |
 //! | attempt | one try of a job |
-//! | outcome | what an attempt came to: delivered, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
+//! | outcome | what an attempt came to: delivered, duplicate, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
 //! | lane | one connection's queue of jobs |
 //! | lease | a worker's right to try a job until a deadline |
 //! | settlement | an outcome on its way back into the store |

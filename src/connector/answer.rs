@@ -10,7 +10,7 @@ use crate::domain::policy::RETRY_AFTER_CAP;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, SendError};
 use crate::mapping::MappingError;
-use crate::spec::ConnectorSpec;
+use crate::spec::{ConnectorSpec, Seen};
 
 /// Most bytes of an answer's headers, names and values together, that an attempt keeps.
 const HEADERS_LIMIT_BYTES: usize = 16 * 1024;
@@ -18,6 +18,10 @@ const HEADERS_LIMIT_BYTES: usize = 16 * 1024;
 const BODY_LIMIT_BYTES: usize = 16 * 1024;
 /// A name in the DNS has at most so many bytes; what is longer was not meant to be one.
 const LONGEST_HOST_BYTES: usize = 253;
+/// Most characters of the other side's words that a reason shows.
+const MESSAGE_CHARS: usize = 300;
+/// Most characters of an id that the other side gave.
+const REMOTE_ID_CHARS: usize = 128;
 /// The shortest that a `Retry-After` is obeyed: zero, or a date that is over, must not make a loop without a pause.
 const RETRY_AFTER_LEAST: Duration = Duration::from_secs(1);
 
@@ -30,6 +34,8 @@ pub struct Verdict {
     pub reason: String,
     /// How long the other side asked to be left alone: 1 s to 24 h.
     pub retry_after: Option<Duration>,
+    /// The id that the other side gave it.
+    pub remote_id: Option<String>,
 }
 
 impl Verdict {
@@ -39,7 +45,13 @@ impl Verdict {
             outcome: Outcome::MappingFailed,
             reason: format!("the mapping failed: {error}"),
             retry_after: None,
+            remote_id: None,
         }
+    }
+
+    /// A try that came to nothing more than an outcome and a reason.
+    pub fn plain(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: reason.into(), retry_after: None, remote_id: None }
     }
 }
 
@@ -49,25 +61,95 @@ pub fn classify(spec: &ConnectorSpec, result: Result<&Answer, &SendError>, now: 
     let answer = match result {
         Ok(answer) => answer,
         Err(error) if error.may_have_arrived() => {
-            let reason = format!("{}; it may have arrived", error.reason());
-            return Verdict { outcome: Outcome::Ambiguous, reason, retry_after: None };
+            return Verdict::plain(Outcome::Ambiguous, format!("{}; it may have arrived", error.reason()));
         }
-        Err(error) => {
-            return Verdict { outcome: Outcome::Retry, reason: error.reason(), retry_after: None };
-        }
+        Err(error) => return Verdict::plain(Outcome::Retry, error.reason()),
     };
-    let retry_after = retry_after(&answer.headers, now);
-    let outcome = spec.answer.outcome(answer.status, retry_after.is_some());
-    let mut reason = if (300..400).contains(&answer.status) && outcome != Outcome::Delivered {
+    let asked = retry_after(&answer.headers, now);
+    let seen = Seen::new(answer.status, &answer.headers, &answer.body, asked.is_some());
+    let judgement = spec.answer.judge(&seen);
+    if broke_off(spec, answer, judgement.outcome) {
+        let reason = format!(
+            "the endpoint answered {}, and the rest of its answer did not come; it may have arrived",
+            status_text(answer.status)
+        );
+        return Verdict { retry_after: asked, ..Verdict::plain(Outcome::Ambiguous, reason) };
+    }
+    let outcome = judgement.outcome;
+    let throttled = outcome == Outcome::Throttled;
+    let within = |span: Duration| span.clamp(RETRY_AFTER_LEAST, RETRY_AFTER_CAP);
+    let extracted =
+        || spec.extract.retry_after_secs(&seen).map(Duration::from_secs).or(judgement.wait).map(within);
+    let retry_after = asked.or_else(|| throttled.then(extracted).flatten());
+    let remote_id = spec.extract.id(&seen).and_then(|id| plain_words(&id, REMOTE_ID_CHARS));
+
+    let done = matches!(outcome, Outcome::Delivered | Outcome::Duplicate);
+    let mut reason = if (300..400).contains(&answer.status) && !done {
         redirected(answer)
     } else {
-        format!("the endpoint answered {}{}", status_text(answer.status), meaning(outcome))
+        let meaning = judgement.say.map_or_else(|| meaning(outcome).to_owned(), |say| format!(": {say}"));
+        format!("the endpoint answered {}{meaning}", status_text(answer.status))
     };
-    if let Some(retry_after) = retry_after {
-        reason.push_str(" and asked to come back in ");
-        reason.push_str(&span(retry_after));
+    if let Some(words) = spec.extract.message(&seen).as_deref().and_then(quoted) {
+        reason.push_str("; it said ");
+        reason.push_str(&words);
     }
-    Verdict { outcome, reason, retry_after }
+    if let Some(id) = remote_id.as_ref().filter(|_| done) {
+        reason.push_str(" (id ");
+        reason.push_str(id);
+        reason.push(')');
+    }
+    match retry_after {
+        Some(span_asked) if asked.is_some() => {
+            reason.push_str(" and asked to come back in ");
+            reason.push_str(&span(span_asked));
+        }
+        Some(span_waited) => {
+            reason.push_str("; the next try is in ");
+            reason.push_str(&span(span_waited));
+        }
+        None => {}
+    }
+    Verdict { outcome, reason, retry_after, remote_id }
+}
+
+/// Whether what did not come of the body would have decided: a success in the status is then none yet, and no failure.
+fn broke_off(spec: &ConnectorSpec, answer: &Answer, outcome: Outcome) -> bool {
+    (200..300).contains(&answer.status)
+        && !answer.body_complete
+        && !answer.truncated
+        && matches!(outcome, Outcome::Retry | Outcome::Rejected)
+        && spec.answer.read_body(answer.status)
+}
+
+/// The other side's words as they may stand in a reason: one line, bounded, in quotes. `None` when there are none.
+pub(super) fn quoted(words: &str) -> Option<String> {
+    plain_words(words, MESSAGE_CHARS).map(|words| format!("\"{words}\""))
+}
+
+/// One line of at most so many characters, without control characters and what turns a text's direction around.
+fn plain_words(text: &str, most: usize) -> Option<String> {
+    let turns = |letter: char| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut words = String::new();
+    let mut chars = 0;
+    for word in text.split(|letter: char| letter.is_whitespace() || letter.is_control() || turns(letter)) {
+        if word.is_empty() {
+            continue;
+        }
+        if !words.is_empty() {
+            words.push(' ');
+            chars += 1;
+        }
+        for letter in word.chars() {
+            if chars >= most {
+                words.push('…');
+                return Some(words);
+            }
+            words.push(letter);
+            chars += 1;
+        }
+    }
+    (!words.is_empty()).then_some(words)
 }
 
 /// The record of one try, the answer's headers and the start of its body included. `number` counts from 1; `elapsed`
@@ -87,6 +169,7 @@ pub fn attempt(
         status: answer.map(|answer| answer.status),
         outcome: verdict.outcome,
         reason: verdict.reason.clone(),
+        remote_id: verdict.remote_id.clone(),
         headers: answer.map(|answer| kept_headers(&answer.headers)).unwrap_or_default(),
         body: answer.map(|answer| kept_body(&answer.body)).unwrap_or_default(),
     }
@@ -102,7 +185,9 @@ fn status_text(status: u16) -> String {
 /// What a status is taken to mean, where it is more than the status says.
 fn meaning(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::AuthFailed => ": it refused the credentials",
+        Outcome::Duplicate => ": it has this already",
+        Outcome::Ambiguous => ": it may have arrived",
+        Outcome::AuthFailed => ": it refused the credentials; check them, then resume the connection",
         Outcome::Gone => ": it wants no more events",
         Outcome::Rejected => ": it refused this event for good",
         _ => "",
@@ -134,7 +219,7 @@ fn redirected(answer: &Answer) -> String {
 }
 
 /// `Retry-After`, RFC 9110 §10.2.3: seconds, or an HTTP date. What can't be read counts as not sent.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let span = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // Only digits, so the one way to fail is to be larger than any sensible span.
@@ -202,144 +287,4 @@ fn cut(text: &str, bytes: usize) -> &str {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::spec::Catalogue;
-
-    /// Sun, 06 Nov 1994 08:49:37 GMT, the date in RFC 9110's examples.
-    const NOW: Timestamp = Timestamp::from_millis(784_111_777_000);
-
-    fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(name.parse::<::http::HeaderName>().unwrap(), value.parse().unwrap());
-        }
-        Answer {
-            status,
-            headers: map,
-            body: Bytes::copy_from_slice(body),
-            truncated: false,
-            body_complete: true,
-            elapsed: Duration::from_millis(12),
-        }
-    }
-
-    fn webhook() -> std::sync::Arc<ConnectorSpec> {
-        std::sync::Arc::clone(Catalogue::load(None).unwrap().connector("webhook").unwrap())
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_bounded() {
-        let cases = [
-            ("120", Some(120)),
-            (" 7 ", Some(7)),
-            ("0", Some(1)),
-            ("86400", Some(86_400)),
-            ("86401", Some(86_400)),
-            ("99999999999999999999999999", Some(86_400)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
-            ("Sun Nov  6 08:50:37 1994", Some(60)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(1)),
-            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(1)),
-            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400)),
-            ("", None),
-            ("-5", None),
-            ("1.5", None),
-            ("soon", None),
-            ("5 s", None),
-        ];
-        for (text, secs) in cases {
-            let headers = answer(503, &[("retry-after", text)], b"").headers;
-            assert_eq!(retry_after(&headers, NOW), secs.map(Duration::from_secs), "{text:?}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new(), NOW), None);
-    }
-
-    #[test]
-    fn what_went_wrong_is_told_in_plain_words() {
-        let peer = || "crm.example:443".to_owned();
-        let limit = Duration::from_secs(15);
-        let cases = [
-            (
-                SendError::Timeout { peer: peer(), limit, after_sending: true },
-                Outcome::Ambiguous,
-                "no answer from crm.example:443 within 15 s; it may have arrived",
-            ),
-            (
-                SendError::Dropped {
-                    peer: peer(),
-                    detail: "connection reset".to_owned(),
-                    after_sending: true,
-                },
-                Outcome::Ambiguous,
-                "the connection to crm.example:443 broke before the answer came: connection reset; it may have arrived",
-            ),
-            (
-                SendError::Connect { peer: peer(), detail: "connection refused".to_owned() },
-                Outcome::Retry,
-                "could not connect to crm.example:443: connection refused",
-            ),
-        ];
-        for (error, outcome, reason) in cases {
-            let wanted = Verdict { outcome, reason: reason.to_owned(), retry_after: None };
-            assert_eq!(classify(&webhook(), Err(&error), NOW), wanted);
-        }
-        let refusal = crate::egress::AddressPolicy::default().check_url("https://10.0.0.1/").unwrap_err();
-        let verdict = classify(&webhook(), Err(&SendError::Refused(refusal)), NOW);
-        assert_eq!(verdict.outcome, Outcome::Retry, "a name may point elsewhere tomorrow");
-        assert!(verdict.reason.contains("10.0.0.1 is not a public address"), "{}", verdict.reason);
-    }
-
-    #[test]
-    fn spans_are_short_to_read() {
-        let cases =
-            [(1_000, "1 s"), (1_001, "2 s"), (119_000, "119 s"), (120_000, "2 min"), (121_000, "3 min")];
-        for (millis, text) in cases.into_iter().chain([(7_200_000, "2 h"), (9_000_000, "2 h 30 min")]) {
-            assert_eq!(span(Duration::from_millis(millis)), text);
-        }
-    }
-
-    #[test]
-    fn an_attempt_keeps_what_a_person_needs() {
-        let answer =
-            answer(500, &[("x-request-id", "r1"), ("set-cookie", "session=s3cret")], b"no \xff disk");
-        let verdict = classify(&webhook(), Ok(&answer), NOW);
-        let kept = attempt(3, NOW, Duration::from_secs(9), Some(&answer), &verdict);
-        assert_eq!((kept.number, kept.at, kept.duration_ms, kept.status), (3, NOW, 12, Some(500)));
-        assert_eq!(kept.reason, "the endpoint answered 500 Internal Server Error");
-        assert_eq!(kept.body, "no \u{fffd} disk");
-        let headers: Vec<(&str, &str)> =
-            kept.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(headers, [("x-request-id", "r1"), ("set-cookie", "[hidden]")]);
-
-        let kept = attempt(1, NOW, Duration::from_secs(9), None, &verdict);
-        assert_eq!((kept.duration_ms, kept.status, kept.body.as_str()), (9_000, None, ""));
-    }
-
-    #[test]
-    fn an_attempt_is_bounded_and_cut_between_characters() {
-        let body = format!("{}ü", "x".repeat(BODY_LIMIT_BYTES - 1));
-        assert_eq!(kept_body(body.as_bytes()), "x".repeat(BODY_LIMIT_BYTES - 1));
-        assert_eq!(kept_body(&[0xff; BODY_LIMIT_BYTES]).len(), BODY_LIMIT_BYTES / 3 * 3);
-        let long = "v".repeat(7_000);
-        let many: Vec<(&str, &str)> = [("x-a", long.as_str()); 5].to_vec();
-        let kept = kept_headers(&answer(200, &many, b"").headers);
-        let size: usize = kept.iter().map(|(name, value)| name.len() + value.len()).sum();
-        assert_eq!((kept.len(), size), (3, HEADERS_LIMIT_BYTES), "the last one is cut to what room is left");
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_comes_back_is_kept_within_bounds(body: Vec<u8>, value in "[ -~]{0,40}") {
-            let answer = answer(503, &[("retry-after", value.as_str())], &body);
-            let verdict = classify(&webhook(), Ok(&answer), NOW);
-            prop_assert!(verdict.retry_after.is_none_or(|span| span >= RETRY_AFTER_LEAST && span <= RETRY_AFTER_CAP));
-            let kept = attempt(1, NOW, Duration::ZERO, Some(&answer), &verdict);
-            prop_assert!(kept.body.len() <= BODY_LIMIT_BYTES);
-        }
-    }
-}
+mod tests;

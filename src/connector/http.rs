@@ -1,32 +1,24 @@
-//! From an event to the request that delivers it.
+//! A connection ready to send: from a body to the request that delivers it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::Url;
 
+use super::oauth::{Client, Token};
+use super::settings::{Auth, Settings};
 use crate::domain::time::Timestamp;
 use crate::egress::Request;
-use crate::mapping::{Context, Mapping, MappingError};
 use crate::signature::{Message, SigningKey};
-use crate::spec::{ConnectorSpec, ContentType, HeaderTemplate, Names};
+use crate::spec::{CallSpec, ConnectorSpec, ContentType, HeaderTemplate, Names};
 
-/// The body for one event: the mapped fields in the connector's content type. The same event and context give the
-/// same bytes.
-pub fn render(
-    spec: &ConnectorSpec,
-    mapping: &Mapping,
-    event: &Value,
-    context: &Context<'_>,
-) -> Result<Bytes, MappingError> {
-    let fields = mapping.apply(event, context)?;
-    match spec.request.content_type {
-        ContentType::Json => Ok(Value::Object(fields).to_string().into()),
-    }
-}
+/// What stands for a parameter's value that is a secret.
+const HIDDEN: &str = "[hidden]";
 
 /// A decoded signing secret and when it stops being used; `None` for the current one.
 #[derive(Debug)]
@@ -40,9 +32,9 @@ pub struct Key {
 /// A connection has no endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// The text is no URL.
-    #[error("the URL can't be read: {0}")]
-    Url(url::ParseError),
+    /// A URL can't be made of what the connection says.
+    #[error("{0}")]
+    Url(String),
     /// Requests must be signed and there is nothing to sign with.
     #[error("the connector \"{0}\" signs every request, and the connection has no secret")]
     NoSecret(String),
@@ -52,40 +44,95 @@ pub enum EndpointError {
 #[derive(Debug)]
 pub struct Endpoint {
     spec: Arc<ConnectorSpec>,
-    url: Url,
-    headers: HeaderMap,
-    templates: Vec<(HeaderName, HeaderTemplate)>,
+    steps: Vec<Call>,
+    last: Call,
+    /// What rows may read of the connection's options.
+    options: Value,
+    auth: Option<Auth>,
     keys: Vec<Key>,
     timeout: Duration,
 }
 
+/// One request, but for its body.
+struct Call {
+    method: Method,
+    url: Url,
+    content_type: ContentType,
+    headers: HeaderMap,
+    templates: Vec<(HeaderName, HeaderTemplate)>,
+}
+
+impl fmt::Debug for Call {
+    /// Host alone: the query may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({} {})", self.method, self.url.host_str().unwrap_or_default())
+    }
+}
+
+impl Call {
+    fn compile(
+        spec: &CallSpec,
+        target: &str,
+        settings: &Settings,
+        custom: &HeaderMap,
+    ) -> Result<Self, EndpointError> {
+        let url = spec.resolve(target, &settings.options, &settings.secrets).map_err(EndpointError::Url)?;
+        let mut headers = custom.clone();
+        if let Some(content_type) = spec.content_type.header_value() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        let values: BTreeMap<String, String> =
+            settings.options.iter().chain(&settings.secrets).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let mut templates = Vec::new();
+        for (name, template) in &spec.headers {
+            // A header whose option is left out is left out.
+            let Ok(bound) = template.bind(&values) else { continue };
+            match bound.fixed() {
+                Some(mut value) => {
+                    value.set_sensitive(
+                        template.options().any(|option| settings.secrets.contains_key(option)),
+                    );
+                    headers.insert(name, value);
+                }
+                None => templates.push((name.clone(), bound)),
+            }
+        }
+        Ok(Self { method: spec.method.clone(), url, content_type: spec.content_type, headers, templates })
+    }
+}
+
 impl Endpoint {
-    /// Compiles a connection. `custom` are the connection's own headers out of
+    /// Compiles a connection. `target` is its own URL, `settings` are out of
+    /// [`check_settings`](super::check_settings), `custom` are its own headers out of
     /// [`check_custom_headers`](super::check_custom_headers), `keys` its secrets, newest first, `timeout` is the
-    /// policy's in force. Whether a request may go to `url` is for
+    /// policy's in force. Whether requests may go to [`Endpoint::urls`] is for
     /// [`AddressPolicy`](crate::egress::AddressPolicy) to say.
     pub fn compile(
         spec: Arc<ConnectorSpec>,
-        url: &str,
-        custom: HeaderMap,
+        target: &str,
+        settings: Settings,
+        custom: &HeaderMap,
         keys: Vec<Key>,
         timeout: Duration,
     ) -> Result<Self, EndpointError> {
-        let url = Url::parse(url).map_err(EndpointError::Url)?;
         if spec.secret == crate::spec::SecretUse::Required && keys.is_empty() {
             return Err(EndpointError::NoSecret(spec.id.clone()));
         }
-        let mut headers = custom;
-        let content_type = HeaderValue::from_static(spec.request.content_type.header_value());
-        headers.insert(header::CONTENT_TYPE, content_type);
-        let mut templates = Vec::new();
-        for (name, template) in &spec.request.headers {
-            match template.fixed() {
-                Some(value) => drop(headers.insert(name, value)),
-                None => templates.push((name.clone(), template.clone())),
-            }
-        }
-        Ok(Self { spec, url, headers, templates, keys, timeout })
+        let compile = |call| Call::compile(call, target, &settings, custom);
+        let steps: Result<Vec<Call>, EndpointError> =
+            spec.steps.iter().map(|step| compile(&step.call)).collect();
+        let last = compile(&spec.request.call)?;
+        let options: Map<String, Value> =
+            settings.options.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        Ok(Self {
+            steps: steps?,
+            last,
+            spec,
+            options: Value::Object(options),
+            auth: settings.auth,
+            keys,
+            timeout,
+        })
     }
 
     /// The connector that it was compiled for.
@@ -93,17 +140,111 @@ impl Endpoint {
         &self.spec
     }
 
-    /// Where requests go.
-    pub fn url(&self) -> &Url {
-        &self.url
+    /// The connection's options as rows read them.
+    pub(super) fn options(&self) -> &Value {
+        &self.options
     }
 
-    /// The request of one attempt. `body` is what [`render`] made, `now` becomes the signature's timestamp.
+    /// Every URL that requests go to, the token endpoint's too.
+    pub fn urls(&self) -> impl Iterator<Item = &Url> {
+        self.steps
+            .iter()
+            .chain([&self.last])
+            .map(|call| &call.url)
+            .chain(self.client().map(Client::token_url))
+    }
+
+    /// How many requests deliver an event: more than one for a chain.
+    pub fn calls(&self) -> usize {
+        self.steps.len() + 1
+    }
+
+    /// The time for a whole try, all its requests together.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// What fetches access tokens, where requests need one.
+    pub fn client(&self) -> Option<&Client> {
+        match &self.auth {
+            Some(Auth::Token { client, .. }) => Some(client),
+            _ => None,
+        }
+    }
+
+    /// The URL with secrets hidden, for a person to see.
+    pub fn shown_url(&self, url: &Url) -> String {
+        let secret = |name: &str| {
+            let of_auth = matches!(&self.auth, Some(Auth::Query(parameter, _)) if parameter == name);
+            let calls = self.spec.steps.iter().map(|step| &step.call).chain([&self.spec.request.call]);
+            let of_option = calls.flat_map(|call| &call.query).any(|(parameter, template)| {
+                let mut shown = template.options();
+                parameter == name
+                    && shown.any(|option| {
+                        self.spec.options.iter().any(|known| known.secret && known.name == option)
+                    })
+            });
+            of_auth || of_option
+        };
+        if !url.query_pairs().any(|(name, _)| secret(&name)) {
+            return url.to_string();
+        }
+        let pairs: Vec<(String, String)> = url
+            .query_pairs()
+            .map(|(name, value)| {
+                let value = if secret(&name) { HIDDEN.to_owned() } else { value.into_owned() };
+                (name.into_owned(), value)
+            })
+            .collect();
+        let mut shown = url.clone();
+        shown.query_pairs_mut().clear().extend_pairs(pairs);
+        shown.to_string()
+    }
+
+    /// The request of one attempt, where one request delivers and no access token is needed.
     pub fn request(&self, names: &Names<'_>, body: Bytes, now: Timestamp) -> Request {
-        let method: &Method = &self.spec.request.method;
-        let mut headers = self.headers.clone();
-        for (name, template) in &self.templates {
+        self.call(self.steps.len(), names, body, None, now)
+    }
+
+    /// The request number `index`, from 0, of an attempt. `body` is what [`Endpoint::render`] made, or of a chain
+    /// [`Endpoint::body`]; `now` becomes the signature's timestamp.
+    pub fn call(
+        &self,
+        index: usize,
+        names: &Names<'_>,
+        body: Bytes,
+        token: Option<&Token>,
+        now: Timestamp,
+    ) -> Request {
+        let call = self.steps.get(index).unwrap_or(&self.last);
+        let mut headers = call.headers.clone();
+        for (name, template) in &call.templates {
             headers.insert(name, template.render(names));
+        }
+        let mut url = call.url.clone();
+        let body = match (call.content_type, std::str::from_utf8(&body)) {
+            (ContentType::Query, Ok(fields)) => {
+                let joined =
+                    [url.query(), Some(fields)].into_iter().flatten().filter(|part| !part.is_empty());
+                let query = joined.collect::<Vec<_>>().join("&");
+                url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
+                Bytes::new()
+            }
+            _ => body,
+        };
+        match (&self.auth, token) {
+            (Some(Auth::Header(name, value)), _) => drop(headers.insert(name, value.clone())),
+            (Some(Auth::Query(name, value)), _) => {
+                url.query_pairs_mut().append_pair(name, value.reveal());
+            }
+            (Some(Auth::Token { name, prefix, .. }), Some(token)) => {
+                // A token is visible ASCII and a prefix was checked, so this always fits.
+                if let Ok(mut value) = HeaderValue::try_from(format!("{prefix}{}", token.text.reveal())) {
+                    value.set_sensitive(true);
+                    headers.insert(name, value);
+                }
+            }
+            _ => {}
         }
         // The newest signs whatever its date says: no request goes out unsigned because a clock is wrong.
         let is_active =
@@ -119,19 +260,20 @@ impl Endpoint {
             id: names.job_id,
             timestamp: now,
             event_type: names.event_type,
-            method: method.as_str(),
-            url: self.url.as_str(),
+            method: call.method.as_str(),
+            url: url.as_str(),
             body: &body,
         };
         for (name, value) in self.spec.signature.sign(&keys, &message) {
             headers.insert(name, value);
         }
-        Request { method: method.clone(), url: self.url.clone(), headers, body, timeout: self.timeout }
+        Request { method: call.method.clone(), url, headers, body, timeout: self.timeout }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Given, check_settings};
     use super::*;
     use crate::spec::Catalogue;
 
@@ -153,26 +295,28 @@ mod tests {
         request.headers["webhook-signature"].to_str().unwrap().split(' ').count()
     }
 
-    fn endpoint(custom: HeaderMap, keys: Vec<Key>) -> Result<Endpoint, EndpointError> {
-        Endpoint::compile(webhook(), "https://crm.example/hook", custom, keys, Duration::from_secs(15))
+    fn endpoint(custom: &HeaderMap, keys: Vec<Key>) -> Result<Endpoint, EndpointError> {
+        let url = "https://crm.example/hook";
+        let (options, credentials) = (BTreeMap::new(), BTreeMap::new());
+        let given = Given { url, options: &options, credentials: &credentials };
+        let settings = check_settings(&webhook(), &given).unwrap();
+        Endpoint::compile(webhook(), url, settings, custom, keys, Duration::from_secs(15))
     }
 
     #[test]
     fn an_older_secret_signs_until_it_expires_and_the_newest_always() {
         let keys = vec![key(SECRETS[0], None), key(SECRETS[1], Some(5_000))];
-        let rotating = endpoint(HeaderMap::new(), keys).unwrap();
+        let rotating = endpoint(&HeaderMap::new(), keys).unwrap();
         assert_eq!(signatures(&rotating, 4_999), 2);
         assert_eq!(signatures(&rotating, 5_000), 1);
-        let expired = endpoint(HeaderMap::new(), vec![key(SECRETS[0], Some(1))]).unwrap();
+        let expired = endpoint(&HeaderMap::new(), vec![key(SECRETS[0], Some(1))]).unwrap();
         assert_eq!(signatures(&expired, 5_000), 1);
     }
 
     #[test]
     fn nothing_is_sent_unsigned_where_a_secret_is_required() {
-        let error = endpoint(HeaderMap::new(), Vec::new()).unwrap_err();
+        let error = endpoint(&HeaderMap::new(), Vec::new()).unwrap_err();
         assert_eq!(error, EndpointError::NoSecret("webhook".to_owned()));
-        let nowhere = Endpoint::compile(webhook(), "crm", HeaderMap::new(), Vec::new(), Duration::ZERO);
-        assert!(matches!(nowhere, Err(EndpointError::Url(_))));
     }
 
     #[test]
@@ -181,7 +325,7 @@ mod tests {
         for name in ["content-type", "webhook-signature", "webhook-id", "x-own"] {
             custom.insert(name, HeaderValue::from_static("forged"));
         }
-        let endpoint = endpoint(custom, vec![key(SECRETS[0], None)]).unwrap();
+        let endpoint = endpoint(&custom, vec![key(SECRETS[0], None)]).unwrap();
         let request = endpoint.request(&NAMES, Bytes::new(), Timestamp::from_millis(0));
         let forged: Vec<&str> = request
             .headers

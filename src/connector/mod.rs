@@ -2,22 +2,32 @@
 //!
 //! The same steps for every connector that speaks HTTP, driven by its [`ConnectorSpec`](crate::spec::ConnectorSpec):
 //!
-//! 1. [`render`] maps the event and writes the body, once a job: every attempt sends these bytes.
-//! 2. [`Endpoint::request`] adds headers and signs, in each attempt anew. An [`Endpoint`] is compiled once a
-//!    connection; nothing of it is parsed per event.
-//! 3. [`classify`] reads the answer, or what went wrong, and says in plain words why.
-//! 4. [`attempt`] keeps what a person needs to see of it, bounded.
+//! 1. [`check_settings`] checks what a connection says of itself; [`Endpoint::compile`] makes of it all that stays the same
+//!    from one event to the next.
+//! 2. [`Endpoint::render`] maps the event, checks the fields against what the system knows and writes the body, once a job:
+//!    every attempt sends these bytes. Of a chain of requests it writes a [`Progress`], which grows with each answer.
+//! 3. [`Endpoint::call`] adds headers and credentials and signs, in each attempt anew.
+//! 4. [`classify`] reads the answer, or what went wrong, and says in plain words why.
+//! 5. [`attempt`] keeps what a person needs to see of it, bounded.
 //!
 //! All of it is pure: the time comes in, and sending is [`crate::egress`]'s.
 
 mod answer;
+mod body;
 mod custom;
 #[cfg(test)]
 mod golden;
 mod http;
+mod oauth;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Verdict, attempt, classify};
+pub use body::Progress;
 pub use custom::check_custom_headers;
-pub use http::{Endpoint, EndpointError, Key, render};
+pub use http::{Endpoint, EndpointError, Key};
+pub use oauth::{Client, Token};
+pub use settings::{Given, Settings, check_settings};
 
 pub use crate::spec::Names;

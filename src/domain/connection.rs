@@ -32,6 +32,12 @@ pub struct Connection {
     pub mapping: MappingChoice,
     /// Where it goes.
     pub target: Target,
+    /// The connector's options in clear, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
+    /// What it shows the other side to be let in, and the connector's secret options, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, Sealed>,
     /// Signing secrets, newest first; older ones are used beside it until they expire.
     #[serde(default)]
     pub signing: Vec<SigningSecret>,
@@ -64,7 +70,7 @@ pub enum MappingChoice {
 /// Where deliveries go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Target {
-    /// The endpoint.
+    /// The endpoint; empty where the connector's file says where requests go.
     pub url: String,
     /// Custom headers by lower-case name; values may hold secrets, so all are sealed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -92,7 +98,7 @@ pub enum ConnectionState {
     Paused {
         /// Why, in plain words.
         reason: String,
-        /// `person`, or what of the gateway did it (`auth_failed`).
+        /// `person`, or what of the gateway did it (`auth_failed`, `retries_ended`).
         by: String,
         /// Since when.
         at: Timestamp,

@@ -44,7 +44,8 @@ pub enum JobState {
     Rejected,
     /// The other side said that it is gone (410).
     Gone,
-    /// Its connection was closed or deleted, or a person cancelled it.
+    /// Its connection was closed or deleted, a person cancelled it, or its retries ended and its connector drops what it
+    /// can't deliver.
     Cancelled,
 }
 
@@ -92,6 +93,8 @@ impl JobState {
 pub enum Outcome {
     /// The other side took it.
     Delivered,
+    /// The other side says that it has it already: as good as delivered, and told apart so that a person sees it.
+    Duplicate,
     /// Failed in a way that may pass.
     Retry,
     /// Told to come later; spends no attempt.
@@ -110,8 +113,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, for documents and metrics.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Delivered,
+        Self::Duplicate,
         Self::Retry,
         Self::Throttled,
         Self::AuthFailed,
@@ -125,6 +129,7 @@ impl Outcome {
     pub fn name(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
+            Self::Duplicate => "duplicate",
             Self::Retry => "retry",
             Self::Throttled => "throttled",
             Self::AuthFailed => "auth_failed",
@@ -152,6 +157,9 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// Why, in plain words.
     pub reason: String,
+    /// The id that the other side gave it, where its answer tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_id: Option<String>,
     /// The answer's headers, at most 16 KiB of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,

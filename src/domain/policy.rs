@@ -27,6 +27,35 @@ impl RetrySchedule {
         Self { delays_ms: Vec::new(), jitter_percent: 0 }
     }
 
+    /// Delays that begin with `first` and grow `factor`-fold each, none above `longest`, as many as surely end `within`
+    /// that time: the jitter is counted at its most.
+    pub fn exponential(
+        first: Duration,
+        factor: u32,
+        longest: Duration,
+        within: Duration,
+        jitter_percent: u8,
+    ) -> Self {
+        /// More than anyone waits for.
+        const MOST: usize = 1_000;
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let (longest, within) = (millis(longest).max(1), millis(within));
+        let mut next = millis(first).max(1);
+        let mut delays_ms = Vec::new();
+        let mut spent = 0_u64;
+        while delays_ms.len() < MOST {
+            let delay = next.min(longest);
+            let most = delay.saturating_add(delay.saturating_mul(jitter_percent.into()) / 100);
+            spent = spent.saturating_add(most);
+            if spent > within {
+                break;
+            }
+            delays_ms.push(delay);
+            next = next.saturating_mul(factor.into());
+        }
+        Self { delays_ms, jitter_percent }
+    }
+
     /// The delay after `attempts` attempts were spent, or `None` when no more are due. `fraction` (`0.0..1.0`) is the
     /// share of the jitter to add.
     pub fn delay(&self, attempts: u32, fraction: f64) -> Option<Duration> {
@@ -44,6 +73,18 @@ impl Default for RetrySchedule {
     }
 }
 
+/// What becomes of a job when its last retry failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RetriesEnd {
+    /// It is dead: kept as something to look at, and can be retried by hand.
+    #[default]
+    Dead,
+    /// It is dropped: it stands in the log as cancelled and calls for nobody.
+    DropAndLog,
+    /// It is dead, and its connection is paused until a person or a new subscription resumes it.
+    Deactivate,
+}
+
 /// The delivery policy in force for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryPolicy {
@@ -51,13 +92,20 @@ pub struct DeliveryPolicy {
     pub timeout: Duration,
     /// When to try again.
     pub retry: RetrySchedule,
+    /// What becomes of a job when there is no retry left.
+    pub when_retries_end: RetriesEnd,
     /// How many attempts of one lane may be under way at once; 1 means strict order.
     pub concurrency: u32,
 }
 
 impl Default for DeliveryPolicy {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(15), retry: RetrySchedule::default(), concurrency: 16 }
+        Self {
+            timeout: Duration::from_secs(15),
+            retry: RetrySchedule::default(),
+            when_retries_end: RetriesEnd::default(),
+            concurrency: 16,
+        }
     }
 }
 
@@ -107,6 +155,21 @@ mod tests {
         assert_eq!(schedule.delay(0, 0.0), None);
         assert_eq!(schedule.delay(10, 0.0), None);
         assert_eq!(RetrySchedule::none().delay(1, 0.0), None);
+    }
+
+    #[test]
+    fn an_exponential_schedule_ends_in_time_whatever_the_jitter() {
+        let secs = Duration::from_secs;
+        let day = secs(86_400);
+        let schedule = RetrySchedule::exponential(secs(10), 2, day, day, 20);
+        assert_eq!(schedule.delays_ms.len(), 12, "{schedule:?}");
+        assert_eq!(schedule.delays_ms[..3], [10_000, 20_000, 40_000]);
+        let latest: Duration = (1..).map_while(|n| schedule.delay(n, 1.0)).sum();
+        assert!(latest <= day, "{latest:?}");
+        let capped = RetrySchedule::exponential(secs(10), 3, secs(60), secs(250), 0);
+        assert_eq!(capped.delays_ms, [10_000, 30_000, 60_000, 60_000, 60_000]);
+        assert!(RetrySchedule::exponential(secs(10), 2, day, secs(9), 0).delays_ms.is_empty());
+        assert_eq!(RetrySchedule::exponential(secs(1), 1, day, Duration::MAX, 0).delays_ms.len(), 1_000);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::job::{JobState, Outcome};
-use super::policy::{DeliveryPolicy, RETRY_AFTER_CAP};
+use super::policy::{DeliveryPolicy, RETRY_AFTER_CAP, RetriesEnd};
 use super::time::Timestamp;
 
 /// What becomes of a job after a try.
@@ -25,7 +25,7 @@ pub enum Next {
 pub struct LaneEffect {
     /// Gives out nothing before this time.
     pub wait_until: Option<Timestamp>,
-    /// Stops until a person resumes it: who did it (`auth_failed`) and why.
+    /// Stops until a person resumes it: who did it (`auth_failed`, `retries_ended`) and why.
     pub pause: Option<(&'static str, String)>,
     /// Ends, and its other jobs are cancelled, for this reason.
     pub close: Option<String>,
@@ -47,7 +47,7 @@ pub fn decide(
     let floor = retry_after.map(|after| now.plus(after.min(RETRY_AFTER_CAP)));
     let mut effect = LaneEffect { wait_until: floor, ..LaneEffect::default() };
     let next = match outcome {
-        Outcome::Delivered => {
+        Outcome::Delivered | Outcome::Duplicate => {
             effect.healthy = Some(true);
             Next::Done(JobState::Delivered)
         }
@@ -58,7 +58,15 @@ pub fn decide(
                     let due = now.plus(delay.max(Duration::from_millis(1)));
                     Next::Due(floor.map_or(due, |floor| floor.max(due)))
                 }
-                None => Next::Done(JobState::Dead),
+                None => Next::Done(match policy.when_retries_end {
+                    RetriesEnd::Dead => JobState::Dead,
+                    RetriesEnd::DropAndLog => JobState::Cancelled,
+                    RetriesEnd::Deactivate => {
+                        effect.pause =
+                            Some(("retries_ended", format!("the retries of a job ended: {reason}")));
+                        JobState::Dead
+                    }
+                }),
             }
         }
         Outcome::Throttled => {
@@ -98,6 +106,7 @@ mod tests {
     fn every_outcome_has_its_end() {
         let cases = [
             (Outcome::Delivered, 1, None, Next::Done(JobState::Delivered)),
+            (Outcome::Duplicate, 1, None, Next::Done(JobState::Delivered)),
             (Outcome::Retry, 1, None, Next::Due(later(5))),
             (Outcome::Ambiguous, 2, None, Next::Due(later(30))),
             (Outcome::Retry, 10, None, Next::Done(JobState::Dead)),
@@ -120,6 +129,21 @@ mod tests {
             assert_eq!(decide_plainly(outcome, 1, Some(60)).1.wait_until, Some(later(60)), "{outcome:?}");
         }
         assert_eq!(decide_plainly(Outcome::Retry, 1, Some(u64::MAX / 2)).1.wait_until, Some(later(86_400)));
+    }
+
+    #[test]
+    fn when_retries_end_the_connector_says_what_follows() {
+        let end = |when_retries_end| {
+            let policy = DeliveryPolicy { when_retries_end, ..DeliveryPolicy::default() };
+            decide(Outcome::Retry, "no answer", &policy, 10, None, NOW, 0.0)
+        };
+        let (next, effect) = end(RetriesEnd::Dead);
+        assert_eq!((next, effect.pause), (Next::Done(JobState::Dead), None));
+        let (next, effect) = end(RetriesEnd::DropAndLog);
+        assert_eq!((next, effect.pause), (Next::Done(JobState::Cancelled), None));
+        let (next, effect) = end(RetriesEnd::Deactivate);
+        let pause = ("retries_ended", "the retries of a job ended: no answer".to_owned());
+        assert_eq!((next, effect.pause), (Next::Done(JobState::Dead), Some(pause)));
     }
 
     #[test]

@@ -9,11 +9,16 @@ use serde_json::{Map, Value};
 
 use super::MappingError;
 use super::limits::{OUTPUT_NESTING, RESULT_NODES, VALUE_BYTES, measure, within_nesting};
-use super::path::{Found, Path, Scope};
+use super::path::{Found, Item, Path, Scope};
 use super::rows::{OnError, Row, Source, Take};
+use super::value::kind;
 
 /// Listens to the evaluator.
 pub trait Observer {
+    /// An item of the `each` of a row begins.
+    fn enter(&mut self, _row: &Row, _index: usize) {}
+    /// The item ends.
+    fn leave(&mut self) {}
     /// A row begins.
     fn begin(&mut self, _row: &Row) {}
     /// The row's source gave a value, or nothing.
@@ -77,7 +82,10 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
     fn row(&mut self, row: &'e Row, depth: usize) -> Produced<'e> {
         self.observer.begin(row);
         let bytes_left = self.bytes_left;
-        let produced = match row.when.as_ref().map(|when| when.decide(self.scope.root, self.scope.context)) {
+        if let Err(reason) = self.scope.work.spend(1) {
+            return self.fail(error_of(row, None, reason));
+        }
+        let produced = match row.when.as_ref().map(|when| when.holds(self.scope)) {
             Some(Ok(false)) => {
                 self.observer.end(End { note: Some("the condition in `when` is not met"), ..End::default() });
                 return Ok(None);
@@ -130,7 +138,7 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
         let mut value = raw.filter(keep);
         for applied in &row.apply {
             let Some(before) = value.take_if(|value| !value.is_null()) else { break };
-            value = applied.run(before).map_err(|reason| {
+            value = applied.run(before, self.scope).map_err(|reason| {
                 self.observer.step(applied.name, None);
                 error_of(row, path, format!("{}: {reason}", applied.name))
             })?;
@@ -156,6 +164,21 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
                 let object = self.object(rows, depth + row.names.len())?;
                 ("fields", (!object.is_empty()).then_some(Cow::Owned(Value::Object(object))), None)
             }
+            Source::Each { paths, rows } => {
+                let (list, path) = self.each(row, paths, rows, depth)?;
+                (path.map_or("each", Path::text), list.map(Cow::Owned), path)
+            }
+            Source::Transcript(transcript) => {
+                let (messages, path) = self.items(row, &transcript.messages)?;
+                let text = match messages {
+                    Some(messages) => transcript
+                        .render(&messages, self.scope)
+                        .map_err(|reason| error_of(row, path, reason))?
+                        .map(|text| Cow::Owned(Value::String(text))),
+                    None => None,
+                };
+                (path.map_or("transcript", Path::text), text, path)
+            }
             Source::From { paths, take } => {
                 let (raw, path) = self.first_present(row, paths, *take)?;
                 (path.text(), raw, Some(path))
@@ -163,6 +186,76 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
         };
         self.observer.source(name, raw.as_deref());
         Ok((raw, path))
+    }
+
+    /// What the rows make of each item of the first list.
+    fn each(
+        &mut self,
+        row: &'e Row,
+        paths: &'e [Path],
+        rows: &'e [Row],
+        depth: usize,
+    ) -> Result<(Option<Value>, Option<&'e Path>), MappingError> {
+        let (items, path) = self.items(row, paths)?;
+        let Some(items) = items else { return Ok((None, path)) };
+        if items.len() > RESULT_NODES {
+            let reason = format!("{} items, {RESULT_NODES} are the most", items.len());
+            return Err(error_of(row, path, reason));
+        }
+        let outer = self.scope;
+        let mut list = Vec::with_capacity(items.len());
+        let mut first_error = None;
+        for (index, root) in items.into_iter().enumerate() {
+            let item = Item { index, outer };
+            self.observer.enter(row, index);
+            let mut inner = Run {
+                scope: Scope { root, item: Some(&item), ..outer },
+                observer: &mut *self.observer,
+                bytes_left: self.bytes_left,
+            };
+            let object = inner.object(rows, depth + row.names.len() + 1);
+            self.bytes_left = inner.bytes_left;
+            self.observer.leave();
+            match object {
+                Ok(object) if object.is_empty() => {}
+                Ok(object) => list.push(Value::Object(object)),
+                Err(mut error) => {
+                    if let Some(below) = error.field.strip_prefix(&row.to) {
+                        error.field = format!("{}[{index}]{below}", row.to);
+                    }
+                    first_error = first_error.or(Some(error));
+                    if !self.observer.goes_on() {
+                        break;
+                    }
+                }
+            }
+        }
+        first_error.map_or(Ok((Some(Value::Array(list)), path)), Err)
+    }
+
+    /// The items of the first path that gives a list or matches, with that path; no path that gave nothing is told.
+    fn items(
+        &self,
+        row: &Row,
+        paths: &'e [Path],
+    ) -> Result<(Option<Vec<&'e Value>>, Option<&'e Path>), MappingError> {
+        for path in paths {
+            let found = path.find(self.scope).map_err(|reason| error_of(row, Some(path), reason))?;
+            match found {
+                Found::One(None) => {}
+                Found::One(Some(value)) if value.is_null() => {}
+                Found::One(Some(Cow::Borrowed(Value::Array(items)))) => {
+                    return Ok((Some(items.iter().collect()), Some(path)));
+                }
+                Found::One(Some(other)) => {
+                    let reason = format!("expected a list, found {}", kind(&other));
+                    return Err(error_of(row, Some(path), reason));
+                }
+                Found::Many(values) if values.is_empty() => {}
+                Found::Many(values) => return Ok((Some(values), Some(path))),
+            }
+        }
+        Ok((None, None))
     }
 
     /// The first path with a value; else one that gave null; else nothing, told of the last path.

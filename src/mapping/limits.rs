@@ -1,5 +1,6 @@
 //! The bounds of the language, in one place: what a mapping may ask for and how large a result may be.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 
 use serde_json::Value;
@@ -28,6 +29,50 @@ pub const TARGET_NESTING: usize = 8;
 pub const CONDITION_TESTS: usize = 100;
 /// `all`, `any` and `not` inside one another.
 pub const CONDITION_NESTING: usize = 8;
+
+/// Units of work of one run. A unit is a node that a query looks at, or 16 bytes that a transform handles; all of it
+/// takes some tenths of a second.
+pub const WORK: usize = 4_000_000;
+/// Bytes of a text that a pattern is run on.
+pub const PATTERN_TEXT_BYTES: usize = 64 * 1024;
+
+/// What a run may still do. One budget is shared by all rows, items and queries of a run, so that no event and no
+/// mapping can hold up the others.
+#[derive(Debug)]
+pub struct Work(Cell<usize>);
+
+impl Work {
+    /// Why a run is ended.
+    pub const SPENT: &'static str =
+        "the event is too large for this; name the keys on the way instead of \"..\", or map less of it";
+
+    /// The work of one run.
+    pub fn new() -> Self {
+        Self(Cell::new(WORK))
+    }
+
+    /// Spends units, or says that there are none left.
+    pub fn spend(&self, units: usize) -> Result<(), &'static str> {
+        self.0.set(self.0.get().checked_sub(units).ok_or(Self::SPENT)?);
+        Ok(())
+    }
+
+    /// Spends what it takes to handle a value once.
+    pub fn spend_on(&self, value: &Value) -> Result<(), &'static str> {
+        match value {
+            Value::String(text) => self.spend(1 + text.len() / 16),
+            Value::Array(items) => {
+                self.spend(1)?;
+                items.iter().try_for_each(|item| self.spend_on(item))
+            }
+            Value::Object(entries) => {
+                self.spend(1 + entries.len())?;
+                entries.values().try_for_each(|item| self.spend_on(item))
+            }
+            _ => self.spend(1),
+        }
+    }
+}
 
 /// The value's length in bytes as JSON; `None` when it is above `limit`. Stops as soon as it is.
 pub fn measure(value: &Value, limit: usize) -> Option<usize> {

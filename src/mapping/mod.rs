@@ -49,36 +49,51 @@
 //! assert_eq!(error.field, "name.first");
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::domain::document::Node;
-use crate::domain::fault::{Faults, Place};
+use crate::domain::fault::{Fault, Faults, Place};
 
+mod check;
 mod condition;
 mod context;
 mod evaluate;
+mod keys;
 mod limits;
 mod path;
 mod preview;
 mod query;
+mod reference;
 mod rows;
+mod schema;
+mod shorthand;
+mod target;
 mod template;
+mod transcript;
 mod transform;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
+pub use check::check_paths;
 pub use condition::Condition;
 pub use context::Context;
+pub use keys::{KeyShown, MAPPING_KEYS, ROW_KEYS};
 pub use preview::{FieldTrace, Preview, StepTrace};
+pub use reference::reference;
+pub use schema::{TargetField, TargetSchema};
 pub use transform::{Example, Setting, Shown, Transform, list as transforms};
 
 use evaluate::{Run, Silence};
-use path::Scope;
+pub use value::Shape;
+
+use limits::Work;
+use path::{Found, Path, Scope};
 use preview::Tracer;
 use rows::{Row, Source};
 
@@ -114,24 +129,53 @@ impl Mapping {
         Self::parse(&Node::from_toml(file, text)?)
     }
 
-    /// [`Mapping::parse`] on JSON.
+    /// [`Mapping::parse`] on JSON. An object without `version` and without a list of `fields` is taken as the
+    /// shorthand of [`Mapping::from_template`].
     pub fn from_json(value: &Value) -> Result<Self, Faults> {
+        if shorthand::is_shorthand(value) {
+            return Self::from_template(value);
+        }
         Self::parse(&Node::from_json(value))
+    }
+
+    /// Reads a JSON object in the shape of the output, with paths where values go. What is kept, and shown by
+    /// [`Mapping::to_json`], is rows.
+    ///
+    /// ```
+    /// use patchbay::mapping::Mapping;
+    /// use serde_json::json;
+    /// let mapping = Mapping::from_template(&json!({"contact": {"email": "$.data.email"}, "source": "chatbot"})).unwrap();
+    /// assert_eq!(mapping.to_json()["fields"], json!([
+    ///     {"to": "contact", "fields": [{"to": "email", "from": "$.data.email"}]},
+    ///     {"to": "source", "value": "chatbot"},
+    /// ]));
+    /// ```
+    pub fn from_template(template: &Value) -> Result<Self, Faults> {
+        let rows = shorthand::to_rows(template)?;
+        Self::parse(&Node::from_json(&rows)).map_err(|faults| {
+            let mut placed = Faults::default();
+            for fault in faults.list() {
+                placed.push(shorthand::place_in_template(&rows, fault.clone()));
+            }
+            placed
+        })
     }
 
     /// Maps one event document (`{"id", "type", "time", "tenant", "source", "data"}`).
     pub fn apply(&self, event: &Value, context: &Context<'_>) -> Result<Map<String, Value>, MappingError> {
-        Run::new(Scope { root: event, context }, &mut Silence).object(&self.rows, 0)
+        let work = Work::new();
+        let scope = Scope { root: event, context, work: &work, item: None };
+        Run::new(scope, &mut Silence).object(&self.rows, 0)
     }
 
     /// The same, with a trace of every field.
     pub fn preview(&self, event: &Value, context: &Context<'_>) -> Preview {
-        let mut tracer = Tracer::new();
-        let (output, error) =
-            match Run::new(Scope { root: event, context }, &mut tracer).object(&self.rows, 0) {
-                Ok(object) => (Some(Value::Object(object)), None),
-                Err(error) => (None, Some(error)),
-            };
+        let (mut tracer, work) = (Tracer::new(), Work::new());
+        let scope = Scope { root: event, context, work: &work, item: None };
+        let (output, error) = match Run::new(scope, &mut tracer).object(&self.rows, 0) {
+            Ok(object) => (Some(Value::Object(object)), None),
+            Err(error) => (None, Some(error)),
+        };
         Preview { output, error, fields: tracer.fields }
     }
 
@@ -140,7 +184,7 @@ impl Mapping {
         &self.source
     }
 
-    /// Every row's full `to` and where it stands, in row order; a row with `fields` comes before its rows.
+    /// Every row's full `to` and where it stands, in row order; a row with `fields` or `each` comes before its rows.
     pub fn targets(&self) -> impl Iterator<Item = (&str, &Place)> {
         let mut targets = Vec::new();
         collect_targets(&self.rows, &mut targets);
@@ -148,10 +192,37 @@ impl Mapping {
     }
 }
 
+/// The matches of one path in a document, in the order of RFC 9535; the fault says why the path is refused, or why a
+/// query is ended on so large a document. Of what stands beside an event, all is absent or empty.
+///
+/// ```
+/// use patchbay::mapping::evaluate_path;
+/// use serde_json::json;
+/// let document = json!({"items": [{"n": 1}, {"n": 2}]});
+/// assert_eq!(evaluate_path("$.items[?@.n > 1]", &document).unwrap(), [json!({"n": 2})]);
+/// assert_eq!(evaluate_path("$.gone", &document).unwrap(), [] as [serde_json::Value; 0]);
+/// let fault = evaluate_path("items", &document).unwrap_err();
+/// assert_eq!(fault.hint.as_deref(), Some("a path starts at the event: \"$.items\""));
+/// ```
+pub fn evaluate_path(path: &str, document: &Value) -> Result<Vec<Value>, Fault> {
+    let path = Path::parse(path, 0).map_err(|refusal| Fault {
+        place: Place::default(),
+        message: refusal.message,
+        hint: refusal.hint,
+    })?;
+    let (context, work) = (Context::empty(), Work::new());
+    let scope = Scope { root: document, context: &context, work: &work, item: None };
+    match path.find(scope) {
+        Ok(Found::One(value)) => Ok(value.into_iter().map(Cow::into_owned).collect()),
+        Ok(Found::Many(values)) => Ok(values.into_iter().cloned().collect()),
+        Err(reason) => Err(Fault { place: Place::default(), message: reason.to_owned(), hint: None }),
+    }
+}
+
 fn collect_targets<'m>(rows: &'m [Row], targets: &mut Vec<(&'m str, &'m Place)>) {
     for row in rows {
         targets.push((&row.to, &row.place));
-        if let Source::Fields(inner) = &row.source {
+        if let Source::Fields(inner) | Source::Each { rows: inner, .. } = &row.source {
             collect_targets(inner, targets);
         }
     }

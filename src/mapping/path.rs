@@ -2,16 +2,17 @@
 //!
 //! The grammar is RFC 9535. A *singular* path, names and indexes only, becomes a list of [`Step`]s that is
 //! followed without parsing or allocating. Any other path becomes a [`Query`]. Beside `$`, the
-//! event, there are the context's roots such as `$event.id`.
+//! event, there are the context's roots such as `$event.id`, and inside of an `each` there are `$parent`, which is
+//! what `$` is around it, and `$index`, from 0.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
 use super::context::{self, Context, Known};
-use super::limits::{PATH_CHARS, PATH_NESTING};
-use super::query::Query;
-use crate::domain::fault::did_you_mean;
+use super::limits::{PATH_CHARS, PATH_NESTING, Work};
+use super::query::{Query, position, steps};
+use crate::domain::fault::{Place, did_you_mean};
 
 /// Why a path is refused, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +43,29 @@ pub struct Scope<'e> {
     pub root: &'e Value,
     /// What the named roots read.
     pub context: &'e Context<'e>,
+    /// What the run may still do.
+    pub work: &'e Work,
+    /// What surrounds the item that `$` is; `None` when it is the event.
+    pub item: Option<&'e Item<'e>>,
+}
+
+/// An item of an `each`.
+#[derive(Debug)]
+pub struct Item<'e> {
+    /// `$index`.
+    pub index: usize,
+    /// The scope around the `each`; its root is `$parent`.
+    pub outer: Scope<'e>,
 }
 
 /// A compiled path with its text as written.
 #[derive(Debug)]
 pub struct Path {
     text: Box<str>,
+    /// Where it stands in the mapping.
+    pub place: Place,
+    /// How often `$parent` is taken.
+    up: usize,
     route: Route,
 }
 
@@ -56,6 +74,7 @@ enum Route {
     Walk(Box<[Step]>),
     Query(Query),
     Known(Known),
+    Index,
 }
 
 /// What a path leads to.
@@ -68,19 +87,56 @@ pub enum Found<'e> {
 }
 
 impl Path {
-    /// Compiles a path.
-    pub fn parse(text: &str) -> Result<Self, Refusal> {
+    /// Compiles a path that `depth` `each` surround.
+    pub fn parse(text: &str, depth: usize) -> Result<Self, Refusal> {
         check_size(text)?;
-        let route = if let Some(known) = context::named_root(text) {
+        let mut up = 0;
+        let mut rest = text;
+        while let Some(inner) =
+            rest.strip_prefix("$parent").filter(|inner| inner.is_empty() || inner.starts_with(['.', '[']))
+        {
+            up += 1;
+            // "$parent.$parent.x" goes up twice; "$parent.x" is "$.x" up there.
+            match inner.strip_prefix(".$") {
+                Some(further) if further.starts_with("parent") || further.starts_with("index") => {
+                    rest = &inner[1..];
+                }
+                _ => {
+                    rest = inner;
+                    break;
+                }
+            }
+        }
+        let needed = up + usize::from(rest == "$index");
+        if needed > depth {
+            return Err(Refusal::new(
+                format!("\"{text}\" leads out of {needed} `each`, and there are {depth} around it"),
+                "outside of `each` the event is \"$\"",
+            ));
+        }
+        let below = if up > 0 && !rest.starts_with('$') {
+            Cow::Owned(format!("${rest}"))
+        } else {
+            Cow::Borrowed(rest)
+        };
+        let route = if rest == "$index" {
+            Route::Index
+        } else if let Some(known) = context::named_root(&below, depth) {
             Route::Known(known?)
         } else {
-            let query = jsonpath_rust::parser::parse_json_path(text).map_err(|_| explain(text))?;
-            match walk_of(&query) {
+            let query = jsonpath_rust::parser::parse_json_path(&below).map_err(|_| explain(text))?;
+            match steps(&query.segments) {
                 Some(steps) => Route::Walk(steps),
-                None => Route::Query(Query::new(query)?),
+                None => Route::Query(Query::new(&query)?),
             }
         };
-        Ok(Self { text: text.into(), route })
+        Ok(Self { text: text.into(), place: Place::default(), up, route })
+    }
+
+    /// The path with the place where it stands.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The path as written.
@@ -88,39 +144,48 @@ impl Path {
         &self.text
     }
 
-    /// Follows the path; the error says why a query is not run on this event.
+    /// Follows the path; the error says why a query is ended.
     pub fn find<'e>(&self, scope: Scope<'e>) -> Result<Found<'e>, &'static str> {
+        let scope = self.scope(scope);
         Ok(match &self.route {
             Route::Walk(steps) => Found::One(walk(scope.root, steps).map(Cow::Borrowed)),
             Route::Known(known) => Found::One(known.read(scope.context).map(Cow::Owned)),
-            Route::Query(query) => Found::Many(query.run(scope.root)?),
+            Route::Index => Found::One(scope.item.map(|item| Cow::Owned(Value::from(item.index)))),
+            Route::Query(query) => Found::Many(query.run(scope.root, scope.work)?),
         })
+    }
+
+    /// The scope that the path starts in.
+    pub fn scope<'e>(&self, scope: Scope<'e>) -> Scope<'e> {
+        (0..self.up).fold(scope, |scope, _| scope.item.map_or(scope, |item| item.outer))
+    }
+
+    /// The steps of a singular path into the event or item.
+    pub fn steps(&self) -> Option<&[Step]> {
+        match &self.route {
+            Route::Walk(steps) => Some(steps),
+            _ => None,
+        }
+    }
+
+    /// The query of a path that is not singular.
+    pub fn query(&self) -> Option<&Query> {
+        match &self.route {
+            Route::Query(query) => Some(query),
+            _ => None,
+        }
     }
 }
 
-fn walk<'e>(root: &'e Value, steps: &[Step]) -> Option<&'e Value> {
+/// Follows steps from `root`.
+pub fn walk<'e>(root: &'e Value, steps: &[Step]) -> Option<&'e Value> {
     steps.iter().try_fold(root, |value, step| match step {
         Step::Name(name) => value.as_object()?.get(&**name),
         Step::Index(index) => {
             let items = value.as_array()?;
-            let from_end = || items.len().checked_sub(usize::try_from(index.unsigned_abs()).ok()?);
-            let position = usize::try_from(*index).ok().or_else(from_end)?;
-            items.get(position)
+            items.get(position(*index, items.len())?)
         }
     })
-}
-
-fn walk_of(query: &jsonpath_rust::parser::model::JpQuery) -> Option<Box<[Step]>> {
-    use jsonpath_rust::parser::model::{Segment, Selector};
-    query
-        .segments
-        .iter()
-        .map(|segment| match segment {
-            Segment::Selector(Selector::Name(name)) => Some(Step::Name(name.as_str().into())),
-            Segment::Selector(Selector::Index(index)) => Some(Step::Index(*index)),
-            _ => None,
-        })
-        .collect()
 }
 
 fn check_size(text: &str) -> Result<(), Refusal> {
@@ -196,8 +261,9 @@ mod tests {
     use serde_json::json;
 
     fn one(path: &str, event: &Value) -> Option<Value> {
-        let context = sample();
-        match Path::parse(path).unwrap().find(Scope { root: event, context: &context }).unwrap() {
+        let (context, work) = (sample(), Work::new());
+        let scope = Scope { root: event, context: &context, work: &work, item: None };
+        match Path::parse(path, 0).unwrap().find(scope).unwrap() {
             Found::One(value) => value.map(Cow::into_owned),
             Found::Many(values) => panic!("{path} is not singular: {values:?}"),
         }
@@ -253,6 +319,36 @@ mod tests {
     }
 
     #[test]
+    fn an_item_sees_what_surrounds_it() {
+        let event = json!({"id": "e", "orders": [{"id": "o", "lines": [{"id": "l"}]}]});
+        let (context, work) = (sample(), Work::new());
+        let outer = Scope { root: &event, context: &context, work: &work, item: None };
+        let order = Item { index: 0, outer };
+        let middle = Scope { root: &event["orders"][0], item: Some(&order), ..outer };
+        let line = Item { index: 7, outer: middle };
+        let inner = Scope { root: &event["orders"][0]["lines"][0], item: Some(&line), ..outer };
+        for (path, value) in [
+            ("$.id", json!("l")),
+            ("$parent.id", json!("o")),
+            ("$parent['id']", json!("o")),
+            ("$parent.$parent.id", json!("e")),
+            ("$parent.$parent", event.clone()),
+            ("$index", json!(7)),
+            ("$parent.$index", json!(0)),
+            ("$event.id", json!("evt_1")),
+        ] {
+            let path = Path::parse(path, 2).unwrap();
+            match path.find(inner).unwrap() {
+                Found::One(Some(found)) => assert_eq!(*found, value, "{}", path.text()),
+                other => panic!("{}: {other:?}", path.text()),
+            }
+        }
+        assert!(Path::parse("$parent.$parent.id", 1).is_err());
+        assert!(Path::parse("$parent.$index", 1).is_err());
+        assert!(Path::parse("$parents.id", 1).is_err());
+    }
+
+    #[test]
     fn a_mistake_gets_a_hint() {
         for (path, hint) in [
             ("data.lead", "\"$.data.lead\""),
@@ -265,11 +361,13 @@ mod tests {
             ("$event.data.x", "\"$.data.x\""),
             ("$secret.key", "known here: $event.id"),
             ("$.a[(((((((((1)))))))))]", "`when`"),
+            ("$parent.a", "outside of `each`"),
+            ("$index", "outside of `each`"),
         ] {
-            let refusal = Path::parse(path).unwrap_err();
+            let refusal = Path::parse(path, 0).unwrap_err();
             assert!(refusal.hint.as_deref().is_some_and(|text| text.contains(hint)), "{path}: {refusal:?}");
         }
-        assert!(Path::parse(&format!("$.{}", "a".repeat(600))).is_err());
-        assert!(Path::parse("$['[[[[[[[[[[(((']").is_ok());
+        assert!(Path::parse(&format!("$.{}", "a".repeat(600)), 0).is_err());
+        assert!(Path::parse("$['[[[[[[[[[[(((']", 0).is_ok());
     }
 }

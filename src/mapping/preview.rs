@@ -11,6 +11,8 @@ use super::value::kind;
 
 /// Values above this many bytes are told by their kind alone.
 const SHOWN_BYTES: usize = 8 * 1024;
+/// Rows of a preview; the rows of further items are not traced.
+const TRACES: usize = 2_000;
 /// Bytes of all values of a preview's traces.
 const TRACED_BYTES: usize = 1024 * 1024;
 
@@ -21,7 +23,8 @@ pub struct Preview {
     pub output: Option<Value>,
     /// The first error, which is the one that [`Mapping::apply`](super::Mapping::apply) returns.
     pub error: Option<MappingError>,
-    /// Every row in order, also those after an error; the rows of a nested object follow the row that holds them.
+    /// Every row in order, also those after an error; the rows of a nested object, and of each item of a list,
+    /// follow the row that holds them. At most 2,000.
     pub fields: Vec<FieldTrace>,
 }
 
@@ -29,9 +32,9 @@ pub struct Preview {
 /// as a text that tells its kind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct FieldTrace {
-    /// The row's full `to`.
+    /// The row's full `to`, with the index of an item: `lines[0].sku`.
     pub to: String,
-    /// The path that was taken, as written, or `value`, `template`, `fields`.
+    /// The path that was taken, as written, or `value`, `template`, `fields`, `each`, `transcript`.
     pub source: Option<String>,
     /// What the source gave, before the transforms.
     pub raw: Option<Value>,
@@ -60,13 +63,15 @@ pub struct Tracer {
     pub fields: Vec<FieldTrace>,
     /// The rows that have begun and not ended, outermost first.
     open: Vec<usize>,
+    /// The items that have begun and not ended: how long the name of the list is, and the name with indexes.
+    items: Vec<(usize, String)>,
     bytes_left: usize,
 }
 
 impl Tracer {
     /// A tracer that has seen nothing.
     pub fn new() -> Self {
-        Self { fields: Vec::new(), open: Vec::new(), bytes_left: TRACED_BYTES }
+        Self { fields: Vec::new(), open: Vec::new(), items: Vec::new(), bytes_left: TRACED_BYTES }
     }
 
     fn shown(&mut self, value: Option<&Value>) -> Option<Value> {
@@ -80,15 +85,37 @@ impl Tracer {
         })
     }
 
+    /// The row's name with the indexes of the items that it is in.
+    fn named(&self, to: &str) -> String {
+        match self.items.last() {
+            Some((length, shown)) => format!("{shown}{}", to.get(*length..).unwrap_or_default()),
+            None => to.to_owned(),
+        }
+    }
+
     fn current(&mut self) -> Option<&mut FieldTrace> {
         self.open.last().and_then(|index| self.fields.get_mut(*index))
     }
 }
 
 impl Observer for Tracer {
+    fn enter(&mut self, row: &Row, index: usize) {
+        let shown = format!("{}[{index}]", self.named(&row.to));
+        self.items.push((row.to.len(), shown));
+    }
+
+    fn leave(&mut self) {
+        self.items.pop();
+    }
+
     fn begin(&mut self, row: &Row) {
+        if self.fields.len() >= TRACES {
+            // No such index: what is told of the row goes nowhere.
+            self.open.push(usize::MAX);
+            return;
+        }
         self.open.push(self.fields.len());
-        self.fields.push(FieldTrace { to: row.to.clone(), ..FieldTrace::default() });
+        self.fields.push(FieldTrace { to: self.named(&row.to), ..FieldTrace::default() });
     }
 
     fn source(&mut self, name: &str, raw: Option<&Value>) {

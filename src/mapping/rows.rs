@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::condition::Condition;
 use super::limits::{MAPPING_BYTES, PATHS, ROWS, STEPS, TARGET_NESTING, measure};
 use super::path::Path;
+use super::target::{overlap, read_target};
 use super::template::Template;
+use super::transcript::Transcript;
 use super::transform::Applied;
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::{Fault, Faults, Place};
@@ -34,7 +36,7 @@ pub struct Row {
     pub blank_is_absent: bool,
 }
 
-/// What gives a row's value. `transcript` and `each` are to stand beside these.
+/// What gives a row's value.
 pub enum Source {
     /// The first path that gives a value.
     From { paths: Vec<Path>, take: Take },
@@ -44,6 +46,10 @@ pub enum Source {
     Template(Template),
     /// An object made of rows.
     Fields(Vec<Row>),
+    /// A list of messages as a text.
+    Transcript(Box<Transcript>),
+    /// A list made item by item: the first path that gives a list, and the rows of each item.
+    Each { paths: Vec<Path>, rows: Vec<Row> },
 }
 
 /// Which of a path's matches are taken.
@@ -84,7 +90,6 @@ const ON_ERRORS: &[(&str, OnError)] =
 const BLANKS: &[(&str, bool)] = &[("absent", true), ("keep", false)];
 
 const SOURCES: &[&str] = &["from", "value", "template", "fields", "transcript", "each"];
-const NOT_YET: &[&str] = &["transcript", "each"];
 
 /// Reads a whole mapping.
 pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
@@ -101,7 +106,7 @@ pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
     }
     table.text("description");
     let blank = table.choice("blank", BLANKS).unwrap_or(false);
-    let mut reading = Reading { rows: 0, blank };
+    let mut reading = Reading { rows: 0, blank, items: 0 };
     let rows = reading.rows_under(&mut table, "", 0);
     table.finish();
     rows
@@ -111,6 +116,8 @@ pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
 struct Reading {
     rows: usize,
     blank: bool,
+    /// How many `each` surround the row.
+    items: usize,
 }
 
 impl Reading {
@@ -168,9 +175,9 @@ impl Reading {
         let default =
             table.node("default").map(|value| constant(value, &format!("{field}.default"), table.faults()));
         let required = table.boolean("required").unwrap_or(false);
-        let when = table
-            .node("when")
-            .and_then(|when| Condition::parse(when, &format!("{field}.when"), table.faults()));
+        let when = table.node("when").and_then(|when| {
+            Condition::parse_inside(when, &format!("{field}.when"), self.items, table.faults())
+        });
         let on_error = table.choice("on_error", ON_ERRORS).unwrap_or(OnError::Fail);
         let blank_is_absent = table.choice("blank", BLANKS).unwrap_or(self.blank);
         if on_error == OnError::Default && default.is_none() {
@@ -211,19 +218,21 @@ impl Reading {
         }
         match given.as_slice() {
             [] => {
-                let hint = "add `from`, `value`, `template` or `fields`";
+                let hint = "add `from`, `value`, `template`, `fields`, `each` or `transcript`";
                 table.fault("to", "nothing says where the value comes from", Some(hint.to_owned()));
                 None
             }
-            ["from"] => {
-                read_from(table).map(|paths| Source::From { paths, take: take.unwrap_or(Take::First) })
-            }
+            ["from"] => read_paths(table, "from", self.items)
+                .map(|paths| Source::From { paths, take: take.unwrap_or(Take::First) }),
             ["value"] => {
                 let field = table.path("value");
                 table.node("value").map(|node| Source::Value(constant(node, &field, table.faults())))
             }
-            ["template"] => match Template::parse(table.text("template")?) {
-                Ok(template) => Some(Source::Template(template)),
+            ["template"] => match Template::parse(table.text("template")?, self.items) {
+                Ok(template) => {
+                    let place = table.node("template").map(|node| node.mark.place(table.path("template")));
+                    Some(Source::Template(template.at(&place.unwrap_or_default())))
+                }
                 Err(refusals) => {
                     for refusal in refusals {
                         table.fault("template", refusal.message, refusal.hint);
@@ -232,10 +241,22 @@ impl Reading {
                 }
             },
             ["fields"] => Some(Source::Fields(self.rows_under(table, to, depth + 1))),
-            [source] if NOT_YET.contains(source) => {
-                let hint = "use `from` with `take = \"all\"`, or `template`, until then";
-                table.fault(source, format!("`{source}` is not supported yet"), Some(hint.to_owned()));
-                None
+            ["transcript"] => {
+                let items = self.items;
+                let mut table = table.table("transcript")?;
+                let transcript = Transcript::read(&mut table, items, read_paths);
+                table.finish();
+                transcript.map(|transcript| Source::Transcript(Box::new(transcript)))
+            }
+            ["each"] => {
+                let mut table = table.table("each")?;
+                table.need("from");
+                let paths = if table.has("from") { read_paths(&mut table, "from", self.items) } else { None };
+                self.items += 1;
+                let rows = self.rows_under(&mut table, to, depth + 1);
+                self.items -= 1;
+                table.finish();
+                Some(Source::Each { paths: paths?, rows })
             }
             several => {
                 let message = format!("a row has one source, here are {}", several.join(", "));
@@ -250,31 +271,11 @@ impl Reading {
     }
 }
 
-fn read_target(to: &str, table: &mut TableReader<'_>) -> Option<Vec<String>> {
-    const NAME_CHARS: usize = 200;
-    if !table.has("to") {
-        return None;
-    }
-    let names: Vec<String> = to.split('.').map(str::to_owned).collect();
-    let (message, hint) = if names.iter().any(|name| name.trim().is_empty()) {
-        ("an empty name".to_owned(), "one name, or names with dots between: \"contact.name\"")
-    } else if names.iter().any(|name| name.trim() != name || name.chars().any(char::is_control)) {
-        (
-            "a name that starts or ends with a blank, or has a control character in it".to_owned(),
-            "take it away",
-        )
-    } else if names.len() > TARGET_NESTING || to.chars().count() > NAME_CHARS {
-        (format!("more than {TARGET_NESTING} names or {NAME_CHARS} characters"), "shorten it")
-    } else {
-        return Some(names);
-    };
-    table.fault("to", message, Some(hint.to_owned()));
-    None
-}
-
-fn read_from(table: &mut TableReader<'_>) -> Option<Vec<Path>> {
-    let field = table.path("from");
-    let node = table.node("from")?;
+/// A path or a list of them, which `items` `each` surround.
+fn read_paths(table: &mut TableReader<'_>, key: &'static str, items: usize) -> Option<Vec<Path>> {
+    let field = table.path(key);
+    let node = table.node(key)?;
+    let depth = items;
     let items: Vec<(&Node, String)> = match &node.kind {
         Kind::List(items) => {
             items.iter().enumerate().map(|(index, item)| (item, format!("{field}[{index}]"))).collect()
@@ -282,7 +283,7 @@ fn read_from(table: &mut TableReader<'_>) -> Option<Vec<Path>> {
         _ => vec![(node, field)],
     };
     if items.is_empty() || items.len() > PATHS {
-        table.fault("from", format!("{} paths, expected 1 to {PATHS}", items.len()), None);
+        table.fault(key, format!("{} paths, expected 1 to {PATHS}", items.len()), None);
         return None;
     }
     let mut paths = Vec::with_capacity(items.len());
@@ -295,8 +296,8 @@ fn read_from(table: &mut TableReader<'_>) -> Option<Vec<Path>> {
             ));
             continue;
         };
-        match Path::parse(text) {
-            Ok(path) => paths.push(path),
+        match Path::parse(text, depth) {
+            Ok(path) => paths.push(path.at(item.mark.place(field))),
             Err(refusal) => table.faults().push(item.fault(field, refusal.message, refusal.hint)),
         }
     }
@@ -331,11 +332,6 @@ fn constant(node: &Node, field: &str, faults: &mut Faults) -> Value {
         faults.push(node.fault(field, "JSON has no such number", Some("write it as a text".to_owned())));
     }
     node.to_json()
-}
-
-/// Whether two targets write to the same place, or one inside the other.
-fn overlap(left: &[String], right: &[String]) -> bool {
-    left.iter().zip(right).all(|(left, right)| left == right)
 }
 
 fn conflict(row: &Row, other: &Row) -> Fault {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::limits::{PATHS, VALUE_BYTES};
 use super::path::{Found, Path, Refusal, Scope};
 use super::value::{kind, scalar_text};
+use crate::domain::fault::Place;
 
 /// A compiled template.
 #[derive(Debug)]
@@ -22,42 +23,60 @@ enum Part {
 /// Why a template could not be filled: the path and the reason.
 pub type Unfilled<'t> = (&'t Path, String);
 
+/// A piece of a text with slots.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'t> {
+    /// Plain text.
+    Text(String),
+    /// What stands between `{{` and `}}`, without the blanks around it.
+    Slot(&'t str),
+}
+
+/// Splits a text at its `{{...}}`; `\{{` is two plain braces.
+pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Refusal> {
+    let mut pieces = Vec::new();
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("{{") {
+        if let Some(before) = rest[..at].strip_suffix('\\') {
+            plain.push_str(before);
+            plain.push_str("{{");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        plain.push_str(&rest[..at]);
+        let Some(end) = rest[at..].find("}}") else {
+            return Err(Refusal::new(
+                "\"{{\" is not closed",
+                "close it with \"}}\", or write \"\\{{\" for plain braces",
+            ));
+        };
+        if !plain.is_empty() {
+            pieces.push(Piece::Text(std::mem::take(&mut plain)));
+        }
+        pieces.push(Piece::Slot(rest[at + 2..at + end].trim()));
+        rest = &rest[at + end + 2..];
+    }
+    plain.push_str(rest);
+    if !plain.is_empty() {
+        pieces.push(Piece::Text(plain));
+    }
+    Ok(pieces)
+}
+
 impl Template {
-    /// Compiles a template; all that is wrong with it is told.
-    pub fn parse(text: &str) -> Result<Self, Vec<Refusal>> {
+    /// Compiles a template that `depth` `each` surround; all that is wrong with it is told.
+    pub fn parse(text: &str, depth: usize) -> Result<Self, Vec<Refusal>> {
         let mut parts = Vec::new();
         let mut refusals = Vec::new();
-        let mut plain = String::new();
-        let mut rest = text;
-        while let Some(at) = rest.find("{{") {
-            if let Some(before) = rest[..at].strip_suffix('\\') {
-                plain.push_str(before);
-                plain.push_str("{{");
-                rest = &rest[at + 2..];
-                continue;
+        for piece in pieces(text).map_err(|refusal| vec![refusal])? {
+            match piece {
+                Piece::Text(text) => parts.push(Part::Text(text)),
+                Piece::Slot(path) => match Path::parse(path, depth) {
+                    Ok(path) => parts.push(Part::Path(path)),
+                    Err(refusal) => refusals.push(refusal),
+                },
             }
-            plain.push_str(&rest[..at]);
-            let Some(end) = rest[at..].find("}}") else {
-                refusals.push(Refusal::new(
-                    "\"{{\" is not closed",
-                    "close it with \"}}\", or write \"\\{{\" for plain braces",
-                ));
-                return Err(refusals);
-            };
-            match Path::parse(rest[at + 2..at + end].trim()) {
-                Ok(path) => {
-                    if !plain.is_empty() {
-                        parts.push(Part::Text(std::mem::take(&mut plain)));
-                    }
-                    parts.push(Part::Path(path));
-                }
-                Err(refusal) => refusals.push(refusal),
-            }
-            rest = &rest[at + end + 2..];
-        }
-        plain.push_str(rest);
-        if !plain.is_empty() {
-            parts.push(Part::Text(plain));
         }
         match parts.iter().filter(|part| matches!(part, Part::Path(_))).count() {
             0 if refusals.is_empty() => {
@@ -77,6 +96,28 @@ impl Template {
         if refusals.is_empty() { Ok(Self(parts)) } else { Err(refusals) }
     }
 
+    /// The template with the place where it stands, for its paths.
+    #[must_use]
+    pub fn at(self, place: &Place) -> Self {
+        Self(
+            self.0
+                .into_iter()
+                .map(|part| match part {
+                    Part::Path(path) => Part::Path(path.at(place.clone())),
+                    Part::Text(text) => Part::Text(text),
+                })
+                .collect(),
+        )
+    }
+
+    /// Every path of the template.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Path(path) => Some(path),
+            Part::Text(_) => None,
+        })
+    }
+
     /// The text, or `None` when no path gave anything.
     pub fn fill<'t>(&'t self, scope: Scope<'_>) -> Result<Option<String>, Unfilled<'t>> {
         let mut filled = String::new();
@@ -93,7 +134,8 @@ impl Template {
     }
 }
 
-fn fill_in(filled: &mut String, path: &Path, scope: Scope<'_>) -> Result<bool, String> {
+/// Appends what the path leads to; answers whether it led to anything.
+pub fn fill_in(filled: &mut String, path: &Path, scope: Scope<'_>) -> Result<bool, String> {
     let found = path.find(scope)?;
     let value: &Value = match &found {
         Found::One(Some(value)) => value,
@@ -110,6 +152,7 @@ fn fill_in(filled: &mut String, path: &Path, scope: Scope<'_>) -> Result<bool, S
     if filled.len() + text.len() > VALUE_BYTES {
         return Err(format!("the text is above {VALUE_BYTES} bytes"));
     }
+    scope.work.spend(text.len() / 16)?;
     filled.push_str(&text);
     Ok(true)
 }
@@ -123,10 +166,10 @@ mod tests {
     fn fill(template: &str) -> Result<Option<String>, String> {
         let event =
             json!({"name": "Ada", "n": 3, "yes": true, "null": null, "list": ["x", "y"], "empty": ""});
-        let context = sample();
-        let template = Template::parse(template).unwrap();
+        let (context, work) = (sample(), crate::mapping::limits::Work::new());
+        let template = Template::parse(template, 0).unwrap();
         template
-            .fill(Scope { root: &event, context: &context })
+            .fill(Scope { root: &event, context: &context, work: &work, item: None })
             .map_err(|(path, reason)| format!("{} {reason}", path.text()))
     }
 
@@ -148,9 +191,9 @@ mod tests {
 
     #[test]
     fn every_wrong_path_is_told() {
-        let refusals = Template::parse("{{name}} {{$.a..b..c}} {{$.ok}}").unwrap_err();
+        let refusals = Template::parse("{{name}} {{$.a..}} {{$.ok}}", 0).unwrap_err();
         assert_eq!(refusals.len(), 2, "{refusals:?}");
-        assert!(Template::parse("plain").is_err());
-        assert!(Template::parse("{{$.a").is_err());
+        assert!(Template::parse("plain", 0).is_err());
+        assert!(Template::parse("{{$.a", 0).is_err());
     }
 }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Gateway;
+use super::exchange::{Outgoing, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use crate::connector::{self, Verdict};
 use crate::domain::connection::ConnectionState;
 use crate::domain::job::{Attempt, JobState, Outcome};
-use crate::domain::policy::DeliveryPolicy;
+use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::mapping::{Mapping, MappingError};
 use crate::spec::Names;
@@ -67,7 +68,7 @@ async fn connection(gateway: &Gateway, lease: &Lease) -> Result<Option<Arc<LiveC
     }
 }
 
-/// The bytes of the first attempt, else rendered now.
+/// What the attempts before left, else rendered now.
 async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result<Bytes, Obstacle> {
     if !live.record.state.is_active() {
         return Err(Obstacle::Held);
@@ -79,8 +80,7 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     let mapping = mapping(gateway, lease, live, working).await?;
     let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
     let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
-    connector::render(&working.connector, &mapping, &lease.event.document, &context)
-        .map_err(Obstacle::Mapping)
+    working.endpoint.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)
 }
 
 /// The mapping that the job is pinned to.
@@ -105,14 +105,17 @@ async fn mapping(
 
 async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
     let at = gateway.clock.now();
-    let job = lease.job.id.to_string();
-    let names = Names { event_type: &lease.event.kind, event_id: &lease.event.id, job_id: &job };
-    let request = working.endpoint.request(&names, body.clone(), at);
-    let result = gateway.egress.send(request).await;
-    let now = gateway.clock.now();
-    let verdict = connector::classify(&working.connector, result.as_ref(), now);
-    let attempt = connector::attempt(lease.job.tries + 1, at, now.since(at), result.as_ref().ok(), &verdict);
-    settle(gateway, lease, &working.policy, &verdict, attempt, Some(body))
+    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
+    let outgoing = Outgoing {
+        event: &lease.event.document,
+        context: event_context(&lease.event, &connection, &job, lease.job.tries + 1),
+        names: Names { event_type: &lease.event.kind, event_id: &lease.event.id, job_id: &job },
+    };
+    let egress = gateway.egress.as_ref();
+    let tried = exchange(egress, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+    let elapsed = gateway.clock.now().since(at);
+    let attempt = connector::attempt(lease.job.tries + 1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+    settle(gateway, lease, &working.policy, &tried.verdict, attempt, Some(tried.kept))
 }
 
 /// What follows from a try that has a verdict.
@@ -146,14 +149,23 @@ fn settle(
         gateway.clock.now(),
         gateway.entropy.fraction(),
     );
-    let first = lease.rendered.is_none() && !matches!(next, Next::Done(JobState::Delivered));
+    let delivered = matches!(next, Next::Done(JobState::Delivered));
+    let reason = match (&next, policy.when_retries_end) {
+        (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {
+            format!("{}; its retries ended, so the connection is paused", verdict.reason)
+        }
+        (Next::Done(JobState::Cancelled), _) => {
+            format!("{}; its retries ended, so it is dropped", verdict.reason)
+        }
+        _ => verdict.reason.clone(),
+    };
     Settlement {
         lease: lease.reference(),
-        reason: verdict.reason.clone(),
+        reason,
         attempt: Some(attempt),
         next,
         effect,
-        rendered: body.filter(|_| first),
+        rendered: body.filter(|body| !delivered && lease.rendered.as_ref() != Some(body)),
     }
 }
 
@@ -173,7 +185,7 @@ fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Sett
         }
         Obstacle::Broken(reason) => {
             let reason = format!("the connection can't be used: {reason}");
-            let verdict = Verdict { outcome: Outcome::Retry, reason, retry_after: None };
+            let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
             settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
         }
@@ -184,11 +196,8 @@ fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Sett
 /// sent, so the endpoint's health says nothing.
 pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settlement {
     let now = gateway.clock.now();
-    let verdict = Verdict {
-        outcome: Outcome::Ambiguous,
-        reason: format!("the gateway failed while it tried the job ({reason}); it may have arrived"),
-        retry_after: None,
-    };
+    let reason_shown = format!("the gateway failed while it tried the job ({reason}); it may have arrived");
+    let verdict = Verdict::plain(Outcome::Ambiguous, reason_shown);
     let attempt = connector::attempt(ticket.tries + 1, now, Duration::ZERO, None, &verdict);
     tracing::error!(job = %ticket.lease.job, connection = %ticket.lease.connection, reason, "an attempt failed inside");
     gateway.metrics.attempt(verdict.outcome, Duration::ZERO);

@@ -5,8 +5,9 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::exchange::TokenSlot;
 use super::vault::Vault;
-use crate::connector::{Endpoint, Key, check_custom_headers};
+use crate::connector::{Endpoint, Given, Key, check_custom_headers, check_settings};
 use crate::domain::connection::{Connection, MappingChoice};
 use crate::domain::event::Event;
 use crate::domain::id::MappingVersion;
@@ -48,6 +49,8 @@ pub struct Working {
     pub policy: DeliveryPolicy,
     /// Where and how requests go; it leaves out secrets that have expired.
     pub endpoint: Endpoint,
+    /// The access token, where requests need one.
+    pub tokens: TokenSlot,
 }
 
 impl LiveConnection {
@@ -135,10 +138,16 @@ impl Compiler {
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
         let (version, mapping) = self.chosen_mapping(connector, &record.mapping)?;
         let policy = record.policy.over(&connector.policy);
-        self.addresses
-            .check_url(&record.target.url)
-            .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         let owner = record.id.to_string();
+        let mut credentials = BTreeMap::new();
+        for (name, sealed) in &record.credentials {
+            let value = self.vault.open(&owner, sealed).map_err(|error| error.to_string())?;
+            credentials.insert(name.clone(), value);
+        }
+        let url = &record.target.url;
+        let given = Given { url, options: &record.options, credentials: &credentials };
+        let settings = check_settings(connector, &given)
+            .map_err(|faults| format!("its settings are refused: {faults}"))?;
         let mut headers = BTreeMap::new();
         for (name, sealed) in &record.target.headers {
             let value = self.vault.open(&owner, sealed).map_err(|error| error.to_string())?;
@@ -155,9 +164,15 @@ impl Compiler {
             }
         }
         let endpoint =
-            Endpoint::compile(Arc::clone(connector), &record.target.url, headers, keys, policy.timeout)
+            Endpoint::compile(Arc::clone(connector), url, settings, &headers, keys, policy.timeout)
                 .map_err(|error| error.to_string())?;
-        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint }))
+        for url in endpoint.urls() {
+            self.addresses
+                .check_url(url.as_str())
+                .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
+        }
+        let tokens = TokenSlot::default();
+        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens }))
     }
 
     fn chosen_mapping(

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod connections;
 pub mod deliver;
 pub mod directory;
+pub mod exchange;
 pub mod ingest;
 pub mod live;
 pub mod metrics;

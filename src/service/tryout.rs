@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::exchange::{Outgoing, Sends, exchange};
 use super::live::event_context;
 use super::{Gateway, ServiceError};
-use crate::connector::{Names, Verdict, attempt, classify, render};
+use crate::connector::{Endpoint, Names, Verdict, attempt};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::job::Attempt;
-use crate::egress::{HeaderMap, HeaderName, HeaderValue};
+use crate::egress::{Answer, Egress, HeaderMap, HeaderName, HeaderValue, Request, SendError};
 
 /// The header that marks a test's request, whatever the mapping makes of the event.
 pub const TEST_HEADER: &str = "x-patchbay-test";
@@ -26,7 +28,7 @@ const HIDDEN: &str = "[hidden]";
 pub struct Tryout {
     /// The event that was sent.
     pub event: Value,
-    /// What was sent; `None` when the mapping failed.
+    /// What was sent, the last request of a chain; `None` when nothing was.
     pub request: Option<Shown>,
     /// The try, with the answer.
     pub attempt: Attempt,
@@ -62,7 +64,7 @@ impl Gateway {
         let connection = id.to_string();
         let at = self.clock.now();
         let context = event_context(&event, &connection, &job, 1);
-        let body = match render(&working.connector, &working.mapping, &event.document, &context) {
+        let body = match working.endpoint.render(&working.mapping, &event.document, &context) {
             Ok(body) => body,
             Err(error) => {
                 let verdict = Verdict::mapping_failed(&error);
@@ -71,19 +73,12 @@ impl Gateway {
             }
         };
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
-        let mut request = working.endpoint.request(&names, body, at);
-        request.headers.insert(HeaderName::from_static(TEST_HEADER), HeaderValue::from_static("true"));
-        let shown = Shown {
-            method: request.method.to_string(),
-            url: request.url.to_string(),
-            headers: shown_headers(&request.headers),
-            body: String::from_utf8_lossy(&request.body).into_owned(),
-        };
-        let result = self.egress.send(request).await;
-        let now = self.clock.now();
-        let verdict = classify(&working.connector, result.as_ref(), now);
-        let attempt = attempt(1, at, now.since(at), result.as_ref().ok(), &verdict);
-        Ok(Tryout { event: event.document, request: Some(shown), attempt })
+        let outgoing = Outgoing { event: &event.document, context, names };
+        let marked = Marked { egress: &self.egress, endpoint: &working.endpoint, shown: Mutex::default() };
+        let tried = exchange(&marked, &self.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+        let elapsed = self.clock.now().since(at);
+        let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+        Ok(Tryout { event: event.document, request: marked.shown.into_inner(), attempt })
     }
 
     /// A sample of the first type that the connection wants and that has one, else a plain one.
@@ -117,6 +112,29 @@ impl Gateway {
             data,
         };
         self.unstored_event(incoming, tenant.clone())
+    }
+}
+
+/// Marks each request as a test's, and keeps what a person may see of the last one.
+struct Marked<'a> {
+    egress: &'a Egress,
+    endpoint: &'a Endpoint,
+    shown: Mutex<Option<Shown>>,
+}
+
+impl Sends for Marked<'_> {
+    async fn send(&self, mut request: Request) -> Result<Answer, SendError> {
+        request.headers.insert(HeaderName::from_static(TEST_HEADER), HeaderValue::from_static("true"));
+        // A request for an access token is all secrets.
+        if self.endpoint.client().is_none_or(|client| *client.token_url() != request.url) {
+            *self.shown.lock() = Some(Shown {
+                method: request.method.to_string(),
+                url: self.endpoint.shown_url(&request.url),
+                headers: shown_headers(&request.headers),
+                body: String::from_utf8_lossy(&request.body).into_owned(),
+            });
+        }
+        self.egress.send(request).await
     }
 }
 

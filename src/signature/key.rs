@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, general_purpose};
 use hmac::{Hmac, KeyInit, Mac};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use subtle::ConstantTimeEq;
@@ -17,6 +18,12 @@ const MAX_SECRET_BYTES: usize = 1_024;
 /// Standard Webhooks 1.0: "Symmetric keys: between 24 bytes and 64 bytes".
 const WHSEC_PREFIX: &str = "whsec_";
 const WHSEC_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Standard Webhooks 1.0, asymmetric keys: base64 of the 32 bytes of a seed, which the public key may follow, and of a
+/// public key.
+const WHSK_PREFIX: &str = "whsk_";
+const WHPK_PREFIX: &str = "whpk_";
+const ED25519_BYTES: usize = 32;
 
 /// Takes base64 with or without its padding, as people cut it off when they copy; writes it with.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -106,6 +113,14 @@ enum Material {
     Sha1(Box<Hmac<Sha1>>),
     Sha256(Box<Hmac<Sha256>>),
     Sha512(Box<Hmac<Sha512>>),
+    // The seed rather than the pair that is made of it, because a pair would not be wiped.
+    Ed25519(Zeroizing<[u8; ED25519_BYTES]>),
+    Ed25519Public([u8; ED25519_BYTES]),
+}
+
+/// Whether `secret` is an ed25519 key rather than an HMAC's.
+pub(super) fn is_ed25519(secret: &str) -> bool {
+    secret.starts_with(WHSK_PREFIX) || secret.starts_with(WHPK_PREFIX)
 }
 
 impl SigningKey {
@@ -123,6 +138,55 @@ impl SigningKey {
         Some(Self(material))
     }
 
+    /// An ed25519 key out of its `whsk_` or `whpk_` text; the reason never shows it.
+    pub(super) fn ed25519(text: &str) -> Result<Self, String> {
+        let is_private = text.starts_with(WHSK_PREFIX);
+        let prefix = if is_private { WHSK_PREFIX } else { WHPK_PREFIX };
+        let wrong = || format!("the key must be \"{prefix}\" and then base64 of {ED25519_BYTES} bytes");
+        let encoded = text.strip_prefix(prefix).filter(|encoded| encoded.len() <= MAX_SECRET_BYTES);
+        let bytes = Zeroizing::new(BASE64.decode(encoded.ok_or_else(wrong)?).map_err(|_| wrong())?);
+        let (first, rest) = bytes.split_first_chunk::<ED25519_BYTES>().ok_or_else(wrong)?;
+        if !is_private {
+            return if rest.is_empty() { Ok(Self(Material::Ed25519Public(*first))) } else { Err(wrong()) };
+        }
+        let pair = Ed25519KeyPair::from_seed_unchecked(first).map_err(|_| wrong())?;
+        if !rest.is_empty() && rest != pair.public_key().as_ref() {
+            return Err("the public half of the key is not the private half's".to_owned());
+        }
+        Ok(Self(Material::Ed25519(Zeroizing::new(*first))))
+    }
+
+    /// Whether it can only verify.
+    pub(super) fn is_public(&self) -> bool {
+        matches!(self.0, Material::Ed25519Public(_))
+    }
+
+    /// The ed25519 signature of `message`; `None` for another kind of key, or one that can only verify.
+    pub(super) fn ed25519_sign(&self, message: &[u8]) -> Option<Digest> {
+        let Material::Ed25519(seed) = &self.0 else { return None };
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..]).ok()?;
+        let signature = pair.sign(message);
+        let mut bytes = [0; MAX_DIGEST_BYTES];
+        let len = signature.as_ref().len();
+        bytes.get_mut(..len)?.copy_from_slice(signature.as_ref());
+        Some(Digest { bytes, len })
+    }
+
+    /// Whether `signature` is this key's over `message`; `None` for another kind of key.
+    pub(super) fn ed25519_fits(&self, message: &[u8], signature: &Digest) -> Option<bool> {
+        let public = match &self.0 {
+            Material::Ed25519Public(public) => *public,
+            Material::Ed25519(seed) => {
+                let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..]).ok()?;
+                let mut public = [0; ED25519_BYTES];
+                public.copy_from_slice(pair.public_key().as_ref());
+                public
+            }
+            _ => return None,
+        };
+        Some(UnparsedPublicKey::new(&ED25519, public).verify(message, signature.as_slice()).is_ok())
+    }
+
     /// The secret itself, where it is sent as it is.
     pub(super) fn secret(&self) -> Option<&str> {
         match &self.0 {
@@ -134,7 +198,7 @@ impl SigningKey {
     /// The HMAC of the pieces one after the other; `None` for a key of a shared secret.
     pub(super) fn digest<'p>(&self, pieces: impl Iterator<Item = &'p [u8]>) -> Option<Digest> {
         match &self.0 {
-            Material::Text(_) => None,
+            Material::Text(_) | Material::Ed25519(_) | Material::Ed25519Public(_) => None,
             Material::Sha1(keyed) => Some(Digest::of(keyed.as_ref(), pieces)),
             Material::Sha256(keyed) => Some(Digest::of(keyed.as_ref(), pieces)),
             Material::Sha512(keyed) => Some(Digest::of(keyed.as_ref(), pieces)),
@@ -148,7 +212,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Bytes of the longest digest, SHA-512's.
+/// Bytes of the longest digest, SHA-512's, and of an ed25519 signature.
 const MAX_DIGEST_BYTES: usize = 64;
 
 /// A digest on the stack.

@@ -25,12 +25,13 @@
 //! | `content` | what the HMAC is taken of, over `{id}`, `{timestamp}` (seconds), `{timestamp_ms}`, `{body}`, `{url}`, `{method}` | `{body}` |
 //! | `encoding` | how the digest is written: `hex` (lower case when sent, either when received), `base64` (padded when sent) | `hex` |
 //! | `format` | one signature, over `{digest}` | `{digest}` |
+//! | `ed25519_format` | one signature by an ed25519 key, over `{digest}`; such keys are `whsk_` and base64 of the seed, which the public key may follow, and for receiving also `whpk_` and base64 of the public key | no such keys |
 //! | `join` | what stands between several signatures, and between the items of a header that lists them | one signature only, by the newest secret |
 //! | `tolerance_secs` | how far a received timestamp may be from now, either way, 1 to 86400 | 300 |
 //! | `headers` | header name -> value, in order, over `{signature}`, `{secret}`, `{id}`, `{timestamp}`, `{timestamp_ms}`, `{event_type}` | none |
 //! | `fields` | receiving only: the same for systems that sign in the body; name -> value, where the name is a form field or a path of JSON keys (`signature.token`) | none |
 //!
-//! `key`, `content`, `encoding`, `format` and `join` belong to the HMAC algorithms. `{{` and `}}` are the
+//! `key`, `content`, `encoding`, `format`, `ed25519_format` and `join` belong to the HMAC algorithms. `{{` and `}}` are the
 //! braces themselves.
 //!
 //! # Receiving
@@ -66,6 +67,7 @@ mod verify;
 mod tests;
 
 pub use key::SigningKey;
+pub use parse::choices;
 pub use sign::Message;
 pub use spec::SignatureSpec;
 pub use verify::{Received, Slot, Verified, VerifyError};

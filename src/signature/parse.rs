@@ -23,12 +23,25 @@ const KEY_FORMS: &[(&str, KeyForm)] =
     &[("utf8", KeyForm::Utf8), ("whsec", KeyForm::Whsec), ("base64", KeyForm::Base64), ("hex", KeyForm::Hex)];
 const ENCODINGS: &[(&str, Encoding)] = &[("hex", Encoding::Hex), ("base64", Encoding::Base64)];
 
+/// What `algorithm`, `key` and `encoding` may be, for the documentation; nothing for other keys.
+pub fn choices(key: &str) -> Vec<&'static str> {
+    fn names<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+        table.iter().map(|(name, _)| *name).collect()
+    }
+    match key {
+        "algorithm" => names(ALGORITHMS),
+        "key" => names(KEY_FORMS),
+        "encoding" => names(ENCODINGS),
+        _ => Vec::new(),
+    }
+}
+
 const CONTENT_VARS: &[Var] = &[Var::Id, Var::Timestamp, Var::TimestampMs, Var::Body, Var::Url, Var::Method];
 const SLOT_VARS: &[Var] =
     &[Var::Signature, Var::Secret, Var::Id, Var::Timestamp, Var::TimestampMs, Var::EventType];
 
 /// The keys that only an HMAC has a use for.
-const HMAC_KEYS: &[&str] = &["key", "content", "encoding", "format", "join"];
+const HMAC_KEYS: &[&str] = &["key", "content", "encoding", "format", "ed25519_format", "join"];
 
 /// Headers that belong to HTTP itself; a signature there would break the request.
 const RESERVED: &[HeaderName] = &[
@@ -61,6 +74,8 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<SignatureSpec> {
     let content = template(table, "content", "{body}", CONTENT_VARS);
     let encoding = table.choice("encoding", ENCODINGS).unwrap_or(Encoding::Hex);
     let format = template(table, "format", "{digest}", &[Var::Digest]);
+    let ed25519_format =
+        table.has("ed25519_format").then(|| template(table, "ed25519_format", "", &[Var::Digest])).flatten();
     let join = table.text("join");
     let tolerance = table.integer_within("tolerance_secs", 1, MAX_TOLERANCE_SECS);
     let before = table.faults().len();
@@ -69,7 +84,14 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<SignatureSpec> {
 
     let algorithm = algorithm?;
     match algorithm {
-        Algorithm::Hmac(_) => check_format(table, format.as_ref(), join),
+        Algorithm::Hmac(_) => {
+            check_format(table, "format", format.as_ref(), join);
+            check_format(table, "ed25519_format", ed25519_format.as_ref(), join);
+            if ed25519_format.is_some() && (ed25519_format == format || join.is_none()) {
+                let hint = "another version beside \"format\", and \"join\" between them".to_owned();
+                table.fault("ed25519_format", "nobody could tell the two kinds apart", Some(hint));
+            }
+        }
         _ => {
             for key in HMAC_KEYS {
                 if table.has(key) {
@@ -105,6 +127,7 @@ pub(super) fn read(table: &mut TableReader<'_>) -> Option<SignatureSpec> {
             content,
             encoding,
             format,
+            ed25519_format: ed25519_format.map(|format| format.renamed(Var::Digest, Var::Ed25519)),
             join: join.map(str::to_owned),
             ..SignatureSpec::none()
         },
@@ -180,21 +203,29 @@ fn header_slot(name: &str) -> Result<Slot, String> {
 }
 
 /// One signature's format and what joins several.
-fn check_format(table: &mut TableReader<'_>, format: Option<&Template>, join: Option<&str>) {
+fn check_format(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    format: Option<&Template>,
+    join: Option<&str>,
+) {
     if let Some(format) = format {
         if format.count(Var::Digest) != 1 {
-            table.fault("format", "must hold {digest} once", Some("such as \"sha256={digest}\"".to_owned()));
+            table.fault(key, "must hold {digest} once", Some("such as \"sha256={digest}\"".to_owned()));
         }
         if let Some(join) = join
             && format.literals().any(|text| text.contains(separator(join)))
         {
-            table.fault("join", "also occurs in \"format\", so nobody could tell them apart", None);
+            table.fault("join", format!("also occurs in \"{key}\", so nobody could tell them apart"), None);
         }
-        let source = table.text("format").unwrap_or_default();
+        let source = table.text(key).unwrap_or_default();
         if !format.literals().all(fits_header) || source.trim_ascii() != source {
             let hint = "use ASCII in one line, without a space at either end".to_owned();
-            table.fault("format", "no header can hold this", Some(hint));
+            table.fault(key, "no header can hold this", Some(hint));
         }
+    }
+    if key != "format" {
+        return;
     }
     // A joiner of a digest's own characters would cut digests; one with braces would cut placeholders.
     let joins = |letter: char| letter == ' ' || (letter.is_ascii_punctuation() && !"+/={}_".contains(letter));
@@ -323,7 +354,13 @@ fn compose(mut spec: SignatureSpec, written: Vec<Written<'_>>) -> SignatureSpec 
         let items: Vec<Template> = sources
             .into_iter()
             .filter_map(|item| Template::parse(item, SLOT_VARS).ok())
-            .map(|item| item.with(Var::Signature, &spec.format))
+            .flat_map(|item| {
+                let signature = item.has(Var::Signature);
+                let other = spec.ed25519_format.as_ref().filter(|_| signature);
+                let other = other.map(|format| item.with(Var::Signature, format));
+                [Some(item.with(Var::Signature, &spec.format)), other]
+            })
+            .flatten()
             .collect();
         let required = [Var::Signature, Var::Secret, Var::Timestamp, Var::TimestampMs]
             .into_iter()

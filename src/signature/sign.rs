@@ -38,6 +38,12 @@ pub(super) struct Values<'a> {
     pub(super) body: &'a [u8],
 }
 
+/// A signature and what made it.
+enum Made {
+    Digest(Digest),
+    Ed25519(Digest),
+}
+
 impl<'a> Values<'a> {
     fn of(&self, var: Var) -> &'a [u8] {
         match var {
@@ -48,7 +54,7 @@ impl<'a> Values<'a> {
             Var::Method => self.method.as_bytes(),
             Var::Url => self.url.as_bytes(),
             Var::Body => self.body,
-            Var::Secret | Var::Signature | Var::Digest => &[],
+            Var::Secret | Var::Signature | Var::Digest | Var::Ed25519 => &[],
         }
     }
 }
@@ -56,7 +62,7 @@ impl<'a> Values<'a> {
 impl SignatureSpec {
     /// The headers for `message`, in the spec's order. `keys` are the active ones, newest first: with `join`
     /// each signs, otherwise the newest alone. Without keys the headers that need one are left out. A key made
-    /// by a spec of another kind is passed over.
+    /// by a spec of another kind is passed over. Signatures by ed25519 keys stand after the others.
     pub fn sign(&self, keys: &[&SigningKey], message: &Message<'_>) -> Vec<(HeaderName, HeaderValue)> {
         let id = self.clean(message.id);
         let event_type = self.clean(message.event_type);
@@ -70,7 +76,13 @@ impl SignatureSpec {
             body: message.body,
         };
         let signing = if self.join.is_some() { keys } else { &keys[..keys.len().min(1)] };
-        let digests: Vec<Digest> = signing.iter().filter_map(|key| self.digest(key, &values)).collect();
+        let mut digests: Vec<Made> =
+            signing.iter().filter_map(|key| self.digest(key, &values)).map(Made::Digest).collect();
+        // Receivers that know only the symmetric ones find theirs first.
+        if self.ed25519_format.is_some() {
+            let signed = signing.iter().filter_map(|key| key.ed25519_sign(&self.content_bytes(&values)));
+            digests.extend(signed.map(Made::Ed25519));
+        }
         let secret = keys.iter().find_map(|key| key.secret());
         let mut headers = Vec::with_capacity(self.carriers.len());
         for carrier in &self.carriers {
@@ -90,11 +102,20 @@ impl SignatureSpec {
         }))
     }
 
+    /// What is signed, in one piece.
+    pub(super) fn content_bytes(&self, values: &Values<'_>) -> Vec<u8> {
+        let pieces = self.content.parts().iter().map(|part| match part {
+            Part::Literal(text) => text.as_bytes(),
+            Part::Value(var) => values.of(*var),
+        });
+        pieces.flatten().copied().collect()
+    }
+
     fn header(
         &self,
         carrier: &Carrier,
         values: &Values<'_>,
-        digests: &[Digest],
+        digests: &[Made],
         secret: Option<&str>,
     ) -> Option<HeaderValue> {
         // Room for one SHA-256 signature and a timestamp, the most frequent header.
@@ -114,12 +135,16 @@ impl SignatureSpec {
         Some(value)
     }
 
-    fn write_signatures(&self, digests: &[Digest], text: &mut String) {
-        for (index, digest) in digests.iter().enumerate() {
+    fn write_signatures(&self, digests: &[Made], text: &mut String) {
+        for (index, made) in digests.iter().enumerate() {
             if index > 0 {
                 text.push_str(self.join.as_deref().unwrap_or_default());
             }
-            for part in self.format.parts() {
+            let (digest, format) = match made {
+                Made::Digest(digest) => (digest, &self.format),
+                Made::Ed25519(digest) => (digest, self.ed25519_format.as_ref().unwrap_or(&self.format)),
+            };
+            for part in format.parts() {
                 match part {
                     Part::Literal(literal) => text.push_str(literal),
                     Part::Value(_) => self.encoding.write(digest, text),

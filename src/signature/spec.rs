@@ -1,6 +1,6 @@
 //! The spec itself: what it holds, and its secrets and keys.
 
-use super::key::{Encoding, Hash, KeyForm, SigningKey, header_fault};
+use super::key::{Encoding, Hash, KeyForm, SigningKey, header_fault, is_ed25519};
 use super::template::Template;
 use super::verify::Slot;
 use super::{SignatureError, parse};
@@ -39,6 +39,8 @@ pub struct SignatureSpec {
     pub(super) content: Template,
     pub(super) encoding: Encoding,
     pub(super) format: Template,
+    /// One signature by an ed25519 key, where the spec has them.
+    pub(super) ed25519_format: Option<Template>,
     pub(super) join: Option<String>,
     pub(super) tolerance_secs: u64,
     pub(super) carriers: Vec<Carrier>,
@@ -64,6 +66,7 @@ impl SignatureSpec {
             content: Template::default(),
             encoding: Encoding::Hex,
             format: Template::default(),
+            ed25519_format: None,
             join: None,
             tolerance_secs: DEFAULT_TOLERANCE_SECS,
             carriers: Vec::new(),
@@ -81,9 +84,10 @@ impl SignatureSpec {
         self.carriers.iter().any(|carrier| matches!(carrier.slot, Slot::Field(_)))
     }
 
-    /// Whether `secret` has the form that the spec asks for; the reason never shows the secret.
+    /// Whether `secret` has the form that the spec asks of who sends; the reason never shows the secret.
     pub fn check_secret(&self, secret: &str) -> Result<(), String> {
-        self.key(secret).map(drop).map_err(|error| error.to_string())
+        let key = self.key(secret).map_err(|error| error.to_string())?;
+        if key.is_public() { Err("a public key can't sign; give the private one".to_owned()) } else { Ok(()) }
     }
 
     /// A new secret of the spec's form that holds `random`, which must be fit for secrets.
@@ -101,6 +105,9 @@ impl SignatureSpec {
                 Some(reason) => Err(SignatureError::Secret(reason)),
                 None => Ok(SigningKey::text(secret)),
             },
+            Algorithm::Hmac(_) if self.ed25519_format.is_some() && is_ed25519(secret) => {
+                SigningKey::ed25519(secret).map_err(SignatureError::Secret)
+            }
             Algorithm::Hmac(hash) => {
                 let bytes = self.key_form.decode(secret).map_err(SignatureError::Secret)?;
                 SigningKey::hmac(hash, &bytes)

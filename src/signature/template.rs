@@ -15,6 +15,8 @@ pub(super) enum Var {
     Secret,
     Signature,
     Digest,
+    /// The digest's place in a signature by ed25519.
+    Ed25519,
 }
 
 impl Var {
@@ -29,7 +31,7 @@ impl Var {
             Self::EventType => "event_type",
             Self::Secret => "secret",
             Self::Signature => "signature",
-            Self::Digest => "digest",
+            Self::Digest | Self::Ed25519 => "digest",
         }
     }
 }
@@ -138,6 +140,11 @@ impl Template {
         })
     }
 
+    /// This template with `one` in place of each `other`.
+    pub(super) fn renamed(&self, other: Var, one: Var) -> Self {
+        self.with(other, &Self(vec![Part::Value(one)]))
+    }
+
     /// This template with every `var` replaced by the parts of `inner`.
     pub(super) fn with(&self, var: Var, inner: &Self) -> Self {
         let mut out = Self::default();
@@ -192,7 +199,7 @@ impl Template {
             .iter()
             .map(|part| match part {
                 Part::Literal(text) => text.clone(),
-                Part::Value(Var::Digest) => format!("<{digest}>"),
+                Part::Value(Var::Digest | Var::Ed25519) => format!("<{digest}>"),
                 Part::Value(var) => format!("<{}>", var.name()),
             })
             .collect()

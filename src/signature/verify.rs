@@ -110,6 +110,8 @@ struct Found<'t> {
     timestamp_ms: Option<&'t str>,
     /// Signatures' digests.
     digests: Vec<Digest>,
+    /// Signatures by ed25519.
+    ed25519: Vec<Digest>,
     secrets: Vec<&'t str>,
 }
 
@@ -172,12 +174,17 @@ impl SignatureSpec {
                         Some(digest) => found.digests.push(digest),
                         None => continue,
                     },
+                    Var::Ed25519 => match self.encoding.read(value) {
+                        Some(signature) => found.ed25519.push(signature),
+                        None => continue,
+                    },
                     _ => {}
                 }
-                seen.push(var);
+                // A signature of either kind is one.
+                seen.push(if var == Var::Ed25519 { Var::Digest } else { var });
             }
         }
-        let mut wanted = carrier.items.iter().flat_map(Template::vars);
+        let mut wanted = carrier.items.iter().flat_map(Template::vars).filter(|var| *var != Var::Ed25519);
         if wanted.all(|var| seen.contains(&var)) { Ok(()) } else { Err(carrier.malformed()) }
     }
 
@@ -205,7 +212,11 @@ impl SignatureSpec {
             body: received.body,
         };
         let mut fits = Choice::from(0);
+        let content = if found.ed25519.is_empty() { Vec::new() } else { self.content_bytes(&values) };
         for key in keys {
+            for signature in &found.ed25519 {
+                fits |= Choice::from(u8::from(key.ed25519_fits(&content, signature) == Some(true)));
+            }
             if let Some(expected) = self.digest(key, &values) {
                 for digest in &found.digests {
                     fits |= expected.ct_eq(digest);

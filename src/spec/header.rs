@@ -1,49 +1,20 @@
 //! Headers that a connector fixes, and those that nobody may set.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderName, HeaderValue, header};
 
-use crate::domain::fault::did_you_mean;
+use super::template::{Known, Mistake, Template};
+use crate::domain::document::TableReader;
 
-/// What a fixed header may show of a delivery.
-#[derive(Debug, Clone, Copy)]
-pub struct Names<'a> {
-    /// `{event_type}`, such as `lead.captured`.
-    pub event_type: &'a str,
-    /// `{event_id}`, as the platform gave it.
-    pub event_id: &'a str,
-    /// `{job_id}`, stable over all attempts.
-    pub job_id: &'a str,
-}
+pub use super::template::Names;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Var {
-    EventType,
-    EventId,
-    JobId,
-}
-
-const VARS: &[(&str, Var)] =
-    &[("event_type", Var::EventType), ("event_id", Var::EventId), ("job_id", Var::JobId)];
-
+/// A header's value over [`Names`] and the connector's options. `{{` and `}}` are the braces themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Literal(String),
-    Value(Var),
-}
-
-/// A header's value over [`Names`]. `{{` and `}}` are the braces themselves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeaderTemplate(Vec<Part>);
-
-/// Why a text is no header template, and what would mend it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mistake {
-    pub(super) message: String,
-    pub(super) hint: Option<String>,
-}
+pub struct HeaderTemplate(Template);
 
 impl HeaderTemplate {
-    pub(super) fn parse(source: &str) -> Result<Self, Mistake> {
+    pub(super) fn parse(source: &str, known: Known<'_>) -> Result<Self, Mistake> {
         let fits = source.is_ascii() && HeaderValue::from_str(source).is_ok();
         if source.is_empty() || source.trim() != source || !fits {
             return Err(Mistake {
@@ -51,71 +22,47 @@ impl HeaderTemplate {
                 hint: Some("use ASCII in one line, without a space at either end".to_owned()),
             });
         }
-        let mut parts = Vec::new();
-        let mut literal = String::new();
-        let mut rest = source;
-        while let Some(at) = rest.find(['{', '}']) {
-            literal.push_str(&rest[..at]);
-            let (brace, after) = rest[at..].split_at(1);
-            if let Some(further) = after.strip_prefix(brace) {
-                literal.push_str(brace);
-                rest = further;
-                continue;
-            }
-            let Some((name, further)) = (brace == "{").then(|| after.split_once('}')).flatten() else {
-                return Err(Mistake {
-                    message: format!("a lone \"{brace}\""),
-                    hint: Some(format!("write \"{brace}{brace}\" for the brace itself")),
-                });
-            };
-            let Some((_, var)) = VARS.iter().find(|(known, _)| *known == name) else {
-                return Err(Mistake {
-                    message: format!("unknown placeholder \"{{{name}}}\""),
-                    hint: did_you_mean(name, VARS.iter().map(|(known, _)| *known))
-                        .or_else(|| Some("known here: {event_type}, {event_id}, {job_id}".to_owned())),
-                });
-            };
-            if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
-            }
-            parts.push(Part::Value(*var));
-            rest = further;
-        }
-        literal.push_str(rest);
-        if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
-        }
-        Ok(Self(parts))
+        Template::parse(source, known).map(Self)
+    }
+
+    /// The options that it shows.
+    pub fn options(&self) -> impl Iterator<Item = &str> {
+        self.0.options()
+    }
+
+    /// With the connection's options in their places. The error is the name of an option that has no value.
+    pub fn bind<'t>(&'t self, values: &BTreeMap<String, String>) -> Result<Self, &'t str> {
+        let line = |value: &str, _| value.chars().map(|c| if c == ' ' { c } else { visible(c) }).collect();
+        self.0.bind(values, line).map(Self)
     }
 
     /// The value when it shows nothing of a delivery, so that it can be made once.
     pub fn fixed(&self) -> Option<HeaderValue> {
-        match self.0.as_slice() {
-            [Part::Literal(text)] => HeaderValue::from_str(text).ok(),
-            _ => None,
-        }
+        HeaderValue::from_str(self.0.fixed()?).ok()
     }
 
     /// The value for one delivery. What is no visible ASCII is shown as `?`, because a header is one line whatever
     /// the platform calls its events.
     pub fn render(&self, names: &Names<'_>) -> HeaderValue {
-        let mut text = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Literal(literal) => text.push_str(literal),
-                Part::Value(var) => {
-                    let value = match var {
-                        Var::EventType => names.event_type,
-                        Var::EventId => names.event_id,
-                        Var::JobId => names.job_id,
-                    };
-                    text.extend(value.chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }));
-                }
-            }
-        }
+        let text = self.0.text(names, |value, text| text.extend(value.chars().map(visible)));
         // Literals were checked when parsed and values just now, so this always fits.
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("?"))
     }
+}
+
+/// The header's name under `key`; what is none is a fault.
+pub(super) fn read_name(table: &mut TableReader<'_>, key: &'static str) -> Option<HeaderName> {
+    let text = table.text(key)?;
+    let name = text.parse().ok();
+    if name.is_none() {
+        let hint = "a name is letters, digits and hyphens, such as X-Api-Key".to_owned();
+        table.fault(key, format!("\"{text}\" is no header name"), Some(hint));
+    }
+    name
+}
+
+fn visible(letter: char) -> char {
+    if letter.is_ascii_graphic() { letter } else { '?' }
 }
 
 /// Why HTTP or the gateway itself keeps a header; `None` when a file or a connection may set it.
@@ -149,6 +96,7 @@ pub fn reserved_by_http(name: &HeaderName) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    const KNOWN: Known<'_> = Known { names: true, target: false, options: &[], secrets: true };
     const NAMES: Names<'_> = Names { event_type: "lead.captured", event_id: "a\r\nb ü", job_id: "job_1" };
 
     #[test]
@@ -159,17 +107,36 @@ mod tests {
             ("{{x}} a b", "{x} a b"),
         ];
         for (source, wanted) in cases {
-            assert_eq!(HeaderTemplate::parse(source).unwrap().render(&NAMES), wanted, "{source}");
+            assert_eq!(HeaderTemplate::parse(source, KNOWN).unwrap().render(&NAMES), wanted, "{source}");
         }
     }
 
     #[test]
     fn only_a_template_without_placeholders_is_made_once() {
         assert_eq!(
-            HeaderTemplate::parse("a {{b}}").unwrap().fixed(),
+            HeaderTemplate::parse("a {{b}}", KNOWN).unwrap().fixed(),
             Some(HeaderValue::from_static("a {b}"))
         );
-        assert_eq!(HeaderTemplate::parse("a {job_id}").unwrap().fixed(), None);
+        assert_eq!(HeaderTemplate::parse("a {job_id}", KNOWN).unwrap().fixed(), None);
+    }
+
+    #[test]
+    fn options_are_put_in_once_and_stay_one_line() {
+        let option = super::super::option::OptionSpec {
+            name: "team".to_owned(),
+            description: "The team".to_owned(),
+            required: true,
+            default: None,
+            example: None,
+            secret: false,
+        };
+        let known = Known { options: std::slice::from_ref(&option), ..KNOWN };
+        let template = HeaderTemplate::parse("{team};{job_id}", known).unwrap();
+        let values = BTreeMap::from([("team".to_owned(), "a b\r\nX: 1".to_owned())]);
+        assert_eq!(template.bind(&values).unwrap().render(&NAMES), "a b??X: 1;job_1");
+        assert_eq!(template.bind(&BTreeMap::new()), Err("team"));
+        let fixed = HeaderTemplate::parse("{team}", known).unwrap().bind(&values).unwrap();
+        assert_eq!(fixed.fixed(), Some(HeaderValue::from_static("a b??X: 1")));
     }
 
     #[test]
@@ -184,7 +151,7 @@ mod tests {
             ("", "no header can hold this", "use ASCII in one line, without a space at either end"),
         ];
         for (source, message, hint) in cases {
-            let mistake = HeaderTemplate::parse(source).unwrap_err();
+            let mistake = HeaderTemplate::parse(source, KNOWN).unwrap_err();
             assert_eq!(
                 (mistake.message.as_str(), mistake.hint.as_deref()),
                 (message, Some(hint)),

@@ -14,11 +14,18 @@
 //! | `mapping` | the default mapping's name | a fault |
 //! | `secret` | `required` (made when none is given), `optional`, `none` | `required` when the signature needs one, else `none` |
 //! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) for each type the system names | any type |
-//! | `[request]` | `method` (`POST`, `PUT`, `PATCH`), `content_type` (`json`), `reserved_headers`, `reserved_fields` | `POST`, `json`, none |
-//! | `[request.headers]` | name -> value over `{event_type}`, `{event_id}`, `{job_id}` | none |
+//! | `[[options]]` | what it asks of each connection, see `option` | nothing |
+//! | `[[auth]]` | how a connection shows who it is, see [`auth`] | no credentials |
+//! | `[[target]]` | the fields that the system knows, see [`TargetSchema`] | any fields |
+//! | `[request]` | `url` (over `{url}`, the connection's own, and the options), `method` (`POST`, `PUT`, `PATCH`, `GET`), `content_type` (`json`, `form`, `query`), `reserved_headers`, `reserved_fields` | `{url}`, `POST`, `json`, none |
+//! | `[request.query]` | name -> value over the options | none |
+//! | `[request.headers]` | name -> value over `{event_type}`, `{event_id}`, `{job_id}` and the options | none |
+//! | `[envelope]` | what stands around the mapped fields or beside them, see [`envelope`] | the mapped fields alone |
+//! | `[[steps]]` | requests that go first, whose answers feed the last one, see [`step`] | one request |
 //! | `[signature]` | see [`crate::signature`] | unsigned |
-//! | `[policy]` | `timeout_secs`, `retry_delays_secs`, `jitter_percent`, `concurrency` | [`DeliveryPolicy::default`] |
+//! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency` | [`DeliveryPolicy::default`] |
 //! | `[[answer]]` | ordered rules that turn an answer into an outcome, see [`answer`] | the default rules |
+//! | `[extract]` | the message, the id and the wait that an answer tells, see [`extract`] | nothing |
 //!
 //! # What holds
 //! - Unknown keys are refused, and all faults of all files are told at once.
@@ -27,11 +34,21 @@
 //!   writes none of its reserved fields.
 
 pub mod answer;
+pub mod auth;
 mod catalogue;
+mod conditions;
+pub mod envelope;
+pub mod extract;
 mod files;
 pub mod header;
+pub mod option;
 mod policy;
 mod read;
+pub mod request;
+mod rows;
+mod schema;
+pub mod step;
+mod template;
 
 use sha2::{Digest, Sha256};
 
@@ -39,18 +56,24 @@ use crate::domain::event::EventPattern;
 use crate::domain::fault::{Fault, Faults};
 use crate::domain::id::MappingVersion;
 use crate::domain::policy::DeliveryPolicy;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, TargetSchema};
 use crate::signature::SignatureSpec;
 
-pub use answer::{AnswerRule, AnswerRules, StatusSet};
+pub use answer::{AnswerRule, AnswerRules, Judgement, Seen, StatusSet};
+pub use auth::{AuthKind, AuthPlace, AuthSpec, Grant, OAuthSpec};
 pub use catalogue::Catalogue;
+pub use envelope::{Envelope, FIELDS};
+pub use extract::Extract;
 pub use header::{HeaderTemplate, Names};
+pub use option::OptionSpec;
 pub use policy::check_overrides;
-
-use http::{HeaderName, Method};
+pub use request::{CallSpec, ContentType, RequestSpec};
+pub use rows::BodyPath;
+pub use schema::schemas;
+pub use step::StepSpec;
 
 /// One connector file, checked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct ConnectorSpec {
     /// Its name everywhere: lower-case letters, digits and underscores, at most 64.
     pub id: String,
@@ -62,8 +85,18 @@ pub struct ConnectorSpec {
     pub docs: Option<String>,
     /// The event types it names; empty when any will do.
     pub events: Vec<EventSpec>,
+    /// What it asks of each connection.
+    pub options: Vec<OptionSpec>,
+    /// How a connection may show who it is; empty when it needs not.
+    pub auth: Vec<AuthSpec>,
     /// What is sent.
     pub request: RequestSpec,
+    /// What is sent before it, in order.
+    pub steps: Vec<StepSpec>,
+    /// What stands around the mapped fields or beside them.
+    pub envelope: Option<Envelope>,
+    /// The fields that the system knows.
+    pub target: TargetSchema,
     /// The name of the mapping that is used where a connection names none.
     pub mapping: String,
     /// How requests are signed.
@@ -74,6 +107,8 @@ pub struct ConnectorSpec {
     pub policy: DeliveryPolicy,
     /// What answers mean.
     pub answer: AnswerRules,
+    /// What else they tell.
+    pub extract: Extract,
 }
 
 /// An event type that a connector names.
@@ -85,38 +120,6 @@ pub struct EventSpec {
     pub description: String,
     /// The type of the sample event that shows it, a key of [`Catalogue::samples`].
     pub sample: Option<String>,
-}
-
-/// What a connector's requests look like.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestSpec {
-    /// `POST`, `PUT` or `PATCH`.
-    pub method: Method,
-    /// How the mapped fields become bytes.
-    pub content_type: ContentType,
-    /// Headers that every request has.
-    pub headers: Vec<(HeaderName, HeaderTemplate)>,
-    /// Headers that a connection may not set: the fixed ones, the signature's, and those stated. What HTTP itself
-    /// reserves is not listed, see [`header::reserved_by_http`].
-    pub reserved_headers: Vec<HeaderName>,
-    /// Top-level fields that a mapping may not write.
-    pub reserved_fields: Vec<String>,
-}
-
-/// How the mapped fields become bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContentType {
-    /// `application/json`
-    Json,
-}
-
-impl ContentType {
-    /// The header's value.
-    pub fn header_value(self) -> &'static str {
-        match self {
-            Self::Json => "application/json",
-        }
-    }
 }
 
 /// Whether a connection has a secret.
@@ -131,7 +134,23 @@ pub enum SecretUse {
 }
 
 impl ConnectorSpec {
-    /// Whether the mapping may be used with this connector: every row that writes a reserved field is a fault.
+    /// Whether a connection says where requests go; else the file does.
+    pub fn needs_target(&self) -> bool {
+        self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target())
+    }
+
+    /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.
+    pub fn credential_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> =
+            self.auth.iter().flat_map(|way| way.credentials().iter().copied()).collect();
+        names.extend(self.options.iter().filter(|option| option.secret).map(|option| option.name.as_str()));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Whether the mapping may be used with this connector: every row that writes a reserved field is a fault, and so is
+    /// a required field that no row writes.
     pub fn check_mapping(&self, mapping: &Mapping) -> Result<(), Faults> {
         let mut faults = Faults::default();
         for (target, place) in mapping.targets() {
@@ -146,6 +165,11 @@ impl ConnectorSpec {
                     )),
                 });
             }
+        }
+        for Fault { mut place, message, hint } in self.target.check(mapping) {
+            // What no row does has no place of its own, but it is in the same file.
+            place.file = place.file.or_else(|| mapping.targets().find_map(|(_, place)| place.file.clone()));
+            faults.push(Fault { place, message, hint });
         }
         faults.into_result(())
     }

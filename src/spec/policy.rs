@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::document::{Kind, TableReader};
 use crate::domain::fault::{Fault, Faults};
-use crate::domain::policy::{DeliveryPolicy, PolicyOverrides};
+use crate::domain::policy::{DeliveryPolicy, PolicyOverrides, RetriesEnd, RetrySchedule};
 
 const TIMEOUT_SECS: (i64, i64) = (1, 60);
 const CONCURRENCY: (i64, i64) = (1, 256);
@@ -12,23 +12,64 @@ const MAX_RETRIES: usize = 20;
 /// Seven days.
 const MAX_DELAY_SECS: i64 = 604_800;
 
+const FACTOR: (i64, i64) = (1, 10);
+
+pub(super) const RETRIES_ENDS: &[(&str, RetriesEnd)] = &[
+    ("dead", RetriesEnd::Dead),
+    ("drop_and_log", RetriesEnd::DropAndLog),
+    ("deactivate", RetriesEnd::Deactivate),
+];
+
 /// Reads `[policy]`; what is left out is as in [`DeliveryPolicy::default`].
 pub(super) fn parse(mut table: TableReader<'_>) -> DeliveryPolicy {
     let mut policy = DeliveryPolicy::default();
     if let Some(secs) = table.integer_within("timeout_secs", TIMEOUT_SECS.0, TIMEOUT_SECS.1) {
         policy.timeout = Duration::from_secs(secs.unsigned_abs());
     }
+    if let Some(percent) = table.integer_within("jitter_percent", 0, 100) {
+        policy.retry.jitter_percent = u8::try_from(percent).unwrap_or_default();
+    }
     if let Some(delays_ms) = parse_delays(&mut table) {
         policy.retry.delays_ms = delays_ms;
     }
-    if let Some(percent) = table.integer_within("jitter_percent", 0, 100) {
-        policy.retry.jitter_percent = u8::try_from(percent).unwrap_or_default();
+    if table.has("retry_exponential") && table.has("retry_delays_secs") {
+        let hint = "keep the one that the system's document states".to_owned();
+        table.fault("retry_exponential", "stands beside \"retry_delays_secs\"", Some(hint));
+    }
+    let jitter_percent = policy.retry.jitter_percent;
+    if let Some(schedule) =
+        table.table("retry_exponential").and_then(|table| parse_growth(table, jitter_percent))
+    {
+        policy.retry = schedule;
+    }
+    if let Some(end) = table.choice("when_retries_end", RETRIES_ENDS) {
+        policy.when_retries_end = end;
     }
     if let Some(concurrency) = table.integer_within("concurrency", CONCURRENCY.0, CONCURRENCY.1) {
         policy.concurrency = u32::try_from(concurrency).unwrap_or(1);
     }
     table.finish();
     policy
+}
+
+/// Reads `{ first_secs, factor, longest_secs, within_secs }`.
+fn parse_growth(mut table: TableReader<'_>, jitter_percent: u8) -> Option<RetrySchedule> {
+    table.need("first_secs");
+    table.need("within_secs");
+    let mut secs = |key| {
+        table.integer_within(key, 1, MAX_DELAY_SECS).map(|secs| Duration::from_secs(secs.unsigned_abs()))
+    };
+    let (first, longest, within) = (secs("first_secs"), secs("longest_secs"), secs("within_secs"));
+    let factor = table.integer_within("factor", FACTOR.0, FACTOR.1).unwrap_or(2);
+    let factor = u32::try_from(factor).unwrap_or(2);
+    let (first, within) = first.zip(within)?;
+    let schedule =
+        RetrySchedule::exponential(first, factor, longest.unwrap_or(within), within, jitter_percent);
+    if schedule.delays_ms.is_empty() {
+        table.fault("within_secs", "ends before the first retry", None);
+    }
+    table.finish();
+    Some(schedule)
 }
 
 /// The delays in milliseconds; an empty list means no retry.
@@ -107,6 +148,23 @@ mod tests {
         assert_eq!(policy.retry.delays_ms, [60_000, 300_000]);
         assert_eq!((policy.retry.jitter_percent, policy.concurrency), (0, 1));
         assert!(read("retry_delays_secs = []").unwrap().retry.delays_ms.is_empty(), "no retry is a choice");
+    }
+
+    #[test]
+    fn delays_may_grow_within_a_time() {
+        let policy = read(
+            "retry_exponential = { first_secs = 60, factor = 3, within_secs = 1000 }\njitter_percent = 0\n\
+             when_retries_end = 'drop_and_log'",
+        )
+        .unwrap();
+        assert_eq!(policy.retry.delays_ms, [60_000, 180_000, 540_000]);
+        assert_eq!(policy.when_retries_end, RetriesEnd::DropAndLog);
+        let faults = read(
+            "retry_exponential = { first_secs = 60, factor = 11, within_secs = 10, x = 1 }\nretry_delays_secs = []\n\
+             when_retries_end = 'forget'",
+        )
+        .unwrap_err();
+        assert_eq!(faults.len(), 5, "{faults}");
     }
 
     #[test]

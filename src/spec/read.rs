@@ -1,27 +1,23 @@
 //! One connector file: from its tree to a [`ConnectorSpec`], with every fault told.
 
-use http::{HeaderName, Method};
-
 use super::answer::AnswerRules;
+use super::envelope::Envelope;
+use super::extract::Extract;
 use super::files::FileKind;
-use super::header::{HeaderTemplate, reserved_by_http};
-use super::{ConnectorSpec, ContentType, EventSpec, RequestSpec, SecretUse, policy};
-use crate::domain::document::{Kind, Node, TableReader};
+use super::{ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, option, policy, request, step};
+use crate::domain::document::{Node, TableReader};
 use crate::domain::event::EventPattern;
-use crate::domain::fault::{Fault, Faults, Place};
+use crate::domain::fault::{Faults, Place};
 use crate::domain::policy::DeliveryPolicy;
+use crate::mapping::TargetSchema;
 use crate::signature::SignatureSpec;
 
 const VERSION: i64 = 1;
 const MAX_NAME_CHARS: usize = 64;
 const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_EVENTS: usize = 200;
-const MAX_HEADERS: usize = 32;
 
-const METHODS: &[(&str, &Method)] =
-    &[("POST", &Method::POST), ("PUT", &Method::PUT), ("PATCH", &Method::PATCH)];
-const CONTENT_TYPES: &[(&str, ContentType)] = &[("json", ContentType::Json)];
-const SECRET_USES: &[(&str, SecretUse)] =
+pub(super) const SECRET_USES: &[(&str, SecretUse)] =
     &[("required", SecretUse::Required), ("optional", SecretUse::Optional), ("none", SecretUse::None)];
 
 /// Whether `text` may name a connector, a mapping or a connector's file.
@@ -76,10 +72,14 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         None => Some(SignatureSpec::none()),
     };
     let secret = parse_secret(&mut root, signature.as_ref());
+    let options = option::parse(&mut root);
+    let auth = auth::parse(&mut root, &options);
+    let known = request::Surroundings { options: &options, auth: &auth, signature: signature.as_ref() };
     let mut request = match root.table("request") {
-        Some(table) => parse_request(table, signature.as_ref()),
+        Some(table) => request::parse(table, &known),
         None => RequestSpec::default(),
     };
+    let steps = step::parse(&mut root, &known);
     if let Some(signature) = &signature {
         if signature.receives_only() {
             let message = "signs in the body, which can be verified but not sent";
@@ -87,8 +87,14 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         }
         request.reserve(signature.header_names().filter_map(|name| name.parse().ok()));
     }
+    request.reserve(auth.iter().filter_map(|way| way.header().cloned()));
+    let envelope = root.table("envelope").and_then(Envelope::parse);
+    request.reserved_fields.extend(envelope.iter().flat_map(Envelope::reserved));
+    check_credentials(&mut root, &options, &auth);
+    let target = TargetSchema::read(&mut root, "target");
     let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
     let answer = AnswerRules::parse(&mut root);
+    let extract = root.table("extract").map_or_else(Extract::default, Extract::parse);
     root.finish();
     let spec = ConnectorSpec {
         id: stem.to_owned(),
@@ -96,14 +102,29 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         description,
         docs,
         events,
+        options,
+        auth,
         request,
+        steps,
+        envelope,
         mapping,
+        target,
         signature: signature.unwrap_or_else(SignatureSpec::none),
         secret,
         policy,
         answer,
+        extract,
     };
     Some((spec, references))
+}
+
+/// Credentials and secret options of a connection lie side by side.
+fn check_credentials(root: &mut TableReader<'_>, options: &[option::OptionSpec], ways: &[auth::AuthSpec]) {
+    let taken = |name: &str| ways.iter().flat_map(auth::AuthSpec::credentials).any(|other| *other == name);
+    if let Some(option) = options.iter().find(|option| taken(&option.name)) {
+        let message = format!("\"{}\" is a credential of [[auth]] already", option.name);
+        root.fault("options", message, Some("choose another name".to_owned()));
+    }
 }
 
 fn is_web_address(text: &str) -> bool {
@@ -112,7 +133,7 @@ fn is_web_address(text: &str) -> bool {
 }
 
 /// A text for people that must be there and say something.
-fn need_line(table: &mut TableReader<'_>, key: &'static str) -> String {
+pub(super) fn need_line(table: &mut TableReader<'_>, key: &'static str) -> String {
     let text = table.need_text(key);
     if text.is_some_and(|text| text.trim().is_empty()) {
         table.fault(key, "says nothing", None);
@@ -166,107 +187,4 @@ fn parse_secret(root: &mut TableReader<'_>, signature: Option<&SignatureSpec>) -
         _ => {}
     }
     written.unwrap_or(if needs { SecretUse::Required } else { SecretUse::None })
-}
-
-impl Default for RequestSpec {
-    fn default() -> Self {
-        Self {
-            method: Method::POST,
-            content_type: ContentType::Json,
-            headers: Vec::new(),
-            reserved_headers: Vec::new(),
-            reserved_fields: Vec::new(),
-        }
-    }
-}
-
-impl RequestSpec {
-    fn reserve(&mut self, names: impl Iterator<Item = HeaderName>) {
-        for name in names {
-            if !self.reserved_headers.contains(&name) {
-                self.reserved_headers.push(name);
-            }
-        }
-    }
-}
-
-fn parse_request(mut table: TableReader<'_>, signature: Option<&SignatureSpec>) -> RequestSpec {
-    let mut request = RequestSpec::default();
-    if let Some(method) = table.choice("method", METHODS) {
-        request.method = method.clone();
-    }
-    if let Some(content_type) = table.choice("content_type", CONTENT_TYPES) {
-        request.content_type = content_type;
-    }
-    let stated = table.texts("reserved_headers").unwrap_or_default();
-    for (index, text) in stated.into_iter().enumerate() {
-        if let Ok(name) = text.parse() {
-            request.reserve(std::iter::once(name));
-        } else {
-            let hint = format!("item {index} is \"{text}\"; a name is letters, digits and hyphens");
-            table.fault("reserved_headers", "no header name", Some(hint));
-        }
-    }
-    let fields = table.texts("reserved_fields").unwrap_or_default();
-    if let Some(bad) = fields.iter().find(|field| field.is_empty() || field.contains('.')) {
-        let hint = "name whole top-level fields".to_owned();
-        table.fault("reserved_fields", format!("\"{bad}\" is no top-level field"), Some(hint));
-    }
-    request.reserved_fields = fields.into_iter().map(str::to_owned).collect();
-    request.headers = parse_headers(&mut table, signature);
-    let fixed: Vec<HeaderName> = request.headers.iter().map(|(name, _)| name.clone()).collect();
-    request.reserve(fixed.into_iter());
-    table.finish();
-    request
-}
-
-fn parse_headers(
-    table: &mut TableReader<'_>,
-    signature: Option<&SignatureSpec>,
-) -> Vec<(HeaderName, HeaderTemplate)> {
-    let Some(node) = table.node("headers") else { return Vec::new() };
-    let path = table.path("headers");
-    let Kind::Table(entries) = &node.kind else {
-        table.fault("headers", format!("expected a table, found {}", node.kind.name()), None);
-        return Vec::new();
-    };
-    if entries.len() > MAX_HEADERS {
-        table.fault("headers", format!("more than {MAX_HEADERS} headers"), None);
-    }
-    let faults = table.faults();
-    let mut found: Vec<(HeaderName, HeaderTemplate)> = Vec::new();
-    for (key, node) in entries {
-        let field = format!("{path}.{}", key.name);
-        let name = match fixed_name(&key.name, signature) {
-            Ok(name) if found.iter().any(|(other, _)| *other == name) => Err("is listed twice".to_owned()),
-            other => other,
-        };
-        let name = match name {
-            Ok(name) => name,
-            Err(message) => {
-                faults.push(Fault { place: key.mark.place(&field), message, hint: None });
-                continue;
-            }
-        };
-        let Kind::Text(source) = &node.kind else {
-            faults.push(node.fault(&field, format!("expected a text, found {}", node.kind.name()), None));
-            continue;
-        };
-        match HeaderTemplate::parse(source) {
-            Ok(template) => found.push((name, template)),
-            Err(mistake) => faults.push(node.fault(&field, mistake.message, mistake.hint)),
-        }
-    }
-    found
-}
-
-fn fixed_name(text: &str, signature: Option<&SignatureSpec>) -> Result<HeaderName, String> {
-    let name: HeaderName = text.parse().map_err(|_| format!("\"{text}\" is no header name"))?;
-    if let Some(why) = reserved_by_http(&name) {
-        return Err(format!("can't be set here: {why}"));
-    }
-    if signature.is_some_and(|signature| signature.header_names().any(|taken| taken == name.as_str())) {
-        return Err("is written by [signature] already".to_owned());
-    }
-    Ok(name)
 }

@@ -8,6 +8,8 @@ use serde_json::json;
 use super::catalogue::Catalogue;
 use super::files::{self, FileKind, Files, SourceFile};
 use super::*;
+use http::Method;
+
 use crate::domain::job::Outcome;
 use crate::mapping::Context;
 
@@ -133,7 +135,7 @@ fn what_a_connector_states_is_taken() {
          [[answer]]\nstatus = [401, 403]\noutcome = 'auth_failed'\n",
     )
     .unwrap();
-    assert_eq!(spec.request.method, Method::PUT);
+    assert_eq!(spec.request.call.method, Method::PUT);
     assert_eq!(spec.request.reserved_headers, ["x-own", "x-event", "x-sig"]);
     assert_eq!(spec.request.reserved_fields, ["customerId"]);
     assert_eq!(spec.secret, SecretUse::Optional);
@@ -189,7 +191,7 @@ fn every_fault_of_every_file_is_told_with_its_place() {
         "crm.file:9:8: events[0].type: no event type",
         "crm.file:10:15: events[0].description: says nothing",
         "crm.file:14:10: events[1].sample: there is no sample \"lead.captred\"\n  hint: did you mean \"lead.captured\"?",
-        "crm.file:16:10: request.method: unknown value \"GET\"",
+        "crm.file:16:10: request.method: a GET carries no body",
         "crm.file:17:19: request.reserved_fields: \"a.b\" is no top-level field",
         "crm.file:18:20: request.reserved_headers: no header name",
         "crm.file:20:1: request.headers.Host: can't be set here: it belongs to HTTP itself",

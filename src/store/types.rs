@@ -120,7 +120,7 @@ pub struct Lease {
     pub job: Job,
     /// Its event.
     pub event: Arc<Event>,
-    /// The bytes of its first attempt, when there was one.
+    /// What the attempts before it left for this one: the bytes of the first, or how far a chain of requests got.
     pub rendered: Option<Bytes>,
     /// Fences the settlement: a later lease of the same job has another.
     pub token: u64,
@@ -159,7 +159,7 @@ pub struct Settlement {
     pub reason: String,
     /// What becomes of the lane.
     pub effect: LaneEffect,
-    /// The bytes that were sent, to be kept for the next attempt; `None` keeps what is there.
+    /// What the next attempt begins with, in place of what was kept before; `None` keeps what is there.
     pub rendered: Option<Bytes>,
 }
 

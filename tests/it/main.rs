@@ -6,4 +6,6 @@ mod cli;
 mod delivery;
 mod floors;
 mod kill;
+#[path = "../mapping/mod.rs"]
+mod mapping;
 mod support;

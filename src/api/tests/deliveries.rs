@@ -35,6 +35,7 @@ async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
             duration_ms: 5,
             status: Some(500),
             outcome,
+            remote_id: None,
             reason: "because".to_owned(),
             headers: vec![("a".to_owned(), "b".to_owned())],
             body: "oops".to_owned(),

@@ -1,16 +1,18 @@
-//! Transforms from one kind of value to another, and of numbers.
+//! Transforms from one kind of value to another.
 
 use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{Run, Transform, fails, gives, optional, value_run};
+use super::numbers::whole;
+use super::{Run, Transform, absent, fails, gives, need_text, value_run};
 use crate::domain::document::TableReader;
-use crate::mapping::value::{kind, scalar_text};
+use crate::mapping::value::{Shape, kind, scalar_text};
 
 pub(super) const TRANSFORMS: &[Transform] = &[
     Transform {
         name: "string",
+        makes: Some(Shape::Text),
         summary: "Makes a text of a number or a boolean.",
         settings: &[],
         examples: &[
@@ -24,6 +26,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "integer",
+        makes: Some(Shape::Integer),
         summary: "Makes a whole number of a text or a number; a fraction is an error.",
         settings: &[],
         examples: &[
@@ -37,6 +40,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "number",
+        makes: Some(Shape::Number),
         summary: "Makes a number of a text.",
         settings: &[],
         examples: &[
@@ -49,6 +53,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "boolean",
+        makes: Some(Shape::Boolean),
         summary: "Makes true or false of yes/no, on/off, y/n, true/false, 1/0 in any case.",
         settings: &[],
         examples: &[
@@ -61,6 +66,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "json_encode",
+        makes: Some(Shape::Text),
         summary: "Makes a text that holds the value as JSON without blanks.",
         settings: &[],
         examples: &[gives(r#""json_encode""#, r#"{"a": [1, "x"]}"#, r#""{\"a\":[1,\"x\"]}""#)],
@@ -68,24 +74,32 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         build: |_| value_run(|value| Ok(Some(Value::String(value.to_string())))),
     },
     Transform {
-        name: "round",
-        summary: "Rounds a number, halves away from zero; without places the result is a whole number.",
-        settings: &[optional("places", "digits after the point, 0 (default) to 9")],
+        name: "json_decode",
+        makes: None,
+        summary: "Reads a text that holds JSON; `null` in it counts as absent.",
+        settings: &[],
         examples: &[
-            gives(r#""round""#, "2.5", "3"),
-            gives(r#""round""#, "-2.5", "-3"),
-            gives(r#"{"round": 2}"#, "3.14159", "3.14"),
-            gives(r#"{"round": 2}"#, "7", "7"),
-            fails(r#""round""#, r#""7.2""#),
+            gives(r#""json_decode""#, r#""{\"a\": [1]}""#, r#"{"a": [1]}"#),
+            absent(r#""json_decode""#, r#""null""#),
+            fails(r#""json_decode""#, r#""{""#),
         ],
         whole: false,
-        build: round,
+        build: |_| value_run(json_decode),
+    },
+    Transform {
+        name: "array",
+        makes: Some(Shape::List),
+        summary: "Makes a list of one item of what is no list.",
+        settings: &[],
+        examples: &[gives(r#""array""#, r#""a""#, r#"["a"]"#), gives(r#""array""#, r#"["a"]"#, r#"["a"]"#)],
+        whole: false,
+        build: array,
     },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "it is what a `build` answers")]
 fn string(_: &mut TableReader<'_>) -> Option<Run> {
-    Some(Box::new(|value| {
+    Some(Box::new(|value, _| {
         if value.is_string() {
             return Ok(Some(value));
         }
@@ -119,14 +133,6 @@ fn integer(value: &Value) -> Result<Value, String> {
     value.as_f64().and_then(whole).ok_or_else(|| "not a whole number; put \"round\" before it".to_owned())
 }
 
-/// The whole number that a float is; `None` for a fraction or what no longer has one.
-fn whole(number: f64) -> Option<Value> {
-    /// Up to here every whole number is a float of its own (2^53).
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and within i64")]
-    (number.fract() == 0.0 && number.abs() <= EXACT).then(|| Value::from(number as i64))
-}
-
 fn boolean(value: &Value) -> Result<bool, String> {
     let text = scalar_text(value).ok_or_else(|| format!("expected true or false, found {}", kind(value)))?;
     match text.trim().to_lowercase().as_str() {
@@ -136,22 +142,21 @@ fn boolean(value: &Value) -> Result<bool, String> {
     }
 }
 
-fn round(settings: &mut TableReader<'_>) -> Option<Run> {
-    let places = if settings.has("places") { settings.integer_within("places", 0, 9)? } else { 0 };
-    let scale = 10_f64.powi(i32::try_from(places).ok()?);
-    value_run(move |value| {
-        if value.is_i64() || value.is_u64() {
-            return Ok(Some(value.clone()));
+fn json_decode(value: &Value) -> Result<Option<Value>, String> {
+    let text = need_text(value)?;
+    match serde_json::from_str(text) {
+        Ok(Value::Null) => Ok(None),
+        Ok(decoded) => Ok(Some(decoded)),
+        Err(error) => Err(format!("no JSON: {error}")),
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "it is what a `build` answers")]
+fn array(_: &mut TableReader<'_>) -> Option<Run> {
+    Some(Box::new(|value, _| {
+        if value.is_array() || value.is_null() {
+            return Ok(Some(value));
         }
-        let number = value
-            .as_f64()
-            .ok_or_else(|| format!("expected a number, found {}; put \"number\" before it", kind(value)))?;
-        if places == 0 {
-            return whole(number.round())
-                .map(Some)
-                .ok_or_else(|| "too large to be a whole number".to_owned());
-        }
-        let scaled = (number * scale).round() / scale;
-        Ok(Some(Value::from(if scaled.is_finite() { scaled } else { number })))
-    })
+        Ok(Some(Cow::Owned(Value::Array(vec![value.into_owned()]))))
+    }))
 }

@@ -11,6 +11,7 @@ use crate::mapping::value::{equal, kind, scalar_text};
 pub(super) const TRANSFORMS: &[Transform] = &[
     Transform {
         name: "lookup",
+        makes: None,
         summary: "Replaces a value by what a table has for it; a value that is not in the table counts as absent, so \
                   that the row's `default` is taken.",
         settings: &[required("table", "values by the text of what is looked up")],
@@ -25,6 +26,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "default_if",
+        makes: None,
         summary: "Makes some values count as absent, so that the row's `default` is taken.",
         settings: &[required("values", "the list of values that count as absent")],
         examples: &[
@@ -50,7 +52,7 @@ fn lookup(settings: &mut TableReader<'_>) -> Option<Run> {
     };
     let table: std::collections::HashMap<String, Value> =
         entries.iter().map(|(key, value)| (key.name.clone(), value.to_json())).collect();
-    Some(Box::new(move |value| {
+    Some(Box::new(move |value, _| {
         let text = scalar_text(&value).ok_or_else(|| format!("{} can't be looked up", kind(&value)))?;
         Ok(table.get(&*text).map(|found| Cow::Owned(found.clone())))
     }))
@@ -59,5 +61,5 @@ fn lookup(settings: &mut TableReader<'_>) -> Option<Run> {
 fn default_if(settings: &mut TableReader<'_>) -> Option<Run> {
     settings.need("values");
     let values: Vec<Value> = settings.list("values")?.iter().map(Node::to_json).collect();
-    Some(Box::new(move |value| Ok((!values.iter().any(|listed| equal(listed, &value))).then_some(value))))
+    Some(Box::new(move |value, _| Ok((!values.iter().any(|listed| equal(listed, &value))).then_some(value))))
 }

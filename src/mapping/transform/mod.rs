@@ -11,29 +11,35 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::limits::VALUE_BYTES;
-use super::path::nearest_or_list;
-use super::value::kind;
+use super::path::{Scope, nearest_or_list};
+use super::value::{Shape, kind};
 use crate::domain::document::{Key, Kind, Node, TableReader};
 use crate::domain::fault::Faults;
 
+mod collections;
+mod contact;
 mod kinds;
 mod logic;
+mod markup;
 mod names;
+mod numbers;
 mod privacy;
-mod text;
-mod time;
+pub mod text;
+pub mod time;
 
 /// What a transform makes of a value: a value, nothing, or why it can't.
 pub type Outcome<'v> = Result<Option<Cow<'v, Value>>, String>;
 
-/// A transform with its settings.
-pub type Run = Box<dyn for<'v> Fn(Cow<'v, Value>) -> Outcome<'v> + Send + Sync>;
+/// A transform with its settings. It sees the scope for the moment of the run and the work that is left.
+pub type Run = Box<dyn for<'v, 's> Fn(Cow<'v, Value>, Scope<'s>) -> Outcome<'v> + Send + Sync>;
 
 /// One transform of the language.
 #[derive(Serialize)]
 pub struct Transform {
     /// Its name in `apply`.
     pub name: &'static str,
+    /// The shape of what it makes; `None` when that depends on its input or settings.
+    pub makes: Option<Shape>,
     /// What it does, in a sentence.
     pub summary: &'static str,
     /// Its settings; the first one may be written without its name.
@@ -81,24 +87,29 @@ pub enum Shown {
     Error,
 }
 
+/// The groups and their transforms.
+pub const GROUPS: &[(&str, &[&[Transform]])] = &[
+    ("Texts", &[text::TRANSFORMS, markup::TRANSFORMS]),
+    ("Names and contacts", &[names::TRANSFORMS, contact::TRANSFORMS]),
+    ("Types", &[kinds::TRANSFORMS]),
+    ("Times", &[time::TRANSFORMS]),
+    ("Numbers", &[numbers::TRANSFORMS]),
+    ("Logic", &[logic::TRANSFORMS]),
+    ("Lists and objects", &[collections::TRANSFORMS]),
+    ("Privacy", &[privacy::TRANSFORMS]),
+];
+
 /// All transforms, by group.
 pub fn list() -> impl Iterator<Item = &'static Transform> + Clone {
-    [
-        text::TRANSFORMS,
-        names::TRANSFORMS,
-        kinds::TRANSFORMS,
-        time::TRANSFORMS,
-        logic::TRANSFORMS,
-        privacy::TRANSFORMS,
-    ]
-    .into_iter()
-    .flatten()
+    GROUPS.iter().flat_map(|(_, tables)| tables.iter().copied().flatten())
 }
 
 /// One entry of a row's `apply`, ready to run.
 pub struct Applied {
     /// The transform's name.
     pub name: &'static str,
+    /// The shape of what it makes, where that is known.
+    pub makes: Option<Shape>,
     run: Run,
 }
 
@@ -128,8 +139,9 @@ impl Applied {
     }
 
     /// Runs the transform.
-    pub fn run<'v>(&self, value: Cow<'v, Value>) -> Outcome<'v> {
-        (self.run)(value)
+    pub fn run<'v>(&self, value: Cow<'v, Value>, scope: Scope<'_>) -> Outcome<'v> {
+        scope.work.spend_on(&value)?;
+        (self.run)(value, scope)
     }
 }
 
@@ -170,7 +182,7 @@ impl Transform {
             }
             faults.push(fault);
         }
-        run.filter(|_| sound).map(|run| Applied { name: self.name, run })
+        run.filter(|_| sound).map(|run| Applied { name: self.name, makes: self.makes, run })
     }
 }
 
@@ -179,7 +191,7 @@ impl Transform {
 fn text_run(
     change: impl for<'t> Fn(&'t str) -> Result<Option<Cow<'t, str>>, String> + Send + Sync + 'static,
 ) -> Option<Run> {
-    Some(Box::new(move |value| {
+    Some(Box::new(move |value, _| {
         let text = need_text(&value)?;
         let changed = match change(text)? {
             None => return Ok(None),
@@ -193,7 +205,7 @@ fn text_run(
 /// A transform that makes a new value.
 #[expect(clippy::unnecessary_wraps, reason = "it is what a `build` answers")]
 fn value_run(make: impl Fn(&Value) -> Result<Option<Value>, String> + Send + Sync + 'static) -> Option<Run> {
-    Some(Box::new(move |value| Ok(make(&value)?.map(Cow::Owned))))
+    Some(Box::new(move |value, _| Ok(make(&value)?.map(Cow::Owned))))
 }
 
 fn need_text(value: &Value) -> Result<&str, String> {

@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::{Transform, absent, fails, gives, text_run, value_run};
-use crate::mapping::value::kind;
+use crate::mapping::value::{Shape, kind};
 
 pub(super) const TRANSFORMS: &[Transform] = &[
     Transform {
         name: "first_name",
+        makes: Some(Shape::Text),
         summary: "The first word of a name.",
         settings: &[],
         examples: &[
@@ -22,6 +23,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "last_name",
+        makes: Some(Shape::Text),
         summary: "All but the first word of a name; nothing for a single word.",
         settings: &[],
         examples: &[
@@ -33,6 +35,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "full_name",
+        makes: Some(Shape::Text),
         summary: "One name out of its parts: a text, a list of texts, or an object with a first and a last name.",
         settings: &[],
         examples: &[
@@ -47,6 +50,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "email",
+        makes: Some(Shape::Text),
         summary: "A mail address without blanks and in lower case; what is no address is an error.",
         settings: &[],
         examples: &[

@@ -1,4 +1,6 @@
 use super::*;
+use crate::mapping::context::sample;
+use crate::mapping::limits::Work;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -8,6 +10,12 @@ fn parse(apply: &Value) -> Result<Applied, Faults> {
         Some(applied) => Ok(applied),
         None => Err(faults),
     }
+}
+
+/// Runs a transform at 2026-05-03T14:22:08Z.
+fn run<'v>(applied: &Applied, value: Cow<'v, Value>) -> Outcome<'v> {
+    let (context, work) = (sample(), Work::new());
+    applied.run(value, Scope { root: &Value::Null, context: &context, work: &work, item: None })
 }
 
 #[test]
@@ -20,7 +28,7 @@ fn every_example_is_true() {
                 .unwrap_or_else(|faults| panic!("{about}: {faults}"));
             assert_eq!(applied.name, transform.name, "{about}");
             let input: Value = serde_json::from_str(example.input).unwrap();
-            let output = applied.run(Cow::Borrowed(&input)).map(|output| output.map(Cow::into_owned));
+            let output = run(&applied, Cow::Borrowed(&input)).map(|output| output.map(Cow::into_owned));
             match example.output {
                 Shown::Value(wanted) => {
                     assert_eq!(output, Ok(Some(serde_json::from_str(wanted).unwrap())), "{about}");
@@ -67,10 +75,25 @@ fn a_wrong_entry_is_told_where_it_stands() {
 }
 
 #[test]
+fn a_plain_pattern_is_written_as_the_library_does() {
+    use jiff::tz::TimeZone;
+    for pattern in ["%Y-%m-%d %H:%M", "%d/%m/%Y", "at %H%M%S.", "%Y"] {
+        let written = parse(&json!({"time": {"format": pattern}})).unwrap();
+        for seconds in [0_i64, 1_777_818_128, -62_135_596_800, -70_000_000_000, 253_402_207_200] {
+            let value = Value::from(seconds * 1_000);
+            let moment = jiff::Timestamp::from_second(seconds).unwrap().to_zoned(TimeZone::UTC);
+            let wanted = json!(jiff::fmt::strtime::format(pattern, &moment).unwrap());
+            let output = run(&written, Cow::Owned(value)).unwrap();
+            assert_eq!(output.as_deref(), Some(&wanted), "{pattern} at {seconds}");
+        }
+    }
+}
+
+#[test]
 fn growth_is_bounded() {
     let grow = parse(&json!({"replace": {"from": "a", "to": "a".repeat(1_000)}})).unwrap();
     let text = Value::String("a".repeat(2_000));
-    assert!(grow.run(Cow::Owned(text)).is_err());
+    assert!(run(&grow, Cow::Owned(text)).is_err());
 }
 
 #[test]
@@ -79,7 +102,7 @@ fn an_unchanged_text_is_not_copied() {
     for name in ["trim", "email", "url_encode", "string"] {
         let applied = parse(&json!(name)).unwrap();
         let plain = if name == "url_encode" { json!("ada") } else { value.clone() };
-        let output = applied.run(Cow::Borrowed(&plain)).unwrap().unwrap();
+        let output = run(&applied, Cow::Borrowed(&plain)).unwrap().unwrap();
         assert!(matches!(output, Cow::Borrowed(_)), "{name}");
     }
 }
@@ -109,7 +132,7 @@ proptest! {
         for transform in list() {
             for example in transform.examples {
                 let applied = parse(&serde_json::from_str(example.apply).unwrap()).unwrap();
-                if let Ok(Some(output)) = applied.run(Cow::Borrowed(&value)) {
+                if let Ok(Some(output)) = run(&applied, Cow::Borrowed(&value)) {
                     prop_assert!(value.is_null() || !output.is_null(), "{} made null of {value}", transform.name);
                 }
             }
@@ -118,11 +141,11 @@ proptest! {
 
     #[test]
     fn normalising_twice_changes_nothing(text in "\\PC{0,24}") {
-        for name in ["trim", "lower", "slug", "email", "full_name", "string", "time"] {
+        for name in ["trim", "lower", "slug", "email", "full_name", "string", "time", "phone", "country", "domain"] {
             let applied = parse(&json!(name)).unwrap();
             let value = Value::String(text.clone());
-            if let Ok(Some(once)) = applied.run(Cow::Borrowed(&value)) {
-                prop_assert_eq!(applied.run(Cow::Borrowed(&*once)).unwrap(), Some(once.clone()), "{} of {:?}", name, &text);
+            if let Ok(Some(once)) = run(&applied, Cow::Borrowed(&value)) {
+                prop_assert_eq!(run(&applied, Cow::Borrowed(&*once)).unwrap(), Some(once.clone()), "{} of {:?}", name, &text);
             }
         }
     }

@@ -5,10 +5,15 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
+use unicode_segmentation::GraphemeCursor;
 
-use super::{Run, Transform, check_length, fails, gives, need_text, optional, required, text_run, value_run};
+use super::{
+    Run, Transform, absent, check_length, fails, gives, need_text, optional, required, text_run, value_run,
+};
 use crate::domain::document::TableReader;
-use crate::mapping::value::{kind, scalar_text};
+use crate::mapping::limits::PATTERN_TEXT_BYTES;
+use crate::mapping::query::pattern;
+use crate::mapping::value::{Shape, kind, scalar_text};
 
 /// Characters of a text that a setting puts into values.
 const SETTING_CHARS: usize = 1_000;
@@ -16,6 +21,7 @@ const SETTING_CHARS: usize = 1_000;
 pub(super) const TRANSFORMS: &[Transform] = &[
     Transform {
         name: "trim",
+        makes: Some(Shape::Text),
         summary: "Takes blanks and line ends away from both ends of a text.",
         settings: &[],
         examples: &[gives(r#""trim""#, r#""  Ada \n""#, r#""Ada""#), fails(r#""trim""#, "7")],
@@ -24,6 +30,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "lower",
+        makes: Some(Shape::Text),
         summary: "Makes a text lower case.",
         settings: &[],
         examples: &[gives(r#""lower""#, r#""ÅDA Lovelace""#, r#""åda lovelace""#)],
@@ -32,6 +39,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "upper",
+        makes: Some(Shape::Text),
         summary: "Makes a text upper case.",
         settings: &[],
         examples: &[gives(r#""upper""#, r#""ke""#, r#""KE""#)],
@@ -40,6 +48,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "title",
+        makes: Some(Shape::Text),
         summary: "Gives each word a capital first letter and makes the rest lower case.",
         settings: &[],
         examples: &[gives(r#""title""#, r#""ada KING-noel""#, r#""Ada King-Noel""#)],
@@ -48,6 +57,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "replace",
+        makes: Some(Shape::Text),
         summary: "Replaces every occurrence of a text by another.",
         settings: &[
             required("from", "the text to look for"),
@@ -62,7 +72,9 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "truncate",
-        summary: "Cuts a text to a number of characters.",
+        makes: Some(Shape::Text),
+        summary: "Cuts a text to a number of characters (Unicode code points, as most systems count); what people see \
+                  as one character, such as an emoji or a letter with accents, is never split.",
         settings: &[
             required("characters", "the most characters that are left, from 1"),
             optional("ending", "a text that ends what was cut and counts as part of it; none by default"),
@@ -70,6 +82,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         examples: &[
             gives(r#"{"truncate": 3}"#, r#""Nairobi""#, r#""Nai""#),
             gives(r#"{"truncate": {"characters": 5, "ending": "…"}}"#, r#""Nairobi""#, r#""Nair…""#),
+            gives(r#"{"truncate": 4}"#, r#""Hi 👩‍👧!""#, r#""Hi ""#),
             gives(r#"{"truncate": 10}"#, r#""Nairobi""#, r#""Nairobi""#),
         ],
         whole: false,
@@ -77,6 +90,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "split",
+        makes: Some(Shape::List),
         summary: "Splits a text into a list; an empty text is an empty list.",
         settings: &[required("separator", "what stands between the items")],
         examples: &[
@@ -88,6 +102,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "join",
+        makes: Some(Shape::Text),
         summary: "Joins a list of texts, numbers and booleans into one text, leaving out null.",
         settings: &[optional("separator", "what stands between the items; \", \" by default")],
         examples: &[
@@ -99,7 +114,42 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         build: join,
     },
     Transform {
+        name: "pad",
+        makes: Some(Shape::Text),
+        summary: "Fills a text up to a number of characters.",
+        settings: &[
+            required("length", "characters, 1 to 1000; a longer text stays as it is"),
+            optional("with", "what to fill with; \"0\" by default"),
+            optional("side", "\"left\" (default) or \"right\""),
+        ],
+        examples: &[
+            gives(r#"{"pad": 5}"#, r#""42""#, r#""00042""#),
+            gives(r#"{"pad": {"length": 4, "with": " .", "side": "right"}}"#, r#""a""#, r#""a . ""#),
+        ],
+        whole: false,
+        build: pad,
+    },
+    Transform {
+        name: "extract",
+        makes: Some(Shape::Text),
+        summary: "Takes the first part of a text that a pattern finds; nothing found counts as absent. Of linear \
+                  time: no look-around and no back-references.",
+        settings: &[
+            required("pattern", "the pattern, at most 500 characters"),
+            optional("group", "which \"(...)\" of it; the first by default, 0 is all of it"),
+        ],
+        examples: &[
+            gives(r#"{"extract": "Order ([0-9]+)"}"#, r#""Order 1042, paid""#, r#""1042""#),
+            gives(r#"{"extract": "[A-Z]{2}\\d+"}"#, r#""ref AB12""#, r#""AB12""#),
+            gives(r#"{"extract": {"pattern": "(a)(b)", "group": 2}}"#, r#""ab""#, r#""b""#),
+            absent(r#"{"extract": "x"}"#, r#""abc""#),
+        ],
+        whole: false,
+        build: extract,
+    },
+    Transform {
         name: "slug",
+        makes: Some(Shape::Text),
         summary: "Makes a text lower case letters and digits with single dashes between, as for an address or a key.",
         settings: &[],
         examples: &[gives(r#""slug""#, r#""  Hello, World 2! ""#, r#""hello-world-2""#)],
@@ -108,6 +158,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "url_encode",
+        makes: Some(Shape::Text),
         summary: "Percent-encodes all but the letters, digits and \"-._~\" (RFC 3986, unreserved).",
         settings: &[],
         examples: &[gives(r#""url_encode""#, r#""a b/é""#, r#""a%20b%2F%C3%A9""#)],
@@ -116,6 +167,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
     },
     Transform {
         name: "base64",
+        makes: Some(Shape::Text),
         summary: "Encodes the UTF-8 bytes of a text as base64 (RFC 4648).",
         settings: &[optional("alphabet", "\"standard\" (default, padded) or \"url\" (not padded)")],
         examples: &[
@@ -213,9 +265,63 @@ fn truncate(settings: &mut TableReader<'_>) -> Option<Run> {
         if text.char_indices().nth(most).is_none() {
             return Ok(Some(Cow::Borrowed(text)));
         }
-        let end = text.char_indices().nth(kept).map_or(text.len(), |(at, _)| at);
-        Ok(Some(format!("{}{ending}", &text[..end]).into()))
+        Ok(Some(format!("{}{ending}", first_characters(text, kept)).into()))
     })
+}
+
+/// The start of a text with at most `most` code points, cut between graphemes (UAX 29).
+pub fn first_characters(text: &str, most: usize) -> &str {
+    let Some((limit, _)) = text.char_indices().nth(most) else { return text };
+    let mut cursor = GraphemeCursor::new(limit, text.len(), true);
+    match cursor.is_boundary(text, 0) {
+        Ok(false) => {
+            let start = cursor.prev_boundary(text, 0).ok().flatten().unwrap_or(0);
+            &text[..start]
+        }
+        _ => &text[..limit],
+    }
+}
+
+fn pad(settings: &mut TableReader<'_>) -> Option<Run> {
+    settings.need("length");
+    let length = settings.integer_within("length", 1, 1_000);
+    let sides = [("left", true), ("right", false)];
+    let left = if settings.has("side") { settings.choice("side", &sides)? } else { true };
+    let with = if settings.has("with") { separator(settings, "with")? } else { "0".to_owned() };
+    let length = usize::try_from(length?).ok()?;
+    text_run(move |text| {
+        let missing = length.saturating_sub(text.chars().count());
+        if missing == 0 {
+            return Ok(Some(Cow::Borrowed(text)));
+        }
+        let filling: String = with.chars().cycle().take(missing).collect();
+        Ok(Some(if left { format!("{filling}{text}") } else { format!("{text}{filling}") }.into()))
+    })
+}
+
+fn extract(settings: &mut TableReader<'_>) -> Option<Run> {
+    settings.need("pattern");
+    let text = settings.text("pattern")?;
+    let pattern = match pattern::plain(text) {
+        Ok(pattern) => pattern,
+        Err(refusal) => {
+            settings.fault("pattern", refusal.message, refusal.hint);
+            return None;
+        }
+    };
+    let groups = pattern.captures_len() - 1;
+    let most = i64::try_from(groups).ok()?;
+    let group = if settings.has("group") { settings.integer_within("group", 0, most)? } else { most.min(1) };
+    let group = usize::try_from(group).ok()?;
+    Some(Box::new(move |value, scope| {
+        let text = need_text(&value)?;
+        if text.len() > PATTERN_TEXT_BYTES {
+            return Err(format!("above {PATTERN_TEXT_BYTES} bytes, too long for a pattern"));
+        }
+        scope.work.spend(text.len())?;
+        let found = pattern.captures(text).and_then(|captures| captures.get(group));
+        Ok(found.map(|found| Cow::Owned(Value::from(found.as_str()))))
+    }))
 }
 
 fn split(settings: &mut TableReader<'_>) -> Option<Run> {

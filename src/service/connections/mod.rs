@@ -101,6 +101,8 @@ impl Gateway {
             events: Vec::new(),
             filter: None,
             mapping: MappingChoice::Default,
+            options: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             target: Target { url: String::new(), headers: BTreeMap::new() },
             signing: Vec::new(),
             policy: checked.policy.clone(),

@@ -28,6 +28,8 @@ fn record(id: u128, tenant: &str, events: &[&str], state: ConnectionState) -> Co
         events: events.iter().map(|text| text.parse().unwrap()).collect(),
         filter: None,
         mapping: MappingChoice::Default,
+        options: BTreeMap::new(),
+        credentials: BTreeMap::new(),
         target: Target { url: String::new(), headers: BTreeMap::new() },
         signing: Vec::new(),
         policy: PolicyOverrides::default(),

@@ -15,6 +15,7 @@ key = "whsec"
 content = "{id}.{timestamp}.{body}"
 encoding = "base64"
 format = "v1,{digest}"
+ed25519_format = "v1a,{digest}"
 join = " "
 tolerance_secs = 300
 [headers]
@@ -193,7 +194,7 @@ fn what_is_sent_badly_is_told() {
         ),
         (vec![(id, "a.b"), (time, "1"), (signature, good)], "header webhook-id is malformed: expected <id>"),
         (
-            vec![(id, "a"), (time, "1"), (signature, "v1a,AAAA v1,*")],
+            vec![(id, "a"), (time, "1"), (signature, "v2,AAAA v1,*")],
             "header webhook-signature is malformed: expected v1,<base64 digest>",
         ),
         (
@@ -293,4 +294,71 @@ fn whatever_stands_in_an_id_headers_are_one_line_each_and_agree_with_the_signatu
         assert!(spec.verify(&[&key], &received(&sent, b"{}"), at(5)).is_ok());
     }
     assert!(self::spec(SHARED).key("a\r\nX-Evil: 1").is_err());
+}
+
+const ED25519: &str =
+    "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+const ED25519_PUBLIC: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+
+#[test]
+fn an_ed25519_key_signs_after_the_others_and_its_public_half_verifies() {
+    let spec = spec(STANDARD);
+    let (hmac, private) =
+        (spec.key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap(), spec.key(ED25519).unwrap());
+    let body = br#"{"test": 2432232314}"#;
+    let now = Timestamp::from_millis(1_614_265_330_000);
+    let message = Message {
+        id: "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        timestamp: now,
+        event_type: "",
+        method: "POST",
+        url: "",
+        body,
+    };
+    // The first is the published vector of Standard Webhooks, the second that of its first server.
+    let both = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE= \
+        v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
+    let headers: HeaderMap = spec.sign(&[&private, &hmac], &message).into_iter().collect();
+    assert_eq!(headers["webhook-signature"], both);
+    let seed = spec.key("whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbc=").unwrap();
+    let alone: HeaderMap = spec.sign(&[&seed], &message).into_iter().collect();
+    assert_eq!(alone["webhook-signature"], both[both.find("v1a").unwrap()..]);
+
+    let verify = |headers: &HeaderMap, key: &SigningKey, body: &[u8]| {
+        let received = Received { method: "POST", url: "", headers, body };
+        spec.verify(&[key], &received, now).map(|verified| verified.id)
+    };
+    let public = spec.key(ED25519_PUBLIC).unwrap();
+    let other = spec.key("whpk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    for key in [&public, &private, &hmac] {
+        assert!(verify(&headers, key, body).is_ok());
+        assert_eq!(verify(&headers, key, b"{}"), Err(VerifyError::Mismatch));
+    }
+    assert!(verify(&alone, &public, body).is_ok());
+    for key in [&hmac, &other] {
+        assert_eq!(verify(&alone, key, body), Err(VerifyError::Mismatch));
+    }
+    assert!(spec.sign(&[&public], &message).iter().all(|(name, _)| name != "webhook-signature"));
+}
+
+#[test]
+fn an_ed25519_key_of_another_form_is_refused_without_showing_it() {
+    let spec = spec(STANDARD);
+    for (secret, part) in [
+        ("whsk_AAAA", "base64 of 32 bytes"),
+        ("whsk_*", "base64 of 32 bytes"),
+        (
+            "whpk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==",
+            "32 bytes",
+        ),
+        (
+            "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbcAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+            "public half",
+        ),
+        (ED25519_PUBLIC, "can't sign"),
+    ] {
+        let reason = spec.check_secret(secret).unwrap_err();
+        assert!(reason.contains(part) && !reason.contains(secret), "{reason}");
+    }
+    assert_eq!(spec.check_secret(ED25519), Ok(()));
 }

@@ -107,7 +107,7 @@ pub async fn retry_after_holds_back_the_lane(world: World) {
     assert_eq!(world.lease(9).await.len(), 2);
 }
 
-pub async fn the_first_bytes_are_kept(world: World) {
+pub async fn the_last_bytes_are_kept(world: World) {
     for concurrency in [1, 4] {
         let (_, lease) = one(&world, concurrency).await;
         let with = |lease: &Lease, outcome, body: &'static str| {
@@ -121,11 +121,11 @@ pub async fn the_first_bytes_are_kept(world: World) {
         assert_eq!(world.store.settle(vec![with(&lease, Outcome::Retry, "second")]).await, Ok(1));
         world.advance_secs(5);
         let lease = world.lease(1).await.remove(0);
-        assert_eq!(lease.rendered.as_deref(), Some(&b"first"[..]));
+        assert_eq!(lease.rendered.as_deref(), Some(&b"second"[..]));
         assert_eq!(world.store.settle(vec![with(&lease, Outcome::Retry, "")]).await, Ok(1));
         world.advance_secs(30);
         let lease = world.lease(1).await.remove(0);
-        assert_eq!(lease.rendered.as_deref(), Some(&b"first"[..]));
+        assert_eq!(lease.rendered.as_deref(), Some(&b"second"[..]));
         assert_eq!(world.settle(&[lease], Outcome::Delivered).await, 1);
     }
 }

@@ -114,12 +114,12 @@ fn write_one(
     lane_effect(database, job.connection, &settlement.effect, now, effects)
 }
 
-/// A job's first bytes are its only ones: whatever is there stays.
+/// Keeps what the next attempt begins with, in place of what was kept before.
 fn keep_body(database: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
     let Some(body) = &settlement.rendered else { return Ok(()) };
     execute(
         database,
-        "INSERT OR IGNORE INTO bodies(job, body) VALUES(?, ?)",
+        "INSERT INTO bodies(job, body) VALUES(?, ?) ON CONFLICT(job) DO UPDATE SET body = excluded.body",
         params![settlement.lease.job.bits().to_be_bytes(), &body[..]],
     )
 }

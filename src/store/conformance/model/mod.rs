@@ -25,7 +25,7 @@ use crate::domain::time::Timestamp;
 use crate::store::{Accepted, Lease, Retried};
 use ops::{Op, op};
 
-const CASES: u32 = 512;
+const CASES: u32 = 256;
 const LONGEST: usize = 120;
 const TENANTS: [&str; 3] = ["a", "b", "c"];
 const CONCURRENCIES: [u32; 6] = [1, 1, 1, 2, 3, 20];

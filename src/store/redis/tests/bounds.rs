@@ -23,6 +23,11 @@ async fn calls(server: &Server) -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// Microseconds of processor time that the server has used.
+async fn processor(server: &Server) -> f64 {
+    (server.info("cpu", "used_cpu_user").await + server.info("cpu", "used_cpu_sys").await) * 1e6
+}
+
 /// The longest that the server was busy with one command, in microseconds.
 async fn longest(server: &Server) -> u64 {
     let entries: Vec<Vec<redis::Value>> =
@@ -81,14 +86,14 @@ async fn an_event_costs_few_round_trips() {
         }
         let events = 2_000 * SCALE;
         bench.server.command(&["CONFIG", "RESETSTAT"]).await;
-        let began = std::time::Instant::now();
+        let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
         fill(&bench, "acme", &lanes, events).await;
-        let filled = began.elapsed();
+        let (filled, fill_used) = (began.elapsed(), processor(&bench.server).await - used);
         let ingest = calls(&bench.server).await;
         bench.server.command(&["CONFIG", "RESETSTAT"]).await;
-        let began = std::time::Instant::now();
+        let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
         assert_eq!(drain(&bench, delivered).await, events * fan_out);
-        let drained = began.elapsed();
+        let (drained, drain_used) = (began.elapsed(), processor(&bench.server).await - used);
         let deliver = calls(&bench.server).await;
         let each =
             |calls: u64| f64::from(u32::try_from(calls).unwrap()) / f64::from(u32::try_from(events).unwrap());
@@ -107,6 +112,12 @@ async fn an_event_costs_few_round_trips() {
             sent(&deliver, &["hmget"]),
             sum(&deliver),
             f64::from(u32::try_from(events * fan_out).unwrap()) / drained.as_secs_f64(),
+        );
+        let of_events = f64::from(u32::try_from(events).unwrap());
+        println!(
+            "  the server's processor: {:.1} us an event, {:.1} us a job",
+            fill_used / of_events,
+            drain_used / of_events / f64::from(u32::try_from(fan_out).unwrap()),
         );
         println!("  ingest {ingest:?}\n  deliver {deliver:?}");
         assert!(sent(&ingest, &scripts) < 0.2, "requests that come together share a call");
@@ -193,9 +204,10 @@ async fn a_step_costs_the_same_whatever_is_waiting() {
         assert_eq!(drain(&bench, || Next::Due(due)).await, size);
         bench.advance(60);
         bench.server.command(&["CONFIG", "RESETSTAT"]).await;
-        let began = std::time::Instant::now();
+        let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
         let first = bench.lease(100).await;
-        println!("the first lease of {size} due at once took {:?}", began.elapsed());
+        let (took, used) = (began.elapsed(), processor(&bench.server).await - used);
+        println!("the first lease of {size} due at once took {took:?} and {used:.0} us of the server's processor");
         assert_eq!(first.len(), 100);
         let leased = calls(&bench.server).await;
         bench.store.release(&first.iter().map(Lease::reference).collect::<Vec<_>>()).await.unwrap();
@@ -204,7 +216,9 @@ async fn a_step_costs_the_same_whatever_is_waiting() {
         fill(&bench, "acme", &[lane], size).await;
         bench.set_state(lane, ConnectionState::Closed { reason: "gone".to_owned(), at: START }).await;
         bench.server.command(&["CONFIG", "RESETSTAT"]).await;
+        let used = processor(&bench.server).await;
         let sweep = bench.store.sweep().await.unwrap();
+        println!("one sweep took {:.0} us of the server's processor", processor(&bench.server).await - used);
         assert!(sweep.cancelled <= 200 && sweep.more, "{sweep:?}");
         let swept = calls(&bench.server).await;
         println!("{size}: the longest command took {} us", longest(&bench.server).await);

@@ -18,7 +18,7 @@ impl Lanes {
             Effect::Again { job, due, rendered } => self.again(job, due, rendered, now),
             Effect::Back { job, rendered } => {
                 if let Some(slot) = self.end_lease(job.id) {
-                    let rendered = slot.rendered.clone().or(rendered);
+                    let rendered = rendered.or_else(|| slot.rendered.clone());
                     self.put_back(Slot { job, rendered, ..slot }, now);
                 }
             }
@@ -79,7 +79,7 @@ impl Lanes {
 
     fn again(&mut self, job: Job, due: Timestamp, rendered: Option<Bytes>, now: Timestamp) {
         let Some(slot) = self.end_lease(job.id) else { return };
-        let rendered = slot.rendered.clone().or(rendered);
+        let rendered = rendered.or_else(|| slot.rendered.clone());
         let slot = Slot { job, due: Some(due), rendered, ..slot };
         let connection = slot.job.connection;
         let lane = self.lane(connection);

@@ -62,7 +62,7 @@ fn windows_stay_within_their_limit_and_budget() {
 }
 
 #[test]
-fn rendered_bytes_count_too_and_the_first_ones_stay() {
+fn rendered_bytes_count_too_and_the_last_ones_stay() {
     let mut lanes = with_rule(1, rule(1, "a", 1));
     made(&mut lanes, lane(1), [1]);
     for body in ["first", "second"] {
@@ -72,8 +72,8 @@ fn rendered_bytes_count_too_and_the_first_ones_stay() {
         lanes.apply(Effect::Back { job: leases[0].job.clone(), rendered }, NOW);
         check(&lanes);
     }
-    assert_eq!(lanes.window_bytes, 10 + "first".len());
-    assert_eq!(lease(&mut lanes, 1, NOW)[0].rendered.as_deref(), Some(&b"first"[..]));
+    assert_eq!(lanes.window_bytes, 10 + "second".len());
+    assert_eq!(lease(&mut lanes, 1, NOW)[0].rendered.as_deref(), Some(&b"second"[..]));
 }
 
 #[test]

@@ -12,14 +12,12 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::context::Context;
-use super::limits::{CONDITION_NESTING, CONDITION_TESTS};
+use super::limits::{CONDITION_NESTING, CONDITION_TESTS, PATTERN_TEXT_BYTES, Work};
 use super::path::{Found, Path, Scope};
+use super::query::pattern;
 use super::value::{compare, equal};
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::Faults;
-
-/// Bytes of a compiled pattern: `regex` then matches in linear time and little memory.
-const PATTERN_BYTES: usize = 256 * 1024;
 
 /// A checked and compiled condition.
 pub struct Condition {
@@ -73,11 +71,43 @@ const OPS: &[(&str, Op)] = &[
     ("matches", Op::Matches),
 ];
 
+impl Op {
+    /// What it tests, for the documentation.
+    fn summary(self) -> &'static str {
+        match self {
+            Self::Equal(true) => "equal to `value`; `1` is `1.0`, and a number is never equal to a text",
+            Self::Equal(false) => "exactly not `eq`, so also when the path gives nothing",
+            Self::Within(true) => "equal to one of the list in `value`",
+            Self::Within(false) => "exactly not `in`, so also when the path gives nothing",
+            Self::Order(_) => {
+                "greater or less than `value`: a number against a number, a text against a text"
+            }
+            Self::Contains => "a text with `value` in it, or a list with an item equal to it",
+            Self::Starts => "a text that starts with `value`",
+            Self::Ends => "a text that ends with `value`",
+            Self::Exists => "there and not null; with `value = false`, missing or null",
+            Self::Matches => {
+                "a text in which the pattern `value` is found; of linear time, without look-around"
+            }
+        }
+    }
+}
+
+/// Every `op` and what it tests.
+pub fn ops() -> impl Iterator<Item = (&'static str, &'static str)> {
+    OPS.iter().map(|(name, op)| (*name, op.summary()))
+}
+
 impl Condition {
     /// Reads a condition; `field` is its path for messages. `None` when there is a fault.
     pub fn parse(node: &Node, field: &str, faults: &mut Faults) -> Option<Self> {
+        Self::parse_inside(node, field, 0, faults)
+    }
+
+    /// [`Condition::parse`] where `items` `each` surround it.
+    pub(super) fn parse_inside(node: &Node, field: &str, items: usize, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
-        let rule = read_rule(node, field, 0, &mut 0, faults);
+        let rule = read_rule(node, field, Depth { joins: 0, items }, &mut 0, faults);
         let rule = rule.filter(|_| faults.len() == before)?;
         Some(Self { source: node.to_json(), rule })
     }
@@ -100,7 +130,20 @@ impl Condition {
     /// Whether the event passes, or why that can't be said: a query of the condition would take too long on an
     /// event of this size.
     pub fn decide(&self, event: &Value, context: &Context<'_>) -> Result<bool, &'static str> {
-        self.rule.holds(Scope { root: event, context })
+        let work = Work::new();
+        self.holds(Scope { root: event, context, work: &work, item: None })
+    }
+
+    /// Whether what the scope holds passes.
+    pub(super) fn holds(&self, scope: Scope<'_>) -> Result<bool, &'static str> {
+        self.rule.holds(scope)
+    }
+
+    /// Every path of the condition.
+    pub(super) fn paths(&self) -> Vec<&Path> {
+        let mut paths = Vec::new();
+        self.rule.collect_paths(&mut paths);
+        paths
     }
 
     /// The condition as it was written; [`Condition::from_json`] of it gives an equal one.
@@ -122,6 +165,14 @@ impl PartialEq for Condition {
 }
 
 impl Rule {
+    fn collect_paths<'r>(&'r self, paths: &mut Vec<&'r Path>) {
+        match self {
+            Self::All(rules) | Self::Any(rules) => rules.iter().for_each(|rule| rule.collect_paths(paths)),
+            Self::Not(rule) => rule.collect_paths(paths),
+            Self::Test { path, .. } => paths.push(path),
+        }
+    }
+
     fn holds(&self, scope: Scope<'_>) -> Result<bool, &'static str> {
         let one_is = |rules: &[Self], wanted: bool| {
             for rule in rules {
@@ -137,11 +188,17 @@ impl Rule {
             Self::Not(rule) => rule.holds(scope).map(|holds| !holds),
             Self::Test { path, check } => {
                 let found = path.find(scope)?;
-                let one_passes = match &found {
-                    Found::One(value) => value.as_deref().is_some_and(|value| check.passes(value)),
-                    Found::Many(values) => values.iter().any(|value| check.passes(value)),
+                let values: &[&Value] = match &found {
+                    Found::One(Some(value)) => &[&**value],
+                    Found::One(None) => &[],
+                    Found::Many(values) => values,
                 };
-                Ok(one_passes == check.wanted())
+                for value in values {
+                    if check.passes(value, scope.work)? {
+                        return Ok(check.wanted());
+                    }
+                }
+                Ok(!check.wanted())
             }
         }
     }
@@ -156,10 +213,14 @@ impl Check {
         }
     }
 
-    fn passes(&self, found: &Value) -> bool {
-        match self {
+    fn passes(&self, found: &Value, work: &Work) -> Result<bool, &'static str> {
+        work.spend_on(found)?;
+        Ok(match self {
             Self::Equal { value, .. } => equal(found, value),
-            Self::Within { values, .. } => values.iter().any(|value| equal(found, value)),
+            Self::Within { values, .. } => {
+                work.spend(values.len())?;
+                values.iter().any(|value| equal(found, value))
+            }
             Self::Order { value, accepts } => compare(found, value).is_some_and(accepts),
             Self::Contains(value) => match (found, value) {
                 (Value::String(text), Value::String(part)) => text.contains(part.as_str()),
@@ -169,14 +230,33 @@ impl Check {
             Self::Starts(part) => found.as_str().is_some_and(|text| text.starts_with(part)),
             Self::Ends(part) => found.as_str().is_some_and(|text| text.ends_with(part)),
             Self::Exists(_) => !found.is_null(),
-            Self::Matches(pattern) => found.as_str().is_some_and(|text| pattern.is_match(text)),
-        }
+            Self::Matches(pattern) => match found.as_str() {
+                Some(text) if text.len() > PATTERN_TEXT_BYTES => {
+                    return Err("a text is too long for a pattern");
+                }
+                Some(text) => {
+                    work.spend(text.len())?;
+                    pattern.is_match(text)
+                }
+                None => false,
+            },
+        })
     }
 }
 
-fn read_rule(node: &Node, field: &str, depth: usize, tests: &mut usize, faults: &mut Faults) -> Option<Rule> {
+/// What surrounds a rule.
+#[derive(Clone, Copy)]
+struct Depth {
+    /// `all`, `any` and `not`.
+    joins: usize,
+    /// `each`.
+    items: usize,
+}
+
+fn read_rule(node: &Node, field: &str, depth: Depth, tests: &mut usize, faults: &mut Faults) -> Option<Rule> {
     *tests += 1;
-    if depth > CONDITION_NESTING || *tests > CONDITION_TESTS {
+    let inner_depth = Depth { joins: depth.joins + 1, ..depth };
+    if depth.joins > CONDITION_NESTING || *tests > CONDITION_TESTS {
         if *tests <= CONDITION_TESTS + 1 {
             let message = format!(
                 "a condition has at most {CONDITION_TESTS} tests and {CONDITION_NESTING} levels of all, any, not"
@@ -188,7 +268,7 @@ fn read_rule(node: &Node, field: &str, depth: usize, tests: &mut usize, faults: 
     let mut table = node.table(field, faults)?;
     let joins: Vec<&str> = ["all", "any", "not"].into_iter().filter(|join| table.has(join)).collect();
     let rule = match joins.as_slice() {
-        [] => read_test(&mut table),
+        [] => read_test(&mut table, depth.items),
         [join @ ("all" | "any")] => {
             let path = table.path(join);
             let items =
@@ -200,7 +280,7 @@ fn read_rule(node: &Node, field: &str, depth: usize, tests: &mut usize, faults: 
                 .iter()
                 .enumerate()
                 .map(|(index, item)| {
-                    read_rule(item, &format!("{path}[{index}]"), depth + 1, tests, table.faults())
+                    read_rule(item, &format!("{path}[{index}]"), inner_depth, tests, table.faults())
                 })
                 .collect::<Vec<_>>();
             let rules = rules.into_iter().collect::<Option<Vec<_>>>();
@@ -209,7 +289,7 @@ fn read_rule(node: &Node, field: &str, depth: usize, tests: &mut usize, faults: 
         ["not"] => {
             let path = table.path("not");
             let inner = table.node("not")?;
-            read_rule(inner, &path, depth + 1, tests, table.faults()).map(|rule| Rule::Not(Box::new(rule)))
+            read_rule(inner, &path, inner_depth, tests, table.faults()).map(|rule| Rule::Not(Box::new(rule)))
         }
         several => {
             let message = format!("{} stand side by side", several.join(" and "));
@@ -221,9 +301,10 @@ fn read_rule(node: &Node, field: &str, depth: usize, tests: &mut usize, faults: 
     rule
 }
 
-fn read_test(table: &mut TableReader<'_>) -> Option<Rule> {
-    let path = table.need_text("path").and_then(|text| match Path::parse(text) {
-        Ok(path) => Some(path),
+fn read_test(table: &mut TableReader<'_>, items: usize) -> Option<Rule> {
+    let place = table.node("path").map(|node| node.mark.place(table.path("path"))).unwrap_or_default();
+    let path = table.need_text("path").and_then(|text| match Path::parse(text, items) {
+        Ok(path) => Some(path.at(place)),
         Err(refusal) => {
             table.fault("path", refusal.message, refusal.hint);
             None
@@ -262,122 +343,12 @@ fn read_check(op: Op, node: &Node) -> Result<Check, (String, Option<String>)> {
         (Op::Ends, Kind::Text(text)) => Check::Ends(text.clone()),
         (Op::Exists, Kind::Boolean(wanted)) => Check::Exists(*wanted),
         (Op::Exists, _) => return wrong("true or false"),
-        (Op::Matches, Kind::Text(pattern)) => {
-            match regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).build() {
-                Ok(pattern) => Check::Matches(pattern),
-                Err(error) => {
-                    let reason = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
-                    let hint = "\"^\" and \"$\" are the ends, \"(?i)\" ignores case; no look-around";
-                    return Err((format!("not a pattern: {reason}"), Some(hint.to_owned())));
-                }
-            }
+        (Op::Matches, Kind::Text(text)) => {
+            Check::Matches(pattern::plain(text).map_err(|refusal| (refusal.message, refusal.hint))?)
         }
         (Op::Starts | Op::Ends | Op::Matches, _) => return wrong("a text"),
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mapping::context::sample;
-    use serde_json::json;
-
-    fn holds(condition: &Value) -> bool {
-        let event = json!({"type": "lead.created", "data": {"score": 7, "name": "Ada", "tags": ["vip", "new"], "none": null,
-            "items": [{"n": 1}, {"n": 5}]}});
-        let condition = Condition::from_json(condition).unwrap_or_else(|faults| panic!("{faults}"));
-        assert_eq!(Condition::from_json(condition.to_json()).unwrap(), condition);
-        condition.matches(&event, &sample())
-    }
-
-    #[test]
-    fn every_operator_does_what_it_says() {
-        for (path, op, value, result) in [
-            ("$.data.score", "eq", json!(7.0), true),
-            ("$.data.score", "eq", json!("7"), false),
-            ("$.data.missing", "eq", json!(null), false),
-            ("$.data.none", "eq", json!(null), true),
-            ("$.data.score", "ne", json!(7), false),
-            ("$.data.missing", "ne", json!(7), true),
-            ("$.data.score", "gt", json!(6), true),
-            ("$.data.score", "gt", json!(7), false),
-            ("$.data.score", "gte", json!(7), true),
-            ("$.data.score", "lt", json!("8"), false),
-            ("$.data.score", "lte", json!(7.5), true),
-            ("$.data.name", "gt", json!("Aaa"), true),
-            ("$.type", "in", json!(["a", "lead.created"]), true),
-            ("$.type", "not_in", json!(["a", "lead.created"]), false),
-            ("$.data.missing", "not_in", json!(["a"]), true),
-            ("$.data.tags", "contains", json!("vip"), true),
-            ("$.data.name", "contains", json!("da"), true),
-            ("$.data.score", "contains", json!("7"), false),
-            ("$.type", "starts_with", json!("lead."), true),
-            ("$.type", "ends_with", json!(".deleted"), false),
-            ("$.data.none", "exists", json!(true), false),
-            ("$.data.name", "exists", json!(true), true),
-            ("$.data.missing", "exists", json!(false), true),
-            ("$.data.name", "matches", json!("(?i)^ada$"), true),
-            ("$.data.score", "matches", json!("7"), false),
-            ("$.data.items[*].n", "gt", json!(4), true),
-            ("$.data.items[*].n", "ne", json!(5), false),
-            ("$.data.items[?@.n > 9]", "exists", json!(true), false),
-            ("$event.type", "eq", json!("lead.created"), true),
-        ] {
-            assert_eq!(
-                holds(&json!({"path": path, "op": op, "value": value})),
-                result,
-                "{path} {op} {value}"
-            );
-        }
-        assert!(holds(&json!({"path": "$.data.name", "op": "exists"})));
-    }
-
-    #[test]
-    fn conditions_are_joined() {
-        let yes = json!({"path": "$.data.name", "op": "exists"});
-        let no = json!({"not": yes});
-        assert!(!holds(&no));
-        assert!(holds(&json!({"all": [yes, yes]})));
-        assert!(!holds(&json!({"all": [yes, no]})));
-        assert!(holds(&json!({"any": [no, {"not": no}]})));
-        assert!(!holds(&json!({"any": [no, no]})));
-    }
-
-    #[test]
-    fn all_faults_are_told_at_once() {
-        let faults = Condition::from_json(&json!({"any": [
-            {"path": "data.x", "op": "equals", "value": 1},
-            {"path": "$.a", "op": "in", "value": "x"},
-            {"path": "$.a", "op": "matches", "value": "(?=x)"},
-            {"op": "gt", "vlaue": 1},
-            {"all": [], "not": {}},
-        ]}))
-        .unwrap_err();
-        let lines: Vec<String> = faults.list().iter().map(ToString::to_string).collect();
-        for (index, start) in [
-            "any[0].path: \"data.x\" is no JSONPath",
-            "any[0].op: unknown value \"equals\"",
-            "any[1].value: expected a list of values, found a text",
-            "any[2].value: not a pattern",
-            "any[3].path: missing",
-            "any[3].value: missing",
-            "any[3].vlaue: unknown key",
-            "any[4].not: all and not stand side by side",
-        ]
-        .iter()
-        .enumerate()
-        {
-            assert!(lines[index].starts_with(start), "{lines:#?}");
-        }
-    }
-
-    #[test]
-    fn size_is_bounded() {
-        let test = json!({"path": "$.a", "op": "exists"});
-        assert!(Condition::from_json(&json!({"any": vec![test.clone(); 90]})).is_ok());
-        let faults = Condition::from_json(&json!({"any": vec![test.clone(); 500]})).unwrap_err();
-        assert_eq!(faults.len(), 1);
-        let deep = (0..20).fold(test, |inner, _| json!({"not": inner}));
-        assert!(Condition::from_json(&deep).is_err());
-    }
-}
+mod tests;

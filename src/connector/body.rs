@@ -1,0 +1,173 @@
+//! From an event to bytes.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Endpoint;
+use crate::egress::Answer;
+use crate::mapping::{Context, Mapping, MappingError};
+use crate::spec::{ContentType, FIELDS};
+
+/// How far a job of a chain of requests got: what is kept between its attempts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// The mapped fields.
+    pub fields: Map<String, Value>,
+    /// What was taken from the answers so far, by step.
+    pub answers: Map<String, Value>,
+}
+
+impl Progress {
+    /// What is kept of it.
+    pub fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// Reads it back; `None` when it is none, as when its connector was no chain then.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+impl Endpoint {
+    /// What a job keeps from its first attempt on: the body for one event, or of a chain its [`Progress`]. The same event and
+    /// context give the same bytes. A field that the system requires and that is missing is an error by its name.
+    pub fn render(
+        &self,
+        mapping: &Mapping,
+        event: &Value,
+        context: &Context<'_>,
+    ) -> Result<Bytes, MappingError> {
+        let fields = mapping.apply(event, context)?;
+        self.spec().target.accept(&fields)?;
+        let progress = Progress { fields, answers: Map::new() };
+        if self.calls() > 1 { Ok(progress.to_bytes()) } else { self.body(0, &progress, event, context) }
+    }
+
+    /// The body of the request number `index` of a chain.
+    pub fn body(
+        &self,
+        index: usize,
+        progress: &Progress,
+        event: &Value,
+        context: &Context<'_>,
+    ) -> Result<Bytes, MappingError> {
+        let spec = self.spec();
+        if let Some(step) = spec.steps.get(index) {
+            let fields = step.fields.apply(&self.document(progress, event), context)?;
+            return write(&fields, step.call.content_type);
+        }
+        let content_type = spec.request.call.content_type;
+        match &spec.envelope {
+            None => write(&progress.fields, content_type),
+            Some(envelope) => {
+                let document = self.document(progress, event);
+                write(&envelope.wrap(&progress.fields, &document, context)?, content_type)
+            }
+        }
+    }
+
+    /// What the rows of an envelope or a step read.
+    fn document(&self, progress: &Progress, event: &Value) -> Value {
+        let mut document = event.as_object().cloned().unwrap_or_default();
+        document.insert(FIELDS.to_owned(), Value::Object(progress.fields.clone()));
+        document.insert("options".to_owned(), self.options().clone());
+        document.insert("answers".to_owned(), Value::Object(progress.answers.clone()));
+        Value::Object(document)
+    }
+
+    /// Takes what later requests need out of a step's answer. The error says what is not there.
+    pub fn take(&self, index: usize, progress: &mut Progress, answer: &Answer) -> Result<(), String> {
+        let Some(step) = self.spec().steps.get(index) else { return Ok(()) };
+        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let mut taken = Map::new();
+        for (name, path) in &step.take {
+            match path.find(&body).into_iter().find(|value| !value.is_null()) {
+                Some(value) => drop(taken.insert(name.clone(), value)),
+                None => return Err(format!("its answer has no {}", path.text())),
+            }
+        }
+        progress.answers.insert(step.name.clone(), Value::Object(taken));
+        Ok(())
+    }
+
+    /// The first request of a chain that was not answered yet.
+    pub fn next_call(&self, progress: &Progress) -> usize {
+        self.spec().steps.iter().take_while(|step| progress.answers.contains_key(&step.name)).count()
+    }
+
+    /// The name of the step number `index`; `None` for the last request.
+    pub fn step_name(&self, index: usize) -> Option<&str> {
+        self.spec().steps.get(index).map(|step| step.name.as_str())
+    }
+}
+
+fn write(fields: &Map<String, Value>, content_type: ContentType) -> Result<Bytes, MappingError> {
+    match content_type {
+        ContentType::Json => Ok(serde_json::to_vec(fields).unwrap_or_default().into()),
+        ContentType::Form | ContentType::Query => form(fields).map(Into::into),
+    }
+}
+
+/// `application/x-www-form-urlencoded`: a list repeats its name, and what is null is left out.
+fn form(fields: &Map<String, Value>) -> Result<String, MappingError> {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in fields {
+        let items = match value {
+            Value::Array(items) => items.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        for item in items {
+            match item {
+                Value::Null => {}
+                Value::String(text) => drop(form.append_pair(name, text)),
+                Value::Bool(_) | Value::Number(_) => drop(form.append_pair(name, &item.to_string())),
+                Value::Array(_) | Value::Object(_) => {
+                    return Err(MappingError {
+                        field: name.clone(),
+                        path: None,
+                        reason: "a form has no place for a list or an object inside another".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(form.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_form_is_flat() {
+        for (fields, text) in [
+            (
+                json!({"a b": "x&y", "n": 1, "yes": true, "none": null, "empty": ""}),
+                "a+b=x%26y&n=1&yes=true&empty=",
+            ),
+            (json!({"tags": ["a", "b"], "none": []}), "tags=a&tags=b"),
+            (json!({"name": "Zoë"}), "name=Zo%C3%AB"),
+        ] {
+            assert_eq!(form(fields.as_object().unwrap()).unwrap(), text);
+        }
+        for fields in [json!({"x": {"a": 1}}), json!({"x": [[1]]})] {
+            assert_eq!(form(fields.as_object().unwrap()).unwrap_err().field, "x");
+        }
+    }
+
+    #[test]
+    fn progress_is_kept_whole() {
+        let progress = Progress {
+            fields: json!({"z": 1, "a": 2}).as_object().unwrap().clone(),
+            answers: json!({"person": {"id": 7}}).as_object().unwrap().clone(),
+        };
+        let bytes = progress.to_bytes();
+        assert_eq!(bytes, r#"{"fields":{"z":1,"a":2},"answers":{"person":{"id":7}}}"#);
+        assert_eq!(Progress::from_bytes(&bytes), Some(progress));
+        assert_eq!(Progress::from_bytes(b"{\"email\":\"x\"}"), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Transforms of phone numbers, countries and domains.
+
+use std::borrow::Cow;
+
+use celes::Country;
+use phonenumber::metadata::{DATABASE, Descriptor};
+use phonenumber::{Mode, PhoneNumber, Type};
+
+use super::{Run, Transform, fails, gives, optional, text_run};
+use crate::domain::document::TableReader;
+use crate::mapping::value::Shape;
+
+/// Characters of a text that may be a phone number.
+const PHONE_CHARS: usize = 80;
+
+pub(super) const TRANSFORMS: &[Transform] = &[
+    Transform {
+        name: "phone",
+        makes: Some(Shape::Text),
+        summary: "Writes a phone number as E.164. What is no number of its country by its length is an error; with \
+                  `check = \"plan\"`, also what the country's numbering plan does not have, such as +1 555 555 0123.",
+        settings: &[
+            optional("region", "the country (ISO 3166-1 alpha-2) of a number without \"+\"; none by default"),
+            optional("format", "\"e164\" (default), \"international\" or \"national\""),
+            optional("check", "\"length\" (default) or \"plan\""),
+        ],
+        examples: &[
+            gives(r#"{"phone": {"region": "KE"}}"#, r#""0712 345 678""#, r#""+254712345678""#),
+            gives(r#""phone""#, r#""+1 (650) 253-0000""#, r#""+16502530000""#),
+            gives(r#"{"phone": "GB"}"#, r#""tel:+44-20-7946-0018""#, r#""+442079460018""#),
+            gives(r#"{"phone": {"format": "international"}}"#, r#""+254712345678""#, r#""+254 712 345678""#),
+            gives(r#""phone""#, r#""+1 555 555 0123""#, r#""+15555550123""#),
+            fails(r#"{"phone": {"check": "plan"}}"#, r#""+1 555 555 0123""#),
+            fails(r#""phone""#, r#""0712 345 678""#),
+            fails(r#"{"phone": "KE"}"#, r#""12""#),
+        ],
+        whole: false,
+        build: phone,
+    },
+    Transform {
+        name: "country",
+        makes: Some(Shape::Text),
+        summary: "Finds a country by its ISO 3166-1 code or its English name, and writes its code.",
+        settings: &[optional("as", "\"alpha2\" (default), \"alpha3\" or \"name\"")],
+        examples: &[
+            gives(r#""country""#, r#"" kenya ""#, r#""KE""#),
+            gives(r#""country""#, r#""United States""#, r#""US""#),
+            gives(r#"{"country": "alpha3"}"#, r#""de""#, r#""DEU""#),
+            gives(r#"{"country": "name"}"#, r#""KEN""#, r#""Kenya""#),
+            fails(r#""country""#, r#""Atlantis""#),
+        ],
+        whole: false,
+        build: country,
+    },
+    Transform {
+        name: "domain",
+        makes: Some(Shape::Text),
+        summary: "The domain of a mail address or a URL, in lower case and without \"www.\".",
+        settings: &[],
+        examples: &[
+            gives(r#""domain""#, r#""Ada@Mail.Example.com""#, r#""mail.example.com""#),
+            gives(r#""domain""#, r#""https://www.example.com:8443/a?b""#, r#""example.com""#),
+            gives(r#""domain""#, r#""www.example.com/a""#, r#""example.com""#),
+            fails(r#""domain""#, r#""no domain here""#),
+        ],
+        whole: false,
+        build: |_| text_run(domain),
+    },
+];
+
+fn phone(settings: &mut TableReader<'_>) -> Option<Run> {
+    let region = match settings.text("region") {
+        None if settings.has("region") => return None,
+        None => None,
+        Some(text) => {
+            let region = text.to_ascii_uppercase().parse::<phonenumber::country::Id>().ok();
+            if region.is_none() {
+                let hint = "two letters (ISO 3166-1), such as \"KE\"";
+                settings.fault("region", format!("unknown region \"{text}\""), Some(hint.to_owned()));
+                return None;
+            }
+            region
+        }
+    };
+    let modes = [("e164", Mode::E164), ("international", Mode::International), ("national", Mode::National)];
+    let mode = if settings.has("format") { settings.choice("format", &modes)? } else { Mode::E164 };
+    let checks = [("length", false), ("plan", true)];
+    let by_plan = settings.has("check") && settings.choice("check", &checks)?;
+    text_run(move |text| {
+        let text = text.trim();
+        if text.chars().count() > PHONE_CHARS {
+            return Err("too long for a phone number".to_owned());
+        }
+        let number = phonenumber::parse(region, text).map_err(|_| match region {
+            None if !text.starts_with('+') => {
+                "no phone number with a country; start it with \"+\", or give the transform a region"
+                    .to_owned()
+            }
+            _ => "no phone number".to_owned(),
+        })?;
+        if !has_length_of_its_country(&number) {
+            return Err("too short or too long for its country".to_owned());
+        }
+        if by_plan && !number.is_valid() {
+            return Err("no number of its country's numbering plan".to_owned());
+        }
+        let written = number.format().mode(mode).to_string();
+        Ok(Some(if written == text { Cow::Borrowed(text) } else { written.into() }))
+    })
+}
+
+/// The kinds of numbers that a person may be called at.
+const KINDS: &[Type] = &[
+    Type::FixedLine,
+    Type::Mobile,
+    Type::TollFree,
+    Type::PremiumRate,
+    Type::SharedCost,
+    Type::PersonalNumber,
+    Type::Voip,
+    Type::Uan,
+];
+
+fn has_length_of_its_country(number: &PhoneNumber) -> bool {
+    let national = number.national();
+    let digits = national.value().checked_ilog10().map_or(1, |log| log + 1) + u32::from(national.zeros());
+    // Countries that share a code have their own lengths.
+    DATABASE.by_code(&number.country().code()).is_some_and(|countries| {
+        countries.iter().any(|country| {
+            let kinds = KINDS.iter().filter_map(|kind| country.descriptors().get(*kind));
+            kinds.flat_map(Descriptor::possible_length).any(|length| u32::from(*length) == digits)
+        })
+    })
+}
+
+/// Names that people write and the table of names does not have.
+const NAMES: &[(&str, &str)] = &[
+    ("america", "US"),
+    ("unitedstates", "US"),
+    ("unitedstatesofamerica", "US"),
+    ("uk", "GB"),
+    ("unitedkingdom", "GB"),
+    ("greatbritain", "GB"),
+    ("england", "GB"),
+    ("scotland", "GB"),
+    ("wales", "GB"),
+    ("northernireland", "GB"),
+    ("czechrepublic", "CZ"),
+    ("czechia", "CZ"),
+    ("southkorea", "KR"),
+    ("korea", "KR"),
+    ("northkorea", "KP"),
+    ("russia", "RU"),
+    ("vietnam", "VN"),
+    ("tanzania", "TZ"),
+    ("turkey", "TR"),
+    ("turkiye", "TR"),
+    ("ivorycoast", "CI"),
+    ("cotedivoire", "CI"),
+    ("iran", "IR"),
+    ("syria", "SY"),
+    ("laos", "LA"),
+    ("bolivia", "BO"),
+    ("venezuela", "VE"),
+    ("moldova", "MD"),
+    ("taiwan", "TW"),
+    ("palestine", "PS"),
+    ("brunei", "BN"),
+    ("capeverde", "CV"),
+    ("eswatini", "SZ"),
+    ("swaziland", "SZ"),
+    ("macedonia", "MK"),
+    ("northmacedonia", "MK"),
+    ("drc", "CD"),
+    ("drcongo", "CD"),
+    ("holland", "NL"),
+    ("netherlands", "NL"),
+    ("thenetherlands", "NL"),
+    ("uae", "AE"),
+    ("unitedarabemirates", "AE"),
+    ("thegambia", "GM"),
+    ("gambia", "GM"),
+    ("thebahamas", "BS"),
+    ("bahamas", "BS"),
+    ("thephilippines", "PH"),
+    ("philippines", "PH"),
+    ("hongkong", "HK"),
+    ("macau", "MO"),
+    ("macao", "MO"),
+    ("vatican", "VA"),
+    ("micronesia", "FM"),
+    ("burma", "MM"),
+];
+
+fn find_country(text: &str) -> Option<Country> {
+    let plain: String = text
+        .chars()
+        .filter_map(|character| match character {
+            'é' | 'É' => Some('e'),
+            'ô' | 'Ô' => Some('o'),
+            'ç' | 'Ç' => Some('c'),
+            'ü' | 'Ü' => Some('u'),
+            'ã' | 'Ã' | 'Å' | 'å' => Some('a'),
+            other => other.is_alphanumeric().then(|| other.to_ascii_lowercase()),
+        })
+        .collect();
+    let known = NAMES.iter().find(|(name, _)| *name == plain).map_or(plain.as_str(), |(_, code)| *code);
+    let known = known.to_ascii_lowercase();
+    match known.len() {
+        2 => Country::from_alpha2(&known).ok(),
+        3 => Country::from_alpha3(&known).ok(),
+        _ => Country::from_name(&known).or_else(|_| Country::from_alias(&known)).ok(),
+    }
+}
+
+fn country(settings: &mut TableReader<'_>) -> Option<Run> {
+    type Form = fn(&Country) -> &'static str;
+    let alpha2: Form = |country| country.alpha2;
+    let forms: [(&str, Form); 3] =
+        [("alpha2", alpha2), ("alpha3", |country| country.alpha3), ("name", |country| country.long_name)];
+    let form = if settings.has("as") { settings.choice("as", &forms)? } else { alpha2 };
+    text_run(move |text| {
+        let found = find_country(text).ok_or("no country by its ISO code or English name")?;
+        Ok(Some(Cow::Owned(form(&found).to_owned())))
+    })
+}
+
+fn domain(text: &str) -> Result<Option<Cow<'_, str>>, String> {
+    let text = text.trim();
+    let host = match text.rsplit_once('@') {
+        Some((_, host)) if !text.contains('/') => host.trim_end_matches('>'),
+        _ => {
+            let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            host.split(':').next().unwrap_or_default()
+        }
+    };
+    let lower = host.trim_end_matches('.').to_lowercase();
+    let bare = lower.strip_prefix("www.").filter(|rest| rest.contains('.')).unwrap_or(&lower);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(|character| character.is_alphanumeric() || character == '-')
+    };
+    if bare.len() > 253 || !bare.contains('.') || !bare.split('.').all(label) {
+        return Err("no domain in it".to_owned());
+    }
+    Ok(Some(Cow::Owned(bare.to_owned())))
+}

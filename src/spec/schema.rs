@@ -1,0 +1,385 @@
+//! JSON Schemas of connector and mapping files, for editors: made of the tables by which the files are read.
+//!
+//! The keys stand here once more, with what they take and what they are for; a test holds them to what the readers ask for, so that
+//! a key that is added or removed there and not here fails. What one key says of another (that `query` and `header` exclude each
+//! other, say) is for the readers, which tell it with a place and a hint.
+
+use serde_json::{Map, Value, json};
+
+use super::{answer, auth, envelope, policy, read, request};
+use crate::mapping::{MAPPING_KEYS, ROW_KEYS, Shape, transforms};
+use crate::signature;
+
+/// What a key takes.
+#[derive(Clone, Copy)]
+enum Takes {
+    Text,
+    Boolean,
+    Whole(i64, i64),
+    Anything,
+    /// One of these texts.
+    Choice(fn() -> Vec<&'static str>),
+    Texts,
+    /// A table of free keys with texts.
+    FreeTexts,
+    Table(Keys),
+    Tables(Keys),
+    /// Mapping rows.
+    Rows,
+    /// Statuses or codes, one or a list.
+    Statuses,
+    /// A list of whole numbers.
+    Numbers,
+    /// Tests of an answer, one or a list.
+    Tests(Keys),
+    /// Places of an answer, one or a list.
+    Spots,
+}
+
+/// A key, what it takes, whether it must be there, and what it says.
+type KeySpec = (&'static str, Takes, bool, &'static str);
+type Keys = &'static [KeySpec];
+
+fn names<T>(table: &[(&'static str, T)]) -> Vec<&'static str> {
+    table.iter().map(|(name, _)| *name).collect()
+}
+
+const DAY: i64 = 86_400;
+const WEEK: i64 = 7 * DAY;
+
+const ROOT: Keys = &[
+    ("version", Takes::Whole(1, 1), true, "The format's version."),
+    ("id", Takes::Text, true, "The file's name without \".toml\"."),
+    ("name", Takes::Text, true, "What a person calls it."),
+    ("description", Takes::Text, true, "What it is for, in a sentence or two."),
+    ("docs", Takes::Text, false, "Where the system's own documentation is."),
+    ("mapping", Takes::Text, true, "The mapping that is used where a connection names none."),
+    (
+        "secret",
+        Takes::Choice(|| names(read::SECRET_USES)),
+        false,
+        "Whether a connection has a signing secret.",
+    ),
+    ("events", Takes::Tables(EVENT), false, "The event types that the system names; any where left out."),
+    ("options", Takes::Tables(OPTION), false, "What it asks of each connection."),
+    (
+        "auth",
+        Takes::Tables(AUTH),
+        false,
+        "Ways to be let in, of which a connection uses the first that it has all credentials for.",
+    ),
+    (
+        "target",
+        Takes::Tables(TARGET),
+        false,
+        "The fields that the system knows, checked before anything is sent.",
+    ),
+    ("request", Takes::Table(REQUEST), false, "What is sent."),
+    ("steps", Takes::Tables(STEP), false, "Requests that go first, whose answers feed those that follow."),
+    ("envelope", Takes::Table(ENVELOPE), false, "What stands around the mapped fields or beside them."),
+    ("signature", Takes::Table(SIGNATURE), false, "How requests are signed."),
+    ("policy", Takes::Table(POLICY), false, "Time limit, retries and concurrency."),
+    ("answer", Takes::Tables(ANSWER), false, "What answers mean: the first rule that matches wins."),
+    ("extract", Takes::Table(EXTRACT), false, "What else an answer tells."),
+];
+const EVENT: Keys = &[
+    ("type", Takes::Text, true, "The event's type, such as lead.captured."),
+    ("description", Takes::Text, true, "When it happens."),
+    ("sample", Takes::Text, false, "A file of connectors/samples/ without \".json\"."),
+];
+const OPTION: Keys = &[
+    ("name", Takes::Text, true, "Its name: lower-case letters, digits and underscores."),
+    ("description", Takes::Text, true, "What it is, for people."),
+    ("required", Takes::Boolean, false, "Whether a connection must give it."),
+    ("default", Takes::Text, false, "What it is where a connection doesn't give it."),
+    ("example", Takes::Text, false, "What it may look like."),
+    ("secret", Takes::Boolean, false, "Whether it is kept like a credential."),
+];
+const AUTH: Keys = &[
+    ("kind", Takes::Choice(|| names(auth::KINDS)), true, "What is shown."),
+    ("prefix", Takes::Text, false, "What stands before it in the header, such as \"Token \"."),
+    ("header", Takes::Text, false, "The header of an API key."),
+    ("query", Takes::Text, false, "The query parameter of an API key."),
+    ("token_url", Takes::Text, false, "Where OAuth access tokens come from, over the options."),
+    ("scope", Takes::Text, false, "What is asked of the token endpoint."),
+    (
+        "client_auth",
+        Takes::Choice(|| names(auth::CLIENT_AUTHS)),
+        false,
+        "How the client shows itself to the token endpoint.",
+    ),
+    ("lifetime_secs", Takes::Whole(60, DAY), false, "How long a token is used where the answer doesn't say."),
+];
+const TARGET: Keys = &[
+    ("name", Takes::Text, true, "The field; dots nest."),
+    (
+        "type",
+        Takes::Choice(|| names(Shape::NAMES).into_iter().chain(["any"]).collect()),
+        false,
+        "What it takes.",
+    ),
+    ("required", Takes::Boolean, false, "Whether nothing may be sent without it."),
+    ("max_length", Takes::Whole(1, 10_000_000), false, "The most characters of a text, or items of a list."),
+    ("description", Takes::Text, false, "What it is, for people."),
+    ("example", Takes::Anything, false, "A value that it takes."),
+];
+const URL: KeySpec =
+    ("url", Takes::Text, false, "Where to, over {url}, the connection's own target, and the options.");
+const METHOD: KeySpec =
+    ("method", Takes::Choice(|| names(request::METHODS)), false, "The HTTP method; POST where left out.");
+const CONTENT_TYPE: KeySpec = (
+    "content_type",
+    Takes::Choice(|| names(request::CONTENT_TYPES)),
+    false,
+    "How the fields become bytes; json where left out.",
+);
+const QUERY: KeySpec = ("query", Takes::FreeTexts, false, "Query parameters over the options.");
+const HEADERS: KeySpec =
+    ("headers", Takes::FreeTexts, false, "Headers over {event_type}, {event_id}, {job_id} and the options.");
+const REQUEST: Keys = &[
+    URL,
+    METHOD,
+    CONTENT_TYPE,
+    QUERY,
+    HEADERS,
+    ("reserved_headers", Takes::Texts, false, "Further headers that a connection may not set."),
+    ("reserved_fields", Takes::Texts, false, "Top-level fields that a mapping may not write."),
+];
+const STEP: Keys = &[
+    ("name", Takes::Text, true, "Its name, for later rows: $.answers.<name>."),
+    URL,
+    METHOD,
+    CONTENT_TYPE,
+    QUERY,
+    HEADERS,
+    ("fields", Takes::Rows, true, "The rows that make its fields."),
+    ("take", Takes::FreeTexts, false, "What later rows read of its answer: name and JSONPath."),
+];
+const ENVELOPE: Keys = &[
+    (
+        "mapped",
+        Takes::Choice(|| names(envelope::MAPPED)),
+        false,
+        "Whether the mapped fields stand beside the rows' or where rows put $.fields.",
+    ),
+    ("fields", Takes::Rows, true, "The rows."),
+];
+const SIGNATURE: Keys = &[
+    ("algorithm", Takes::Choice(|| signature::choices("algorithm")), true, "How requests are signed."),
+    ("key", Takes::Choice(|| signature::choices("key")), false, "How the secret becomes the key."),
+    (
+        "content",
+        Takes::Text,
+        false,
+        "What is signed, over {id}, {timestamp}, {timestamp_ms}, {body}, {url}, {method}.",
+    ),
+    ("encoding", Takes::Choice(|| signature::choices("encoding")), false, "How the digest is written."),
+    ("format", Takes::Text, false, "One signature, over {digest}."),
+    ("ed25519_format", Takes::Text, false, "One signature by an ed25519 key, over {digest}."),
+    ("join", Takes::Text, false, "What stands between several signatures."),
+    ("tolerance_secs", Takes::Whole(1, DAY), false, "How old a received message may be."),
+    (
+        "headers",
+        Takes::FreeTexts,
+        false,
+        "Headers over {signature}, {secret}, {id}, {timestamp}, {timestamp_ms}, {event_type}.",
+    ),
+    ("fields", Takes::FreeTexts, false, "Receiving only: body fields that carry the signature."),
+];
+const POLICY: Keys = &[
+    ("timeout_secs", Takes::Whole(1, 60), false, "One deadline over a whole try."),
+    ("retry_delays_secs", Takes::Numbers, false, "The delays between attempts."),
+    ("retry_exponential", Takes::Table(GROWTH), false, "Delays that grow, as many as end in time."),
+    (
+        "when_retries_end",
+        Takes::Choice(|| names(policy::RETRIES_ENDS)),
+        false,
+        "What becomes of a job without a retry left.",
+    ),
+    ("jitter_percent", Takes::Whole(0, 100), false, "Up to this share is added to each delay at random."),
+    (
+        "concurrency",
+        Takes::Whole(1, 256),
+        false,
+        "Requests to one endpoint under way at once; 1 means strict order.",
+    ),
+];
+const GROWTH: Keys = &[
+    ("first_secs", Takes::Whole(1, WEEK), true, "The first delay."),
+    (
+        "factor",
+        Takes::Whole(1, 10),
+        false,
+        "How much each delay is longer than the one before; 2 where left out.",
+    ),
+    ("longest_secs", Takes::Whole(1, WEEK), false, "No delay is longer."),
+    ("within_secs", Takes::Whole(1, WEEK), true, "All delays with their jitter end within this time."),
+];
+const ANSWER: Keys = &[
+    ("status", Takes::Statuses, true, "HTTP statuses: 410, \"4xx\", \"400-499\", or a list."),
+    ("retry_after", Takes::Boolean, false, "Whether it has a usable Retry-After."),
+    ("header", Takes::Tests(HEADER_TEST), false, "What a header must be."),
+    ("body", Takes::Tests(BODY_TEST), false, "What a field of the body must be."),
+    ("json", Takes::Boolean, false, "Whether the body is JSON."),
+    ("empty", Takes::Boolean, false, "Whether the body is empty."),
+    ("text", Takes::Text, false, "A pattern that the raw body matches."),
+    ("outcome", Takes::Choice(|| names(answer::OUTCOMES)), true, "What it comes to."),
+    ("say", Takes::Text, false, "Why, for the delivery log."),
+    (
+        "wait_secs",
+        Takes::Whole(1, DAY),
+        false,
+        "How long a throttled lane waits where the answer doesn't say.",
+    ),
+];
+const EQ: KeySpec = ("eq", Takes::Anything, false, "It is this.");
+const IN: KeySpec = ("in", Takes::Anything, false, "It is one of these.");
+const EXISTS: KeySpec = ("exists", Takes::Boolean, false, "It is there and not null, or it is not.");
+const CODE: KeySpec = ("code", Takes::Statuses, false, "It is this code, as a number or a text.");
+const MATCHES: KeySpec = ("matches", Takes::Text, false, "It matches this pattern.");
+const HEADER_TEST: Keys = &[("name", Takes::Text, true, "The header."), EQ, IN, EXISTS, CODE, MATCHES];
+const BODY_TEST: Keys =
+    &[("path", Takes::Text, true, "A JSONPath into the body."), EQ, IN, EXISTS, CODE, MATCHES];
+const EXTRACT: Keys = &[
+    ("message", Takes::Spots, false, "The other side's own words, for the delivery log."),
+    ("id", Takes::Spots, false, "The id that the other side gave."),
+    ("retry_after", Takes::Spots, false, "Seconds to wait, of a throttled answer without Retry-After."),
+];
+const SPOT: Keys = &[
+    ("path", Takes::Text, false, "A JSONPath into the body."),
+    ("header", Takes::Text, false, "A header."),
+    ("text", Takes::Boolean, false, "The whole body."),
+    ("pattern", Takes::Text, false, "Takes its first group, or all that it matches."),
+];
+
+impl Takes {
+    fn schema(self) -> Value {
+        let one_or_list =
+            |one: Value| json!({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]});
+        match self {
+            Self::Text => json!({"type": "string"}),
+            Self::Boolean => json!({"type": "boolean"}),
+            Self::Whole(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
+            Self::Anything => json!({}),
+            Self::Choice(choices) => json!({"enum": choices()}),
+            Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
+            Self::FreeTexts => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            Self::Table(keys) => object(keys),
+            Self::Tables(keys) => json!({"type": "array", "items": object(keys)}),
+            Self::Rows => json!({"type": "array", "items": {"$ref": "#/$defs/row"}, "minItems": 1}),
+            Self::Statuses => one_or_list(json!({"type": ["integer", "string"]})),
+            Self::Numbers => {
+                json!({"type": "array", "maxItems": 20, "items": {"type": "integer", "minimum": 1, "maximum": WEEK}})
+            }
+            Self::Tests(keys) => one_or_list(object(keys)),
+            Self::Spots => one_or_list(json!({"anyOf": [{"type": "string"}, object(SPOT)]})),
+        }
+    }
+}
+
+fn object(keys: Keys) -> Value {
+    let properties: Map<String, Value> = keys
+        .iter()
+        .map(|(name, takes, _, summary)| {
+            let mut schema = takes.schema();
+            schema["description"] = (*summary).into();
+            ((*name).to_owned(), schema)
+        })
+        .collect();
+    let needed: Vec<&str> = keys.iter().filter(|(_, _, needed, _)| *needed).map(|(name, ..)| *name).collect();
+    json!({"type": "object", "properties": properties, "required": needed, "additionalProperties": false})
+}
+
+/// The schemas of what stands in rows, by name.
+fn definitions() -> Value {
+    let mut properties = Map::new();
+    for (name, example, summary) in ROW_KEYS {
+        let mut schema = match *name {
+            "to" | "template" => json!({"type": "string"}),
+            "from" => {
+                json!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]})
+            }
+            "fields" => json!({"type": "array", "items": {"$ref": "#/$defs/row"}, "minItems": 1}),
+            "apply" => json!({"type": "array", "items": {"$ref": "#/$defs/transform"}}),
+            "transcript" | "each" | "when" => json!({"type": "object"}),
+            "required" => json!({"type": "boolean"}),
+            "take" | "on_error" | "blank" => json!({"enum": quoted(example)}),
+            _ => json!({}),
+        };
+        schema["description"] = (*summary).into();
+        properties.insert((*name).to_owned(), schema);
+    }
+    let row = json!({"type": "object", "properties": properties, "required": ["to"], "additionalProperties": false});
+    let transform_names: Vec<Value> = transforms()
+        .map(|transform| json!({"const": transform.name, "description": transform.summary}))
+        .collect();
+    let settings: Map<String, Value> = transforms()
+        .map(|transform| {
+            let settings: Vec<String> = transform
+                .settings
+                .iter()
+                .map(|setting| format!("{}: {}", setting.name, setting.summary))
+                .collect();
+            let told = [vec![transform.summary.to_owned()], settings].concat().join("\n");
+            (transform.name.to_owned(), json!({"description": told}))
+        })
+        .collect();
+    let transform = json!({"anyOf": [
+        {"anyOf": transform_names},
+        {"type": "object", "properties": settings, "minProperties": 1, "maxProperties": 1, "additionalProperties": false},
+    ]});
+    json!({"row": row, "transform": transform})
+}
+
+/// The texts in quotes of an example such as `"first"`, `"last"`.
+fn quoted(example: &str) -> Vec<&str> {
+    example.split('"').skip(1).step_by(2).collect()
+}
+
+fn connector() -> Value {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Connector file",
+        "description": "One system's wire format and manners: connectors/<id>.toml",
+    });
+    merge(&mut schema, object(ROOT));
+    schema["$defs"] = definitions();
+    schema
+}
+
+fn mapping() -> Value {
+    let mut schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Mapping file",
+        "description": "How an event becomes the fields that a connector sends: mappings/<name>.toml",
+    });
+    let mut properties = Map::new();
+    for (name, example, summary) in MAPPING_KEYS {
+        let mut key = match *name {
+            "version" => json!({"const": 1}),
+            "blank" => json!({"enum": quoted(example)}),
+            "fields" => Takes::Rows.schema(),
+            _ => json!({"type": "string"}),
+        };
+        key["description"] = (*summary).into();
+        properties.insert((*name).to_owned(), key);
+    }
+    let body = json!({"type": "object", "properties": properties, "required": ["version", "fields"], "additionalProperties": false});
+    merge(&mut schema, body);
+    schema["$defs"] = definitions();
+    schema
+}
+
+fn merge(schema: &mut Value, more: Value) {
+    if let (Value::Object(schema), Value::Object(more)) = (schema, more) {
+        schema.extend(more);
+    }
+}
+
+/// The JSON Schemas (draft 2020-12) of the catalogue's files, each with the name of its file under `docs/schema/`.
+pub fn schemas() -> [(&'static str, Value); 2] {
+    [("connector.schema.json", connector()), ("mapping.schema.json", mapping())]
+}
+
+#[cfg(test)]
+mod tests;
