@@ -1,8 +1,6 @@
 //! What things cost: commands for an event, commands of an idle process, the work of one step whatever the backlog, and
 //! memory. Counts are checked, not times, but where a time is the promise.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::store::StoreError;
 
@@ -207,7 +205,9 @@ async fn a_step_costs_the_same_whatever_is_waiting() {
         let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
         let first = bench.lease(100).await;
         let (took, used) = (began.elapsed(), processor(&bench.server).await - used);
-        println!("the first lease of {size} due at once took {took:?} and {used:.0} us of the server's processor");
+        println!(
+            "the first lease of {size} due at once took {took:?} and {used:.0} us of the server's processor"
+        );
         assert_eq!(first.len(), 100);
         let leased = calls(&bench.server).await;
         bench.store.release(&first.iter().map(Lease::reference).collect::<Vec<_>>()).await.unwrap();

@@ -1,7 +1,5 @@
 //! Lanes: what is leased in which order, what a settlement does, who gets what back.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::domain::id::JobId;
 use crate::store::types::Retried;

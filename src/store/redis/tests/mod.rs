@@ -10,6 +10,7 @@ mod log;
 mod records;
 mod server;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,9 +134,11 @@ fn connection(ids: &Ids, owner: &str, concurrency: u32) -> Connection {
         events: vec![EventPattern::All],
         filter: None,
         mapping: MappingChoice::Default,
-        target: Target { url: "https://example.com".to_owned(), headers: std::collections::BTreeMap::new() },
+        target: Target { url: "https://example.com".to_owned(), headers: BTreeMap::new() },
         signing: Vec::new(),
         policy: PolicyOverrides::default(),
+        options: BTreeMap::new(),
+        credentials: BTreeMap::new(),
         concurrency,
         state: ConnectionState::Active,
         created: START,
@@ -186,6 +189,7 @@ fn settlement(lease: &Lease, next: Next) -> Settlement {
             at: lease.job.created,
             duration_ms: 5,
             status: Some(200),
+            remote_id: None,
             outcome,
             reason: "because".to_owned(),
             headers: Vec::new(),
