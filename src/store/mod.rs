@@ -18,6 +18,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod redis;
 pub mod sqlite;
 pub mod types;
 
