@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::store::redis::RedisSettings;
 pub use environment::{Environment, own_program, system_name, temporary_dir, wants_color};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder of the embedded store and the secret key.
     pub data_dir: PathBuf,
+    /// Which store keeps events and jobs.
+    pub store: StoreConfig,
     /// The operator's own connectors and mappings.
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
@@ -56,6 +59,15 @@ pub struct Config {
     pub log: LogConfig,
     /// The key that seals secrets, when the environment gives it.
     pub secret_key: Option<SecretKey>,
+}
+
+/// Which store keeps events and jobs.
+#[derive(Debug, Clone)]
+pub enum StoreConfig {
+    /// The embedded one, in the data folder.
+    Sqlite,
+    /// A Redis or Valkey server, shared by many gateways; its `retention` is [`Config::retention`].
+    Redis(RedisSettings),
 }
 
 /// How deliveries run.

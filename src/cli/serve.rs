@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::app::{self, AppError, RunningApp};
 use crate::clock::{Clock, Entropy};
-use crate::config::{Config, Environment, Given};
+use crate::config::{Config, Environment, Given, StoreConfig};
 use crate::domain::secret::Secret;
 use crate::spec::Catalogue;
 use crate::telemetry;
@@ -87,16 +87,20 @@ fn announce(running: &RunningApp, config: &Config, output: Output) {
     let url = running.url();
     let folder = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let folder = folder.display();
+    let store = match config.store {
+        StoreConfig::Sqlite => "sqlite",
+        StoreConfig::Redis(_) => "redis",
+    };
     let token = running.operator_token.as_ref().map(Secret::reveal);
     if output.is_json() {
         let line = json!({
             "address": running.address.to_string(), "url": url, "docs": format!("{url}/docs"),
-            "data_dir": folder.to_string(), "store": "sqlite", "operator_key": token,
+            "data_dir": folder.to_string(), "store": store, "operator_key": token,
         });
         return output.lines(&line.to_string());
     }
     output.lines(&format!(
-        "Patchbay {} is ready.\n\n  address  {url}\n  docs     {url}/docs\n  data     {folder} (store: sqlite)",
+        "Patchbay {} is ready.\n\n  address  {url}\n  docs     {url}/docs\n  data     {folder} (store: {store})",
         env!("CARGO_PKG_VERSION")
     ));
     if let Some(token) = token {

@@ -55,7 +55,8 @@ fn every_fault_is_told_at_once_with_its_place_and_a_hint() {
         [
             "PATCHBAY_DELIVRY_CONCURRENCY: unknown environment variable\n  hint: did you mean \
              \"PATCHBAY_DELIVERY_CONCURRENCY\"?",
-            "patchbay.toml:2:9: store: this version has no Redis store yet\n  hint: use store = \"sqlite\"",
+            "patchbay.toml:2:9: store: is no store\n  hint: \"sqlite\", or a URL such as \
+             redis://127.0.0.1:6379",
             "patchbay.toml:3:14: public_url: must be http or https, without a query\n  hint: expected an \
              address such as https://hooks.example.com",
             "patchbay.toml:5:15: delivery.concurrency: 0 is outside 1 to 16384",
