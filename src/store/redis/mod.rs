@@ -36,6 +36,14 @@
 //!
 //! A request with events of several tenants may touch several partitions: each part is atomic, and an error in one leaves
 //! the others stored. The same request sent again, with its idempotency key or its events' ids, stores the rest.
+//!
+//! # What it costs
+//!
+//! Measured with an unoptimised build and the server on the same two busy cores (`tests/bounds.rs` prints the figures and
+//! holds the counts): of the server's processor 27 us for an event with one job and 110 us for one with ten, and 20 us to
+//! lease and settle a job; 1.4 ms for a lease of 100 jobs, with 500 retries due at once or with 100,000; 12 commands a
+//! minute while idle; 0.3 ms from accepted to leased by another process (p99). A queued job with an event of 224 bytes
+//! takes 1,180 bytes of memory, a settled delivery 1,200.
 
 mod codec;
 mod ingest;

@@ -42,7 +42,7 @@ for n = 1, (#ARGV - COMMON) / EACH do
           state, due = WAITS, math.max(value, 1)
           place = 'D' .. number(due, 6)
         end
-        if rendered ~= '' then call('HSETNX', event, 'b' .. index, rendered) end
+        if rendered ~= '' then call('HSET', event, 'b' .. index, rendered) end
         call('ZADD', QUEUE, 0, connection .. place .. id)
       end
       call('HSET', event, index,
