@@ -12,6 +12,7 @@ use super::{Core, REPLY};
 use crate::domain::event::Event;
 use crate::domain::id::{JobId, TenantId};
 use crate::domain::job::Attempt;
+use crate::store::KEPT_ATTEMPTS;
 use crate::store::StoreError;
 use crate::store::types::{Delivery, DeliveryQuery};
 
@@ -19,8 +20,6 @@ use crate::store::types::{Delivery, DeliveryQuery};
 const PAGE: usize = 100;
 /// Pages that one query walks in one log: what lies deeper is found by a narrower query.
 const PAGES: usize = 1_000;
-/// Attempts shown of one delivery: the newest.
-const TRIES_SHOWN: u32 = 64;
 
 /// A log to walk.
 struct Log {
@@ -228,7 +227,7 @@ impl Core {
         if tries > 0 {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.event(partition, &base));
-            for number in tries.saturating_sub(TRIES_SHOWN - 1).max(1)..=tries {
+            for number in tries.saturating_sub(KEPT_ATTEMPTS - 1).max(1)..=tries {
                 get.arg(format!("a{index}.{number}"));
             }
             for attempt in codec::list(self.reads.plain(get, REPLY).await?)? {
