@@ -83,3 +83,49 @@ fn schema_prints_what_lies_in_the_docs() {
     }
     assert_eq!(told(&run(folder.path(), &["schema", "conector"])).0, 2);
 }
+
+#[test]
+fn check_warns_of_paths_that_no_sample_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::create_dir_all(root.join("own/mappings")).unwrap();
+    let mapping = "version = 1\n[[fields]]\nto = 'a'\nfrom = '$.data.lead.emial'\n[[fields]]\nto = 'b'\n\
+                   from = '$.data.lead.name'\n";
+    std::fs::write(root.join("own/mappings/mine.toml"), mapping).unwrap();
+
+    let output = run(root, &["check", "own"]);
+    let (code, text) = told(&output);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("warning: "), "{text}");
+    assert!(
+        text.ends_with(
+            "mine.toml:4:8: fields[0].from: no sample of the event has $.data.lead.emial\n  hint: did you mean \
+             \"email\"?\n"
+        ),
+        "{text}"
+    );
+    assert!(stdout(&output).ends_with("no faults, 1 warning\n"));
+
+    let report: Value = serde_json::from_str(&stdout(&run(root, &["check", "own", "--json"]))).unwrap();
+    assert_eq!((&report["ok"], &report["warnings"][0]["line"]), (&json!(true), &json!(4)), "{report}");
+
+    // A connector's types say which samples count.
+    let webhook = std::fs::read_to_string("connectors/webhook.toml").unwrap();
+    let mine = webhook.replace("id = \"webhook\"", "id = \"mine\"");
+    let mine = mine.replace("mapping = \"standard_webhook\"", "mapping = \"mine\"");
+    let events = "\n[[events]]\ntype = \"rating.given\"\ndescription = \"rated\"\n";
+    std::fs::create_dir_all(root.join("own/connectors")).unwrap();
+    std::fs::write(root.join("own/connectors/mine.toml"), mine + events).unwrap();
+    let report: Value = serde_json::from_str(&stdout(&run(root, &["check", "own", "--json"]))).unwrap();
+    let fields: Vec<&str> = report["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|warning| warning["field"].as_str().unwrap())
+        .collect();
+    assert_eq!(fields, ["fields[0].from", "fields[1].from"], "{report}");
+
+    // What is shipped is not the reader's to mend.
+    let (code, text) = told(&run(root, &["check"]));
+    assert_eq!((code, text.as_str()), (0, ""));
+}
