@@ -96,6 +96,10 @@ impl AppError {
                 _ => Some("--listen names the address".to_owned()),
             },
             Self::DataDir { hint, .. } => hint.map(str::to_owned),
+            Self::Store { error: StoreError::Corrupt(_), .. } => Some(
+                "restore the folder from a backup; a store of another version opens with that version"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -25,11 +25,11 @@ pub struct CheckArgs {
 /// Checks and prints what is wrong.
 pub fn run(args: &CheckArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
     let mut faults = Faults::default();
-    let mut folder = args.dir.clone();
-    match Config::load(args.config.as_deref(), environment, &[]) {
-        Ok(config) => folder = folder.or(config.catalogue_dir),
-        Err(found) => faults.extend(found),
+    if let Err(found) = Config::load(args.config.as_deref(), environment, &[]) {
+        faults.extend(found);
     }
+    let mut folder =
+        args.dir.clone().or_else(|| Config::catalogue_dir(args.config.as_deref(), environment, &[]));
     if let Some(missing) = folder.take_if(|folder| !folder.is_dir()) {
         let hint = "name one that holds connectors/ or mappings/".to_owned();
         faults.at_field(missing.display().to_string(), "is no folder", Some(hint));

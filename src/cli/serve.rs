@@ -11,6 +11,7 @@ use crate::app::{self, AppError, RunningApp};
 use crate::clock::{Clock, Entropy};
 use crate::config::{Config, Environment, Given};
 use crate::domain::secret::Secret;
+use crate::spec::Catalogue;
 use crate::telemetry;
 
 /// How to serve.
@@ -47,13 +48,26 @@ impl SettingArgs {
         }
         Ok(Config::load(self.config.as_deref(), environment, &flags)?)
     }
+
+    /// Faults of the configuration with those of the catalogue, so that a person mends all at once.
+    fn beside_the_catalogue(&self, environment: &Environment, failure: Failure) -> Failure {
+        let Failure::Faults(mut faults) = failure else { return failure };
+        let folder = Config::catalogue_dir(self.config.as_deref(), environment, &[]);
+        if let Err(found) = Catalogue::load(folder.as_deref()) {
+            faults.extend(found);
+        }
+        Failure::Faults(faults)
+    }
 }
 
 /// Serves until a signal comes.
 pub async fn run(args: &ServeArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
     let listen = args.listen.iter();
     let flags = listen.map(|text| Given { key: "listen", name: "--listen".to_owned(), text: text.clone() });
-    let config = args.settings.load(environment, flags.collect())?;
+    let config = args
+        .settings
+        .load(environment, flags.collect())
+        .map_err(|failure| args.settings.beside_the_catalogue(environment, failure))?;
     let _flush = telemetry::start(&config.log);
     let mut signals = Signals::new()?;
     let running = app::start(&config, Clock::system(), Entropy::system()).await?;

@@ -11,7 +11,8 @@ use super::{Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFo
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::Faults;
 
-/// Reads the tree; `None` and faults where something is wrong.
+/// Reads the tree; `None` and faults where something is wrong. Whatever a section holds is read before any of it is given
+/// up, so that one fault never hides the next.
 pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faults) -> Option<Config> {
     let mut table = root.table("", faults)?;
     let listen = parsed(&mut table, "listen", "expected an address and a port such as 127.0.0.1:8080");
@@ -20,24 +21,23 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
     let delivery = section(&mut table, "delivery", |table| {
-        Some(DeliveryConfig {
-            concurrency: whole(table, "concurrency")?,
-            lease: Duration::from_secs(whole(table, "lease_secs")?),
-            drain: Duration::from_secs(whole(table, "drain_secs")?),
-        })
+        let (concurrency, lease, drain) =
+            (whole(table, "concurrency"), seconds(table, "lease_secs"), seconds(table, "drain_secs"));
+        Some(DeliveryConfig { concurrency: concurrency?, lease: lease?, drain: drain? })
     });
     let egress = section(&mut table, "egress", |table| {
-        Some(EgressConfig {
-            allow_http: table.boolean("allow_http")?,
-            allow_ranges: read_ranges(table),
-            connect_timeout: Duration::from_secs(whole(table, "connect_timeout_secs")?),
-        })
+        let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table));
+        let connect_timeout = seconds(table, "connect_timeout_secs");
+        Some(EgressConfig { allow_http: allow_http?, allow_ranges, connect_timeout: connect_timeout? })
     });
     let limits = section(&mut table, "limits", |table| {
+        let events_per_second = whole(table, "events_per_second");
+        let connections_per_tenant = whole(table, "connections_per_tenant");
+        let body_bytes = whole(table, "body_bytes");
         Some(LimitsConfig {
-            events_per_second: whole(table, "events_per_second")?,
-            connections_per_tenant: whole(table, "connections_per_tenant")?,
-            body_bytes: whole(table, "body_bytes")?,
+            events_per_second: events_per_second?,
+            connections_per_tenant: connections_per_tenant?,
+            body_bytes: body_bytes?,
         })
     });
     let retention = section(&mut table, "retention", |table| {
@@ -45,7 +45,8 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     });
     let log = section(&mut table, "log", |table| {
         let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-        Some(LogConfig { level: read_level(table)?, format: format? })
+        let level = read_level(table);
+        Some(LogConfig { level: level?, format: format? })
     });
     table.finish();
     Some(Config {
@@ -77,6 +78,10 @@ fn section<T>(
     let value = read(&mut inner);
     inner.finish();
     value
+}
+
+fn seconds(table: &mut TableReader<'_>, key: &'static str) -> Option<Duration> {
+    whole(table, key).map(Duration::from_secs)
 }
 
 /// A whole number within the bounds of its setting.
