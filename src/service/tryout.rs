@@ -176,3 +176,49 @@ fn shown_headers(headers: &HeaderMap) -> Vec<(String, String)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::connector::{Given, check_settings};
+    use crate::spec::Catalogue;
+
+    #[test]
+    fn of_a_chain_the_first_request_is_shown_without_a_token() {
+        let catalogue = Catalogue::load(None).unwrap();
+        let connector = catalogue.connector("pipedrive").unwrap();
+        let credentials: BTreeMap<String, Secret> = ["client_id", "client_secret", "refresh_token"]
+            .into_iter()
+            .map(|name| (name.to_owned(), Secret::new("very-secret")))
+            .collect();
+        let given = Given { url: "", options: &BTreeMap::new(), credentials: &credentials };
+        let settings = check_settings(connector, &given).unwrap();
+        let (headers, timeout) = (HeaderMap::new(), Duration::from_secs(1));
+        let endpoint =
+            Endpoint::compile(Arc::clone(connector), "", settings, &headers, Vec::new(), timeout).unwrap();
+        let sample = &catalogue.samples()["lead.captured"];
+        let context = crate::mapping::Context {
+            event_id: "e1",
+            event_type: "lead.captured",
+            event_time: "2026-05-03T14:22:08Z",
+            source: None,
+            tenant_id: "acme",
+            connection_id: "con_1",
+            job_id: "job_1",
+            attempt: 1,
+            now: Timestamp::default(),
+        };
+        let names = Names { event_type: "lead.captured", event_id: "e1", job_id: "job_1" };
+        let outgoing = Outgoing { event: sample, context, names };
+        let mapping = catalogue.mapping("pipedrive").unwrap();
+        let shown = Shown::ahead(&endpoint, mapping, &outgoing, Timestamp::default()).unwrap();
+        assert_eq!(shown.url, "https://api.pipedrive.com/api/v2/persons");
+        assert!(shown.headers.contains(&("authorization".to_owned(), HIDDEN.to_owned())), "{shown:?}");
+        let body: Value = serde_json::from_str(&shown.body).unwrap();
+        assert_eq!((&body["name"], &body["answers"]), (&json!("Jane Smith"), &Value::Null), "{body}");
+        assert!(!format!("{shown:?}").contains("very-secret"));
+    }
+}
