@@ -1,4 +1,5 @@
-//! `patchbay check`: everything that is wrong with the configuration, connectors and mappings, at once.
+//! `patchbay check`: everything that is wrong with the configuration, connectors and mappings, at once; and as warnings,
+//! which fail nothing, the paths that no sample event has.
 
 use std::path::PathBuf;
 
@@ -34,8 +35,10 @@ pub fn run(args: &CheckArgs, environment: &Environment, output: Output) -> Resul
         faults.at_field(missing.display().to_string(), "is no folder", Some(hint));
     }
     let mut counts = json!({});
+    let mut warnings = Vec::new();
     match Catalogue::load(folder.as_deref()) {
         Ok(catalogue) => {
+            warnings = catalogue.unseen_paths(&Catalogue::load(None)?);
             counts = json!({
                 "connectors": catalogue.connectors().len(),
                 "mappings": catalogue.mappings().len(),
@@ -45,14 +48,24 @@ pub fn run(args: &CheckArgs, environment: &Environment, output: Output) -> Resul
         Err(found) => faults.extend(found),
     }
     if output.is_json() {
-        output.value(&json!({ "ok": faults.is_empty(), "faults": faults, "checked": counts }));
+        output.value(
+            &json!({ "ok": faults.is_empty(), "faults": faults, "warnings": warnings, "checked": counts }),
+        );
         return if faults.is_empty() { Ok(()) } else { Err(Failure::Told(INVALID)) };
+    }
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
     }
     if !faults.is_empty() {
         return Err(Failure::Faults(faults));
     }
+    let warned = match warnings.len() {
+        0 => String::new(),
+        1 => ", 1 warning".to_owned(),
+        number => format!(", {number} warnings"),
+    };
     output.lines(&format!(
-        "{} connectors, {} mappings and {} samples: no faults",
+        "{} connectors, {} mappings and {} samples: no faults{warned}",
         counts["connectors"], counts["mappings"], counts["samples"]
     ));
     Ok(())

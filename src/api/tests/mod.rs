@@ -4,6 +4,7 @@ mod accounts;
 mod connections;
 mod deliveries;
 mod events;
+mod mappings;
 mod operations;
 mod schema;
 mod walk;
