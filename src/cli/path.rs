@@ -13,7 +13,7 @@ use crate::mapping::evaluate_path;
 /// What to look for, and where.
 #[derive(Debug, Clone, Args)]
 pub struct PathArgs {
-    /// The path, such as "$.data.items[0].name" (RFC 9535)
+    /// The path, such as `$.data.items[*].name` (RFC 9535)
     query: String,
     /// A JSON file, "-" for standard input
     #[arg(default_value = "-", value_name = "FILE")]
