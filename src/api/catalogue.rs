@@ -35,11 +35,8 @@ fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
             })
         })
         .collect();
-    let auth: Vec<Value> = spec
-        .auth
-        .iter()
-        .map(|way| json!({ "kind": way.name(), "credentials": way.credentials() }))
-        .collect();
+    let auth: Vec<Value> =
+        spec.auth.iter().map(|way| json!({ "kind": way.name(), "credentials": way.credentials() })).collect();
     let reserved: Vec<&str> = spec.request.reserved_headers.iter().map(http::HeaderName::as_str).collect();
     json!({
         "id": spec.id,

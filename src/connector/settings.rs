@@ -182,6 +182,10 @@ fn compile_way(
         AuthKind::ApiKey => of("api_key").to_owned(),
         AuthKind::OAuth(oauth) => {
             let AuthPlace::Header(name, prefix) = &way.place else { return None };
+            // What is missing was told already.
+            if oauth.token_url.options().any(|name| !options.contains_key(name)) {
+                return None;
+            }
             let token_url = match resolve_url(&oauth.token_url, "", options) {
                 Ok(url) => url,
                 Err(message) => {
