@@ -18,12 +18,13 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api;
 use crate::clock::{Clock, Entropy, Ids};
-use crate::config::Config;
+use crate::config::{Config, StoreConfig};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
 use crate::service::{Gateway, Parts, ServiceError, Settings, vault::Vault};
 use crate::spec::Catalogue;
+use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
@@ -57,10 +58,10 @@ pub enum AppError {
         hint: Option<&'static str>,
     },
     /// The store does not open.
-    #[error("the store in {} does not open: {error}", folder.display())]
+    #[error("the store ({store}) does not open: {error}")]
     Store {
-        /// Its folder.
-        folder: PathBuf,
+        /// Which: what [`store_name`] says.
+        store: String,
         /// Why.
         error: StoreError,
     },
@@ -96,6 +97,10 @@ impl AppError {
                 _ => Some("--listen names the address".to_owned()),
             },
             Self::DataDir { hint, .. } => hint.map(str::to_owned),
+            Self::Store { error: StoreError::Corrupt(_), .. } => Some(
+                "restore the folder from a backup; a store of another version opens with that version"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -166,14 +171,8 @@ async fn open_gateway(
     data_dir::prepare(&folder)?;
     let key = data_dir::secret_key(&folder, config.secret_key.as_ref(), &entropy)?;
     let ids = Ids::new(clock.clone(), entropy.clone());
-    let opened = match place {
-        Place::Owner => SqliteStore::open(&folder, clock.clone(), ids.clone(), config.retention).await,
-        Place::Guest => SqliteStore::open_guest(&folder, clock.clone(), ids.clone()).await,
-    };
-    let store: Arc<dyn Store> = match opened {
-        Ok(store) => Arc::new(store),
-        Err(error) => return Err(AppError::Store { folder, error }),
-    };
+    let opened = open_store(config, &clock, &ids, place).await;
+    let store = opened.map_err(|error| AppError::Store { store: store_name(config), error })?;
     let addresses = Arc::new(AddressPolicy {
         allow_http: config.egress.allow_http,
         allowed: config.egress.allow_ranges.clone(),
@@ -197,7 +196,37 @@ async fn open_gateway(
             body_bytes: config.limits.body_bytes,
         },
     };
-    Gateway::start(parts).await.map_err(|error| AppError::Store { folder, error })
+    Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })
+}
+
+async fn open_store(
+    config: &Config,
+    clock: &Clock,
+    ids: &Ids,
+    place: Place,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let (folder, clock, ids) = (&config.data_dir, clock.clone(), ids.clone());
+    Ok(match (&config.store, place) {
+        (StoreConfig::Sqlite, Place::Owner) => {
+            Arc::new(SqliteStore::open(folder, clock, ids, config.retention).await?)
+        }
+        (StoreConfig::Sqlite, Place::Guest) => Arc::new(SqliteStore::open_guest(folder, clock, ids).await?),
+        (StoreConfig::Redis(settings), _) => {
+            let store = RedisStore::open(settings.clone(), clock, ids).await?;
+            if let Some(note) = store.durability_note() {
+                tracing::warn!("{note}");
+            }
+            Arc::new(store)
+        }
+    })
+}
+
+/// The store as a person knows it; never a URL, which may hold a password.
+pub fn store_name(config: &Config) -> String {
+    match &config.store {
+        StoreConfig::Sqlite => format!("sqlite in {}", config.data_dir.display()),
+        StoreConfig::Redis(_) => "redis".to_owned(),
+    }
 }
 
 async fn follow(gateway: Arc<Gateway>) {

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::store::redis::RedisSettings;
 pub use environment::{Environment, own_program, system_name, temporary_dir, wants_color};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder of the embedded store and the secret key.
     pub data_dir: PathBuf,
+    /// Which store keeps events and jobs.
+    pub store: StoreConfig,
     /// The operator's own connectors and mappings.
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
@@ -56,6 +59,15 @@ pub struct Config {
     pub log: LogConfig,
     /// The key that seals secrets, when the environment gives it.
     pub secret_key: Option<SecretKey>,
+}
+
+/// Which store keeps events and jobs.
+#[derive(Debug, Clone)]
+pub enum StoreConfig {
+    /// The embedded one, in the data folder.
+    Sqlite,
+    /// A Redis or Valkey server, shared by many gateways; its `retention` is [`Config::retention`].
+    Redis(RedisSettings),
 }
 
 /// How deliveries run.
@@ -156,19 +168,17 @@ pub struct Given {
 impl Config {
     /// Reads `file` ([`DEFAULT_FILE`] where it exists when `None`), the environment over it, and `flags` over both.
     pub fn load(file: Option<&Path>, environment: &Environment, flags: &[Given]) -> Result<Self, Faults> {
-        let path = match file {
-            Some(path) => Some(path),
-            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
-        };
-        let Some(path) = path else { return Self::from_text("", "", environment, flags) };
-        let name = path.display().to_string();
-        let text = read_bounded(path).map_err(|message| {
-            let mut faults = Faults::default();
-            let hint = file.map(|_| "--config names the file to read".to_owned());
-            faults.at_field(&name, message, hint);
-            faults
-        })?;
+        let (name, text) = read_file(file)?;
         Self::from_text(&name, &text, environment, flags)
+    }
+
+    /// The catalogue's folder alone, whatever is wrong with the other settings: so that what is wrong with its files can be
+    /// told beside that.
+    pub fn catalogue_dir(file: Option<&Path>, environment: &Environment, flags: &[Given]) -> Option<PathBuf> {
+        let (name, text) = read_file(file).unwrap_or_default();
+        let root = layered(&name, &text, &given_by(environment, flags, &mut Faults::default())).ok()?;
+        let mut unheard = Faults::default();
+        root.table("", &mut unheard)?.text("catalogue_dir").map(PathBuf::from)
     }
 
     /// Reads a file's text, the environment over it, and `flags` over both.
@@ -179,23 +189,14 @@ impl Config {
         flags: &[Given],
     ) -> Result<Self, Faults> {
         let mut faults = Faults::default();
-        let mut given = given_by(environment, &mut faults);
-        given.extend_from_slice(flags);
-        let mut root = match Node::from_toml(file, text) {
+        let given = given_by(environment, flags, &mut faults);
+        let root = match layered(file, text, &given) {
             Ok(root) => root,
             Err(syntax) => {
                 faults.extend(syntax);
                 return Err(faults);
             }
         };
-        for setting in SETTINGS {
-            put_default(&mut root, setting);
-        }
-        for value in &given {
-            if let Some(setting) = setting_of(value.key) {
-                put(&mut root, setting.key, node_of(setting.kind, &value.text));
-            }
-        }
         let secret_key = read_secret_key(environment, &mut faults);
         let mut read = Faults::default();
         let config = read::read(&root, secret_key, &mut read);
@@ -209,15 +210,52 @@ impl Config {
     }
 }
 
+/// The configuration file's name and text; both empty where there is none and none is named.
+fn read_file(file: Option<&Path>) -> Result<(String, String), Faults> {
+    let path = match file {
+        Some(path) => Some(path),
+        None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
+    };
+    let Some(path) = path else { return Ok(Default::default()) };
+    let name = path.display().to_string();
+    match read_bounded(path) {
+        Ok(text) => Ok((name, text)),
+        Err(message) => {
+            let mut faults = Faults::default();
+            let hint = file.map(|_| "--config names the file to read".to_owned());
+            faults.at_field(&name, message, hint);
+            Err(faults)
+        }
+    }
+}
+
 fn read_bounded(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot be read: {}", error.kind()))?.len();
+    let unread = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "cannot be read: there is no such file".to_owned(),
+        kind => format!("cannot be read: {kind}"),
+    };
+    let size = std::fs::metadata(path).map_err(unread)?.len();
     if size > FILE_LIMIT_BYTES {
         return Err(format!("is {size} bytes, more than {FILE_LIMIT_BYTES}"));
     }
-    std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {}", error.kind()))
+    std::fs::read_to_string(path).map_err(unread)
 }
 
-fn given_by(environment: &Environment, faults: &mut Faults) -> Vec<Given> {
+/// The file's tree, with the defaults below it and what was given over it.
+fn layered(file: &str, text: &str, given: &[Given]) -> Result<Node, Faults> {
+    let mut root = Node::from_toml(file, text)?;
+    for setting in SETTINGS {
+        put_default(&mut root, setting);
+    }
+    for value in given {
+        if let Some(setting) = setting_of(value.key) {
+            put(&mut root, setting.key, node_of(setting.kind, &value.text));
+        }
+    }
+    Ok(root)
+}
+
+fn given_by(environment: &Environment, flags: &[Given], faults: &mut Faults) -> Vec<Given> {
     let variables: Vec<(String, &Setting)> =
         SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
     let mut given = Vec::new();
@@ -232,6 +270,7 @@ fn given_by(environment: &Environment, faults: &mut Faults) -> Vec<Given> {
             faults.at_field(name, "unknown environment variable", hint);
         }
     }
+    given.extend_from_slice(flags);
     given
 }
 

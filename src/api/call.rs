@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -97,6 +97,12 @@ impl Call {
 
     /// The body, read within its bounds.
     pub async fn body(&mut self) -> Result<Bytes, Problem> {
+        if let Some(coding) = self.headers.get(CONTENT_ENCODING)
+            && !coding.as_bytes().eq_ignore_ascii_case(b"identity")
+        {
+            return Err(Problem::new(Code::UnsupportedMediaType, "a coded body is not read here")
+                .hint("send it as it is, without content-encoding"));
+        }
         let limit = self.gateway.settings.body_bytes;
         let too_large = || {
             Problem::new(Code::TooLarge, format!("the body is longer than {limit} bytes"))

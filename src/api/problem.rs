@@ -2,6 +2,7 @@
 //!
 //! A code is a promise: it does not change and a program may look at it. Titles and details are for people.
 
+use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 use axum::body::Body;
@@ -114,6 +115,11 @@ codes! {
     NotReady = "not_ready", SERVICE_UNAVAILABLE, "The gateway is not ready";
 }
 
+/// The most faults that one answer tells; what has more is told how many there are.
+const MAX_ERRORS: usize = 50;
+/// The most characters of one text in an answer: what was sent is quoted, but not sent back whole.
+const MAX_TEXT_CHARS: usize = 500;
+
 /// One error answer. In a box, for it is what every function here may return instead of its value.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Details>);
@@ -194,6 +200,9 @@ impl Problem {
         let detail = match faults.list() {
             [fault] if fault.place.field.is_empty() => fault.message.clone(),
             [fault] => format!("{}: {}", fault.place.field, fault.message),
+            list if list.len() > MAX_ERRORS => {
+                format!("{} faults; errors has the first {MAX_ERRORS}", list.len())
+            }
             list => format!("{} faults; see errors", list.len()),
         };
         let mut problem = Self::new(code, detail);
@@ -214,17 +223,17 @@ impl Problem {
         body.insert("title".to_owned(), json!(code.title()));
         body.insert("status".to_owned(), json!(code.status().as_u16()));
         body.insert("code".to_owned(), json!(code.name()));
-        body.insert("detail".to_owned(), json!(self.detail));
+        body.insert("detail".to_owned(), json!(cut(&self.detail)));
         if let Some(hint) = &self.hint {
-            body.insert("hint".to_owned(), json!(hint));
+            body.insert("hint".to_owned(), json!(cut(hint)));
         }
         if !self.errors.is_empty() {
-            let errors = self.errors.list().iter().map(|fault| {
+            let errors = self.errors.list().iter().take(MAX_ERRORS).map(|fault| {
                 let mut error = Map::new();
-                error.insert("pointer".to_owned(), json!(fault.place.pointer()));
-                error.insert("message".to_owned(), json!(fault.message));
+                error.insert("pointer".to_owned(), json!(cut(&fault.place.pointer())));
+                error.insert("message".to_owned(), json!(cut(&fault.message)));
                 if let Some(hint) = &fault.hint {
-                    error.insert("hint".to_owned(), json!(hint));
+                    error.insert("hint".to_owned(), json!(cut(hint)));
                 }
                 Value::Object(error)
             });
@@ -250,6 +259,14 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"patchbay\""));
         }
         response
+    }
+}
+
+/// A text of at most [`MAX_TEXT_CHARS`].
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
     }
 }
 

@@ -11,6 +11,8 @@ const KEY_FILE: &str = "secret.key";
 /// What the embedded store calls its database: where it is and the key is not, the key was lost or stays elsewhere.
 const DATABASE_FILE: &str = "patchbay.db";
 
+const WRITABLE: &str = "data_dir (or --data-dir) names a folder that can be written to";
+
 /// Makes the folder where it is missing, so that only its owner may enter.
 pub fn prepare(folder: &Path) -> Result<(), AppError> {
     let mut builder = std::fs::DirBuilder::new();
@@ -20,7 +22,7 @@ pub fn prepare(folder: &Path) -> Result<(), AppError> {
     builder.create(folder).map_err(|error| AppError::DataDir {
         path: folder.to_owned(),
         reason: format!("the data folder cannot be made: {}", plain(&error)),
-        hint: Some("data_dir (or --data-dir) names a folder that can be written to"),
+        hint: Some(WRITABLE),
     })?;
     warn_if_open_to_others(folder);
     Ok(())
@@ -51,7 +53,7 @@ pub fn secret_key(
             }
             let key = SecretKey::new(entropy.bytes());
             write_key(folder, &key)
-                .map_err(|error| fault(format!("cannot be written: {}", plain(&error)), None))?;
+                .map_err(|error| fault(format!("cannot be written: {}", plain(&error)), Some(WRITABLE)))?;
             Ok(key)
         }
         Err(error) => Err(fault(format!("cannot be read: {}", plain(&error)), None)),

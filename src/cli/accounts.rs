@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::client::{Client, secret};
+use super::client::{Client, address, secret};
 use super::failure::Failure;
 use super::output::{Output, cell};
 use super::serve::SettingArgs;
@@ -27,7 +27,7 @@ const LIST_LIMIT: usize = 1_000;
 #[derive(Debug, Clone, Args)]
 pub struct Where {
     /// A running gateway; without it the data folder is opened
-    #[arg(long, env = "PATCHBAY_URL", value_name = "URL")]
+    #[arg(long, env = "PATCHBAY_URL", value_name = "URL", value_parser = address)]
     url: Option<Url>,
     /// An operator's key for it
     #[arg(long, env = "PATCHBAY_KEY", hide_env_values = true, value_name = "KEY", value_parser = secret)]

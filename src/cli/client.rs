@@ -26,11 +26,20 @@ const PAGE: usize = 100;
 #[derive(Debug, Clone, Args)]
 pub struct Remote {
     /// The gateway's address
-    #[arg(long, env = "PATCHBAY_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(long, env = "PATCHBAY_URL", default_value = "http://127.0.0.1:8080", value_name = "URL",
+          value_parser = address)]
     pub url: Url,
     /// A key of it: the operator's, or a tenant's with the right scope
     #[arg(long, env = "PATCHBAY_KEY", hide_env_values = true, value_name = "KEY", value_parser = secret)]
     pub key: Option<Secret>,
+}
+
+/// Reads a gateway's address from the command line.
+pub fn address(text: &str) -> Result<Url, String> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "expected an address such as http://127.0.0.1:8080".to_owned())
 }
 
 /// Reads a secret from the command line.

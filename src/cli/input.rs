@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::failure::Failure;
+use crate::app::plain;
 
 const LIMIT_BYTES: u64 = 16 * 1_024 * 1_024;
 
@@ -32,7 +33,7 @@ fn read(name: &str, source: impl Read) -> Result<String, Failure> {
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Failure {
-    Failure::Invalid { message: format!("{name}: cannot be read: {}", error.kind()), hint: None }
+    Failure::Invalid { message: format!("{name}: cannot be read: {}", plain(error)), hint: None }
 }
 
 /// A text as JSON; `name` is for the message.

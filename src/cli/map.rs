@@ -11,7 +11,7 @@ use super::output::{Output, one_line};
 use crate::clock::Clock;
 use crate::domain::fault::did_you_mean;
 use crate::domain::time::Timestamp;
-use crate::mapping::{Context, FieldTrace, Mapping, Preview};
+use crate::mapping::{Context, FieldTrace, Mapping, Preview, reference, transforms};
 use crate::spec::Catalogue;
 
 /// The longest value in a trace's table, in characters.
@@ -21,22 +21,31 @@ const SHOWN_CHARS: usize = 60;
 #[derive(Debug, Clone, Args)]
 pub struct MapArgs {
     /// A mapping file, or the name of one in the catalogue
-    mapping: String,
+    #[arg(required_unless_present = "list")]
+    mapping: Option<String>,
     /// The event: a JSON file, "-" for standard input, or the type of a sample event
     #[arg(long, default_value = "lead.captured", value_name = "EVENT")]
     event: String,
     /// Show for each field where its value comes from and what each transform did
     #[arg(long)]
     trace: bool,
+    /// Print the reference of the mapping language; with --json its transforms as data
+    #[arg(long, conflicts_with_all = ["mapping", "event", "trace"])]
+    list: bool,
     /// A folder of your own with connectors/ and mappings/
     #[arg(long, env = "PATCHBAY_CATALOGUE_DIR", value_name = "DIR")]
     catalogue_dir: Option<PathBuf>,
 }
 
-/// Maps and prints.
+/// Maps and prints, or prints the language.
 pub fn run(args: &MapArgs, clock: &Clock, output: Output) -> Result<(), Failure> {
+    // Without a name only `--list` is left.
+    let Some(name) = &args.mapping else {
+        output.either(&json!(transforms().collect::<Vec<_>>()), || reference().trim_end().to_owned());
+        return Ok(());
+    };
     let catalogue = Catalogue::load(args.catalogue_dir.as_deref())?;
-    let mapping = find_mapping(&args.mapping, &catalogue)?;
+    let mapping = find_mapping(name, &catalogue)?;
     let event = completed(find_event(&args.event, &catalogue)?, clock.now())?;
     let preview = mapping.preview(&event, &context_of(&event, clock.now()));
     print(&preview, args.trace, output);

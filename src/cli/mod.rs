@@ -15,7 +15,9 @@ pub mod input;
 pub mod listen;
 pub mod map;
 pub mod output;
+pub mod path;
 pub mod receiver;
+pub mod schema;
 pub mod scratch;
 pub mod send;
 pub mod serve;
@@ -65,9 +67,17 @@ enum Command {
     /// Show what a mapping makes of an event
     #[command(
         after_help = "Examples:\n  patchbay map lead_flat --event lead.captured --trace\n  patchbay map \
-                            mappings/mine.toml --event event.json\n  cat event.json | patchbay map mine.toml --event -"
+                            mappings/mine.toml --event event.json\n  cat event.json | patchbay map mine.toml --event -\n  patchbay map --list"
     )]
     Map(map::MapArgs),
+    /// Show what one path of the mapping language finds in a JSON document
+    #[command(
+        after_help = "Examples:\n  patchbay path '$.data.lead.email' event.json\n  cat event.json | patchbay path \
+                            '$.data.items[?@.price > 10].name'"
+    )]
+    Path(path::PathArgs),
+    /// Print the JSON Schema of connector or mapping files
+    Schema(schema::SchemaArgs),
     /// Send an event to a running gateway
     #[command(
         after_help = "Examples:\n  patchbay send --type lead.captured\n  patchbay send --type lead.captured \
@@ -144,6 +154,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, output).await,
         Command::Check(args) => check::run(&args, &environment, output),
         Command::Map(args) => map::run(&args, &clock, output),
+        Command::Path(args) => path::run(&args, output),
+        Command::Schema(args) => schema::run(&args, output),
         Command::Send(args) => send::run(&args, output).await,
         Command::Listen(args) => listen::run(&args, &clock, output).await,
         Command::Tenants(command) => accounts::run_tenants(&command, &environment, output).await,

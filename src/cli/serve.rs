@@ -9,8 +9,9 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::app::{self, AppError, RunningApp};
 use crate::clock::{Clock, Entropy};
-use crate::config::{Config, Environment, Given};
+use crate::config::{Config, Environment, Given, StoreConfig};
 use crate::domain::secret::Secret;
+use crate::spec::Catalogue;
 use crate::telemetry;
 
 /// How to serve.
@@ -47,13 +48,26 @@ impl SettingArgs {
         }
         Ok(Config::load(self.config.as_deref(), environment, &flags)?)
     }
+
+    /// Faults of the configuration with those of the catalogue, so that a person mends all at once.
+    fn beside_the_catalogue(&self, environment: &Environment, failure: Failure) -> Failure {
+        let Failure::Faults(mut faults) = failure else { return failure };
+        let folder = Config::catalogue_dir(self.config.as_deref(), environment, &[]);
+        if let Err(found) = Catalogue::load(folder.as_deref()) {
+            faults.extend(found);
+        }
+        Failure::Faults(faults)
+    }
 }
 
 /// Serves until a signal comes.
 pub async fn run(args: &ServeArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
     let listen = args.listen.iter();
     let flags = listen.map(|text| Given { key: "listen", name: "--listen".to_owned(), text: text.clone() });
-    let config = args.settings.load(environment, flags.collect())?;
+    let config = args
+        .settings
+        .load(environment, flags.collect())
+        .map_err(|failure| args.settings.beside_the_catalogue(environment, failure))?;
     let _flush = telemetry::start(&config.log);
     let mut signals = Signals::new()?;
     let running = app::start(&config, Clock::system(), Entropy::system()).await?;
@@ -73,16 +87,20 @@ fn announce(running: &RunningApp, config: &Config, output: Output) {
     let url = running.url();
     let folder = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let folder = folder.display();
+    let store = match config.store {
+        StoreConfig::Sqlite => "sqlite",
+        StoreConfig::Redis(_) => "redis",
+    };
     let token = running.operator_token.as_ref().map(Secret::reveal);
     if output.is_json() {
         let line = json!({
             "address": running.address.to_string(), "url": url, "docs": format!("{url}/docs"),
-            "data_dir": folder.to_string(), "store": "sqlite", "operator_key": token,
+            "data_dir": folder.to_string(), "store": store, "operator_key": token,
         });
         return output.lines(&line.to_string());
     }
     output.lines(&format!(
-        "Patchbay {} is ready.\n\n  address  {url}\n  docs     {url}/docs\n  data     {folder} (store: sqlite)",
+        "Patchbay {} is ready.\n\n  address  {url}\n  docs     {url}/docs\n  data     {folder} (store: {store})",
         env!("CARGO_PKG_VERSION")
     ));
     if let Some(token) = token {

@@ -7,37 +7,40 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::settings::{SETTINGS, SettingKind, setting_of};
-use super::{Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, SecretKey};
-use crate::domain::document::{Kind, Node, TableReader};
+use super::{
+    Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, SecretKey, StoreConfig,
+};
+use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
+use crate::store::redis::RedisSettings;
 
-/// Reads the tree; `None` and faults where something is wrong.
+/// Reads the tree; `None` and faults where something is wrong. Whatever a section holds is read before any of it is given
+/// up, so that one fault never hides the next.
 pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faults) -> Option<Config> {
     let mut table = root.table("", faults)?;
     let listen = parsed(&mut table, "listen", "expected an address and a port such as 127.0.0.1:8080");
     let data_dir = table.text("data_dir").map(PathBuf::from);
-    read_store(&mut table);
+    let store = read_store(&mut table);
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
     let delivery = section(&mut table, "delivery", |table| {
-        Some(DeliveryConfig {
-            concurrency: whole(table, "concurrency")?,
-            lease: Duration::from_secs(whole(table, "lease_secs")?),
-            drain: Duration::from_secs(whole(table, "drain_secs")?),
-        })
+        let (concurrency, lease, drain) =
+            (whole(table, "concurrency"), seconds(table, "lease_secs"), seconds(table, "drain_secs"));
+        Some(DeliveryConfig { concurrency: concurrency?, lease: lease?, drain: drain? })
     });
     let egress = section(&mut table, "egress", |table| {
-        Some(EgressConfig {
-            allow_http: table.boolean("allow_http")?,
-            allow_ranges: read_ranges(table),
-            connect_timeout: Duration::from_secs(whole(table, "connect_timeout_secs")?),
-        })
+        let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table));
+        let connect_timeout = seconds(table, "connect_timeout_secs");
+        Some(EgressConfig { allow_http: allow_http?, allow_ranges, connect_timeout: connect_timeout? })
     });
     let limits = section(&mut table, "limits", |table| {
+        let events_per_second = whole(table, "events_per_second");
+        let connections_per_tenant = whole(table, "connections_per_tenant");
+        let body_bytes = whole(table, "body_bytes");
         Some(LimitsConfig {
-            events_per_second: whole(table, "events_per_second")?,
-            connections_per_tenant: whole(table, "connections_per_tenant")?,
-            body_bytes: whole(table, "body_bytes")?,
+            events_per_second: events_per_second?,
+            connections_per_tenant: connections_per_tenant?,
+            body_bytes: body_bytes?,
         })
     });
     let retention = section(&mut table, "retention", |table| {
@@ -45,12 +48,19 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     });
     let log = section(&mut table, "log", |table| {
         let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
-        Some(LogConfig { level: read_level(table)?, format: format? })
+        let level = read_level(table);
+        Some(LogConfig { level: level?, format: format? })
     });
     table.finish();
     Some(Config {
         listen: listen?,
         data_dir: data_dir?,
+        store: match store? {
+            StoreConfig::Redis(settings) => {
+                StoreConfig::Redis(RedisSettings { retention: retention?, ..settings })
+            }
+            StoreConfig::Sqlite => StoreConfig::Sqlite,
+        },
         catalogue_dir,
         public_url,
         delivery: delivery?,
@@ -79,6 +89,10 @@ fn section<T>(
     value
 }
 
+fn seconds(table: &mut TableReader<'_>, key: &'static str) -> Option<Duration> {
+    whole(table, key).map(Duration::from_secs)
+}
+
 /// A whole number within the bounds of its setting.
 fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Option<T> {
     let (least, most) = match setting_of(&table.path(key)).map(|setting| setting.kind) {
@@ -97,17 +111,32 @@ fn parsed<T: std::str::FromStr>(table: &mut TableReader<'_>, key: &'static str, 
     value
 }
 
-fn read_store(table: &mut TableReader<'_>) {
-    let written = table.node("store").map(|node| node.kind.clone());
-    match written {
-        Some(Kind::Text(text)) if text.starts_with("redis") => {
-            let hint = "use store = \"sqlite\"".to_owned();
-            table.fault("store", "this version has no Redis store yet", Some(hint));
+fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
+    /// Ways to reach Redis: one server, with TLS, behind sentinels, a cluster.
+    const SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://"];
+    let redis = section(table, "redis", |table| {
+        let partitions = whole(table, "partitions");
+        let durability = parsed(table, "durability", "\"server\", \"fsync\" or \"replicas:N\"");
+        let prefix = table.text("prefix")?.to_owned();
+        if !(1..=32).contains(&prefix.len()) || prefix.contains(['{', '}']) {
+            table.fault("prefix", "must be 1 to 32 characters without braces", None);
+            return None;
         }
-        _ => {
-            table.choice("store", &[("sqlite", ())]);
-        }
+        Some((partitions?, durability?, prefix))
+    });
+    let text = table.text("store")?;
+    if text == "sqlite" {
+        return Some(StoreConfig::Sqlite);
     }
+    if !SCHEMES.iter().any(|scheme| text.starts_with(scheme)) {
+        // Never the text itself: it may hold a password.
+        let hint = "\"sqlite\", or a URL such as redis://127.0.0.1:6379".to_owned();
+        table.fault("store", "is no store", Some(hint));
+        return None;
+    }
+    let url = text.to_owned();
+    let (partitions, durability, prefix) = redis?;
+    Some(StoreConfig::Redis(RedisSettings { partitions, durability, prefix, ..RedisSettings::new(url) }))
 }
 
 fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {

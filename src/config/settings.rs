@@ -57,7 +57,25 @@ pub const SETTINGS: &[Setting] = &[
         "Address and port to serve HTTP on; port 0 takes a free one",
     ),
     setting("data_dir", Text, "\"./patchbay-data\"", "Folder of the embedded store and the secret key"),
-    setting("store", OneOf(&["sqlite"]), "\"sqlite\"", "Which store keeps events and jobs"),
+    setting(
+        "store",
+        Text,
+        "\"sqlite\"",
+        "Which store keeps events and jobs: sqlite, or redis://, rediss://, redis+sentinel://, redis+cluster:// URL",
+    ),
+    setting(
+        "redis.partitions",
+        Whole(1, 1_024),
+        "16",
+        "Partitions that tenants are spread over in Redis; fixed once something is stored",
+    ),
+    setting(
+        "redis.durability",
+        Text,
+        "\"server\"",
+        "What a 202 waits for: server (what the server is set to), fsync, or replicas:N",
+    ),
+    setting("redis.prefix", Text, "\"pb\"", "What every key in Redis begins with"),
     setting(
         "catalogue_dir",
         Text,

@@ -55,10 +55,12 @@ fn every_fault_is_told_at_once_with_its_place_and_a_hint() {
         [
             "PATCHBAY_DELIVRY_CONCURRENCY: unknown environment variable\n  hint: did you mean \
              \"PATCHBAY_DELIVERY_CONCURRENCY\"?",
-            "patchbay.toml:2:9: store: this version has no Redis store yet\n  hint: use store = \"sqlite\"",
+            "patchbay.toml:2:9: store: is no store\n  hint: \"sqlite\", or a URL such as \
+             redis://127.0.0.1:6379",
             "patchbay.toml:3:14: public_url: must be http or https, without a query\n  hint: expected an \
              address such as https://hooks.example.com",
             "patchbay.toml:5:15: delivery.concurrency: 0 is outside 1 to 16384",
+            "patchbay.toml:6:14: delivery.lease_secs: expected a whole number, found a text",
             "patchbay.toml:7:1: delivery.retries: unknown key\n  hint: known here: concurrency, lease_secs, \
              drain_secs",
             "patchbay.toml:9:16: egress.allow_ranges: \"everything\" is no address range\n  hint: expected \
@@ -95,6 +97,34 @@ fn a_secret_key_is_32_bytes_and_is_never_shown() {
 fn a_named_file_that_is_missing_is_a_fault() {
     let faults = Config::load(Some(Path::new("no/such.toml")), &Environment::default(), &[]).unwrap_err();
     assert!(faults.list()[0].to_string().starts_with("no/such.toml: cannot be read"), "{faults}");
+}
+
+#[test]
+fn one_fault_of_a_section_hides_no_other() {
+    let text = SETTINGS
+        .iter()
+        .filter(|setting| setting.key.contains('.'))
+        .fold(String::new(), |text, setting| text + &format!("{} = {{}}\n", setting.key));
+    let told = faults(&text, &[]);
+    for setting in SETTINGS.iter().filter(|setting| setting.key.contains('.')) {
+        assert!(
+            told.iter().any(|fault| fault.contains(&format!("{}: ", setting.key))),
+            "{}: {told:?}",
+            setting.key
+        );
+    }
+}
+
+#[test]
+fn the_catalogues_folder_is_found_whatever_else_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("patchbay.toml");
+    std::fs::write(&file, "lisen = 1\ncatalogue_dir = 'mine'\n").unwrap();
+    let found = |pairs| Config::catalogue_dir(Some(&file), &environment(pairs), &[]);
+    assert_eq!(found(&[]), Some(PathBuf::from("mine")));
+    assert_eq!(found(&[("PATCHBAY_CATALOGUE_DIR", "other")]), Some(PathBuf::from("other")));
+    std::fs::write(&file, "lisen = 1").unwrap();
+    assert_eq!(found(&[]), None);
 }
 
 #[test]

@@ -1,18 +1,23 @@
-//! Tries a connection now: one marked event, rendered, signed and sent as a delivery would be, but kept nowhere.
+//! Tries a connection now: one marked event, rendered, signed and sent as a delivery would be, but kept nowhere; and shows
+//! a request ahead of its sending.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exchange::{Outgoing, Sends, exchange};
 use super::live::event_context;
 use super::{Gateway, ServiceError};
-use crate::connector::{Endpoint, Names, Verdict, attempt};
+use crate::connector::{Endpoint, Names, Progress, Token, Verdict, attempt};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::job::Attempt;
+use crate::domain::secret::Secret;
+use crate::domain::time::Timestamp;
 use crate::egress::{Answer, Egress, HeaderMap, HeaderName, HeaderValue, Request, SendError};
+use crate::mapping::{Mapping, MappingError};
 
 /// The header that marks a test's request, whatever the mapping makes of the event.
 pub const TEST_HEADER: &str = "x-patchbay-test";
@@ -35,7 +40,7 @@ pub struct Tryout {
 }
 
 /// A request as a person may see it.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct Shown {
     /// The method.
     pub method: String,
@@ -45,6 +50,35 @@ pub struct Shown {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
+}
+
+impl Shown {
+    fn of(endpoint: &Endpoint, request: &Request) -> Self {
+        Self {
+            method: request.method.to_string(),
+            url: endpoint.shown_url(&request.url),
+            headers: shown_headers(&request.headers),
+            body: String::from_utf8_lossy(&request.body).into_owned(),
+        }
+    }
+
+    /// The request that would be sent for an event by this mapping, the first one of a chain. No access token is fetched
+    /// for it.
+    pub fn ahead(
+        endpoint: &Endpoint,
+        mapping: &Mapping,
+        outgoing: &Outgoing<'_>,
+        now: Timestamp,
+    ) -> Result<Self, MappingError> {
+        let (event, context) = (outgoing.event, &outgoing.context);
+        let rendered = endpoint.render(mapping, event, context)?;
+        let body = match endpoint.calls() {
+            1 => rendered,
+            _ => endpoint.body(0, &Progress::from_bytes(&rendered).unwrap_or_default(), event, context)?,
+        };
+        let token = endpoint.client().map(|_| Token { text: Secret::new(HIDDEN), renew_at: now });
+        Ok(Self::of(endpoint, &endpoint.call(0, &outgoing.names, body, token.as_ref(), now)))
+    }
 }
 
 impl Gateway {
@@ -127,12 +161,7 @@ impl Sends for Marked<'_> {
         request.headers.insert(HeaderName::from_static(TEST_HEADER), HeaderValue::from_static("true"));
         // A request for an access token is all secrets.
         if self.endpoint.client().is_none_or(|client| *client.token_url() != request.url) {
-            *self.shown.lock() = Some(Shown {
-                method: request.method.to_string(),
-                url: self.endpoint.shown_url(&request.url),
-                headers: shown_headers(&request.headers),
-                body: String::from_utf8_lossy(&request.body).into_owned(),
-            });
+            *self.shown.lock() = Some(Shown::of(self.endpoint, &request));
         }
         self.egress.send(request).await
     }
@@ -146,4 +175,50 @@ fn shown_headers(headers: &HeaderMap) -> Vec<(String, String)> {
             (name.to_string(), text.to_owned())
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::connector::{Given, check_settings};
+    use crate::spec::Catalogue;
+
+    #[test]
+    fn of_a_chain_the_first_request_is_shown_without_a_token() {
+        let catalogue = Catalogue::load(None).unwrap();
+        let connector = catalogue.connector("pipedrive").unwrap();
+        let credentials: BTreeMap<String, Secret> = ["client_id", "client_secret", "refresh_token"]
+            .into_iter()
+            .map(|name| (name.to_owned(), Secret::new("very-secret")))
+            .collect();
+        let given = Given { url: "", options: &BTreeMap::new(), credentials: &credentials };
+        let settings = check_settings(connector, &given).unwrap();
+        let (headers, timeout) = (HeaderMap::new(), Duration::from_secs(1));
+        let endpoint =
+            Endpoint::compile(Arc::clone(connector), "", settings, &headers, Vec::new(), timeout).unwrap();
+        let sample = &catalogue.samples()["lead.captured"];
+        let context = crate::mapping::Context {
+            event_id: "e1",
+            event_type: "lead.captured",
+            event_time: "2026-05-03T14:22:08Z",
+            source: None,
+            tenant_id: "acme",
+            connection_id: "con_1",
+            job_id: "job_1",
+            attempt: 1,
+            now: Timestamp::default(),
+        };
+        let names = Names { event_type: "lead.captured", event_id: "e1", job_id: "job_1" };
+        let outgoing = Outgoing { event: sample, context, names };
+        let mapping = catalogue.mapping("pipedrive").unwrap();
+        let shown = Shown::ahead(&endpoint, mapping, &outgoing, Timestamp::default()).unwrap();
+        assert_eq!(shown.url, "https://api.pipedrive.com/api/v2/persons");
+        assert!(shown.headers.contains(&("authorization".to_owned(), HIDDEN.to_owned())), "{shown:?}");
+        let body: Value = serde_json::from_str(&shown.body).unwrap();
+        assert_eq!((&body["name"], &body["answers"]), (&json!("Jane Smith"), &Value::Null), "{body}");
+        assert!(!format!("{shown:?}").contains("very-secret"));
+    }
 }

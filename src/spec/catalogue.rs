@@ -13,7 +13,7 @@ use crate::domain::document::Node;
 use crate::domain::event::is_event_type;
 use crate::domain::fault::{Fault, Faults, Place, did_you_mean};
 use crate::domain::time::Timestamp;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, check_paths};
 
 /// What a gateway knows how to deliver, and with what.
 #[derive(Debug, Default)]
@@ -60,6 +60,28 @@ impl Catalogue {
     /// A realistic event document for each type that has one, by type.
     pub fn samples(&self) -> &BTreeMap<String, Value> {
         &self.samples
+    }
+
+    /// The mappings' paths that no sample has: of a mapping that connectors use, no sample of the types that they name;
+    /// of any other, no sample at all. An event may have more than a sample, so these are warnings. Mappings that are
+    /// as in `shipped` are passed over: nobody here can mend them.
+    pub fn unseen_paths(&self, shipped: &Self) -> Vec<Fault> {
+        let own = self.mappings.iter().filter(|(name, mapping)| shipped.mapping(name) != Some(*mapping));
+        let unseen = own.flat_map(|(name, mapping)| {
+            let users: Vec<_> =
+                self.connectors.values().filter(|connector| connector.mapping == *name).collect();
+            let takes = |kind: &str| {
+                users.is_empty()
+                    || users.iter().any(|connector| {
+                        connector.events.is_empty()
+                            || connector.events.iter().any(|event| event.pattern.matches(kind))
+                    })
+            };
+            let samples: Vec<&Value> =
+                self.samples.iter().filter(|(kind, _)| takes(kind)).map(|(_, sample)| sample).collect();
+            check_paths(mapping, &samples)
+        });
+        unseen.collect()
     }
 
     pub(super) fn assemble(files: &Files, faults: &mut Faults) -> Self {

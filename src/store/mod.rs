@@ -18,6 +18,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod redis;
 pub mod sqlite;
 pub mod types;
 
@@ -33,6 +34,10 @@ pub use types::{
     Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
     LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
+
+/// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
+/// spends no attempt and must not fill the disk with its answers.
+pub const KEPT_ATTEMPTS: u32 = 100;
 
 /// A durable store. Every method may be called by many tasks at once.
 #[async_trait]
@@ -51,7 +56,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Returns when [`Store::lease`] may have something to give, perhaps for nothing. Costs nothing while it waits.
     async fn wait_for_work(&self);
 
-    /// Writes outcomes back. Those whose lease was lost are ignored; how many were taken is the answer.
+    /// Writes outcomes back. Those whose lease was lost are ignored; how many were taken is the answer. Of a job's attempts
+    /// the newest [`KEPT_ATTEMPTS`] are kept.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError>;
 
     /// Extends leases by `span` from now; those already lost stay lost.

@@ -46,7 +46,9 @@ impl Feed {
             }
             let room = self.room.available_permits().min(STEP);
             let leases = self.gateway.store.lease(room, self.lease).await;
-            self.gateway.progress.beat(self.gateway.clock.now());
+            if leases.is_ok() {
+                self.gateway.progress.beat(self.gateway.clock.now());
+            }
             match leases {
                 Ok(leases) if leases.is_empty() => self.idle().await,
                 Ok(leases) => {

@@ -11,7 +11,7 @@
 //! # Stopping
 //!
 //! [`Workers::drain`] stops the feed, gives back what was leased and not begun, lets attempts under way end within the
-//! limit, and writes their outcomes. What is still under way then comes back when its lease ends.
+//! limit, and writes their outcomes. What is still under way or unwritten then comes back when its lease ends.
 
 mod backend;
 mod feed;
@@ -72,6 +72,10 @@ pub enum WorkerError {
     #[error("a concurrency of 0 delivers nothing")]
     NoConcurrency,
 }
+
+/// How long the last outcomes may take to be written once nothing is under way any more. A store that does not write must
+/// not keep a process from ending; their jobs come back when their leases end.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// The running workers of this process.
 #[derive(Debug)]
@@ -148,10 +152,19 @@ impl Workers {
     /// Stops leasing, lets what is under way end within the limit given at start, writes the outcomes.
     pub async fn drain(self) {
         let _ = self.stop.send(true);
-        for part in [self.feed, self.monitor, self.settler] {
-            if let Err(error) = part.await {
+        let Self { feed, monitor, mut settler, .. } = self;
+        let told = |ended: Result<(), tokio::task::JoinError>| {
+            if let Err(error) = ended {
                 tracing::error!(%error, "a part of the workers ended badly");
             }
+        };
+        told(feed.await);
+        told(monitor.await);
+        if let Ok(ended) = tokio::time::timeout(LAST_WRITES, &mut settler).await {
+            told(ended);
+        } else {
+            tracing::warn!("outcomes could not be written; their jobs are tried again");
+            settler.abort();
         }
     }
 }

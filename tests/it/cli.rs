@@ -1,5 +1,6 @@
 //! The program as a person meets it: what it says when something is wrong, and the exit code it ends with.
 
+mod language;
 mod running;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -59,9 +60,39 @@ fn check_tells_every_fault_of_configuration_and_catalogue_at_once() {
     assert_eq!(report["faults"].as_array().unwrap().len(), 3);
     assert_eq!(report["faults"][0]["line"], 3);
 
+    // The same at a start, with the folder that the faulty file names; nothing is made.
+    let settings = std::fs::read_to_string(root.join("patchbay.toml")).unwrap();
+    std::fs::write(root.join("patchbay.toml"), format!("catalogue_dir = 'own'\n{settings}")).unwrap();
+    for arguments in [&["serve"][..], &["check"]] {
+        let (code, text) = told(&run(root, arguments));
+        assert_eq!(code, 2, "{text}");
+        for part in
+            ["lisen: unknown key", "delivery.concurrency: ", "requird: unknown key", "error: 3 faults"]
+        {
+            assert!(text.contains(part), "{arguments:?}: {part}: {text}");
+        }
+    }
+    assert!(!root.join("patchbay-data").exists());
+
     std::fs::remove_file(root.join("patchbay.toml")).unwrap();
     std::fs::remove_dir_all(root.join("own")).unwrap();
     assert!(stdout(&run(root, &["check"])).contains("no faults"));
+}
+
+#[test]
+fn a_folder_of_ones_own_adds_to_the_catalogue_and_overrides_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::create_dir_all(root.join("own/mappings")).unwrap();
+    for name in ["lead_flat", "mine"] {
+        let mapping = format!("version = 1\n[[fields]]\nto = 'by'\nvalue = 'my {name}'\n");
+        std::fs::write(root.join(format!("own/mappings/{name}.toml")), mapping).unwrap();
+        let output = stdout(&run(root, &["map", name, "--catalogue-dir", "own", "--json"]));
+        let preview: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!(preview["output"], serde_json::json!({ "by": format!("my {name}") }));
+    }
+    let built_in = stdout(&run(root, &["map", "lead_flat", "--json"]));
+    assert!(built_in.contains("jane@example.com"), "{built_in}");
 }
 
 #[test]
@@ -128,7 +159,14 @@ fn what_cannot_be_reached_or_makes_no_sense_is_said_with_a_hint() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", free.local_addr().unwrap());
     drop(free);
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["deliveries", "list", "--url", "here"], 2, "expected an address such as http://127.0.0.1:8080"),
+        (&["keys", "list", "--url", "ftp://here"], 2, "expected an address such as http://127.0.0.1:8080"),
+        (
+            &["serve", "--config", "no.toml"],
+            2,
+            "error: no.toml: cannot be read: there is no such file\n  hint: ",
+        ),
         (&["deliveries", "list", "--url", &url], 1, "hint: is a gateway running at "),
         (&["send", "--type", "a b"], 2, "error: \"a b\" is no event type\n  hint: "),
         (&["send", "--type", "x", "--data", "{"], 2, "error: --data:1:1: not valid JSON"),

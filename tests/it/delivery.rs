@@ -12,7 +12,7 @@ use crate::support::gateway::TestGateway;
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::within;
 
-fn lead(id: &str) -> serde_json::Value {
+pub fn lead(id: &str) -> serde_json::Value {
     json!({"id": id, "type": "lead.captured", "source": "bot_1", "time": "2026-05-03T14:22:08Z",
            "data": {"lead": {"name": "Jane Smith", "email": "jane@example.com"}}})
 }
@@ -282,4 +282,26 @@ async fn an_orderly_stop_and_a_new_start_lose_nothing() {
     })
     .await;
     again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_with_retry_after_holds_back_the_whole_lane_too() {
+    let (app, receiver) = (TestGateway::start().await, Receiver::start().await);
+    let tenant = app.tenant("acme").await;
+    let (connection, _) = app.connection(&tenant, &receiver.url, json!({})).await;
+    let (other, _) = app.connection(&tenant, &format!("{}/other", receiver.url), json!({})).await;
+    app.gateway.pause_connection(Some(&tenant), other, None).await.unwrap();
+    receiver.script([Reply::Status(500, vec![("retry-after", "60".to_owned())])]);
+    app.publish(&tenant, &lead("lead-1")).await;
+    let failed = app.wait_for_state(connection, JobState::Waiting).await;
+    assert_eq!((failed.job.attempts, failed.due), (1, Some(app.clock.now().plus(Duration::from_mins(1)))));
+    app.publish(&tenant, &lead("lead-2")).await;
+    app.clock.advance(Duration::from_secs(59));
+    // The neighbour's deliveries show that the workers came round.
+    app.gateway.resume_connection(Some(&tenant), other).await.unwrap();
+    receiver.wait_for(3).await;
+    assert_eq!(app.deliveries(connection).await.iter().map(|found| found.job.tries).sum::<u32>(), 1);
+    app.clock.advance(Duration::from_secs(1));
+    receiver.wait_for(5).await;
+    app.stop().await;
 }

@@ -27,6 +27,7 @@ const TOP: &[&str] = &["app", "cli", "config", "telemetry", "main", "lib"];
 const RESERVED: &[(&str, &[&str], &str)] = &[
     ("axum", &["api", "app", "cli"], "HTTP servers live in `api`"),
     ("rusqlite", &["store::sqlite"], "SQL lives in its store"),
+    ("use redis", &["store::redis"], "Redis lives in its store"),
     ("reqwest", &["egress"], "the only HTTP client is `egress`"),
     ("std::env", &["config", "main"], "the environment is read in `config`"),
     ("SystemTime::now", &["clock"], "time is read in `clock`, so that tests can inject it"),

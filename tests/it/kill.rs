@@ -163,12 +163,6 @@ async fn what_was_in_flight_comes_back_within_ten_seconds_of_a_start() {
     assert_eq!(first, second, "the same ids, so that the receiver knows the repeats");
 }
 
-/// Sends a signal by the system's own tool: the crate forbids unsafe code.
-fn signal(process: &Process, name: &str) {
-    let done = std::process::Command::new("kill").args([name, &process.id().to_string()]).status().unwrap();
-    assert!(done.success());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_attempts_under_way_end_and_a_second_one_ends_at_once() {
     use crate::support::receiver::Reply;
@@ -185,7 +179,7 @@ async fn sigterm_lets_attempts_under_way_end_and_a_second_one_ends_at_once() {
     let event = json!({"tenant": "acme", "type": "lead.captured", "data": {}});
     door.call(&client, "POST", "/v1/events", Some(&event)).await.unwrap();
     receiver.wait_for(1).await;
-    signal(&process, "-TERM");
+    process.terminate();
     assert_eq!(process.wait(), Some(0));
     let kept = jobs(folder.path()).await;
     assert!(kept.values().all(|(_, state)| *state == JobState::Delivered), "{kept:?}");
@@ -194,7 +188,7 @@ async fn sigterm_lets_attempts_under_way_end_and_a_second_one_ends_at_once() {
     let process = Process::start(folder.path(), &door);
     door.call(&client, "POST", "/v1/events", Some(&event)).await.unwrap();
     receiver.wait_for(2).await;
-    signal(&process, "-TERM");
+    process.terminate();
     // It has heard the first one once it takes no more connections.
     within("the door to close", async {
         while tokio::net::TcpStream::connect(door.address()).await.is_ok() {
@@ -203,7 +197,7 @@ async fn sigterm_lets_attempts_under_way_end_and_a_second_one_ends_at_once() {
     })
     .await;
     let asked = Instant::now();
-    signal(&process, "-TERM");
+    process.terminate();
     assert_eq!(process.wait(), Some(143));
     assert!(asked.elapsed() < Duration::from_secs(2), "took {:?}", asked.elapsed());
 }

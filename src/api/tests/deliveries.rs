@@ -119,3 +119,43 @@ async fn a_failed_mapping_is_retried_with_the_mended_one() {
         api.gateway.directory.mapping(api.gateway.store.as_ref(), live.mapping_version).await.unwrap();
     assert!(mapping.is_some());
 }
+
+#[tokio::test]
+async fn a_walk_by_cursors_visits_each_delivery_once_while_new_ones_arrive() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let wanted = api.connection(&key, json!({ "events": ["a.*"] })).await;
+    api.connection(&key, json!({})).await;
+    let publish = async |number: usize| {
+        let kind = if number.is_multiple_of(3) { "b.one" } else { "a.one" };
+        let sent = api.post("/v1/events", &key, &json!({ "type": kind, "data": number })).await;
+        assert_eq!(sent.status, 202);
+        api.clock.advance(Duration::from_millis(1));
+    };
+    for number in 0..60 {
+        publish(number).await;
+    }
+    let all = |got: &super::Got| -> Vec<String> {
+        got.body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let filter = format!("connection={wanted}&type=a.one&state=queued&since=2026-05-03T14:22:08Z");
+    let before = all(&api.get(&format!("/v1/deliveries?limit=200&{filter}"), &key).await);
+    assert_eq!(before.len(), 40);
+    let (mut seen, mut cursor, mut number) = (Vec::new(), String::new(), 60);
+    loop {
+        let page = api.get(&format!("/v1/deliveries?limit=7&{filter}{cursor}"), &key).await;
+        seen.extend(all(&page));
+        let Some(next) = page.body["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+        for _ in 0..5 {
+            publish(number).await;
+            number += 1;
+        }
+    }
+    assert_eq!(seen, before, "each once, newest first, and none that came later");
+}

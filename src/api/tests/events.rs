@@ -99,6 +99,26 @@ async fn an_idempotency_key_stands_for_one_request() {
 }
 
 #[tokio::test]
+async fn two_requests_with_one_key_at_once_store_one_event() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    api.connection(&key, json!({})).await;
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k1")];
+    let body = json!({ "type": "x", "data": 1 }).to_string();
+    let again = || send(&api, &key, &headers, body.clone());
+    // The first waits for the store when the second comes.
+    let (first, second) = tokio::join!(again(), again());
+    assert_eq!((first.status, second.status, second.code()), (202, 409, "still_running"));
+    assert_eq!(second.header("retry-after"), Some("1"));
+    let third = again().await;
+    assert_eq!(
+        (third.status, &third.body, third.header("idempotent-replay")),
+        (202, &first.body, Some("true"))
+    );
+    assert_eq!(api.gateway.store.stats().await.unwrap().open, 1);
+}
+
+#[tokio::test]
 async fn the_operator_names_the_tenant() {
     let api = TestApi::start().await;
     api.full_tenant("acme").await;
@@ -200,4 +220,116 @@ async fn an_event_is_found_whatever_its_id() {
     let path = format!("/v1/events/{}", own.body["id"].as_str().unwrap());
     assert_eq!(api.get(&path, &key).await.body["event"]["id"], own.body["id"]);
     assert_eq!(api.get("/v1/events/nothing", &key).await.code(), "not_found");
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_is_answered_item_by_item() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    api.connection(&key, json!({})).await;
+    let mut batch: Vec<Value> = (0..1_000).map(|n| lead(&n.to_string())).collect();
+    batch[7] = json!({ "type": "a b", "data": 1 });
+    batch[999] = json!(7);
+    let sent = api.post("/v1/events", &key, &json!(batch)).await;
+    let results = sent.body["results"].as_array().unwrap();
+    assert_eq!((sent.status, results.len()), (202, 1_000));
+    for (index, result) in results.iter().enumerate() {
+        let wanted = match index {
+            7 => (400, &json!("/7/type"), &Value::Null),
+            999 => (400, &json!("/999"), &Value::Null),
+            _ => (202, &Value::Null, &json!(1)),
+        };
+        let pointer = &result["problem"]["errors"][0]["pointer"];
+        assert_eq!((result["status"].as_u64().unwrap(), pointer, &result["jobs"]), wanted, "{result}");
+    }
+    assert_eq!(api.gateway.store.stats().await.unwrap().open, 998);
+    batch.push(lead("one too many"));
+    let over = api.post("/v1/events", &key, &json!(batch)).await;
+    assert_eq!((over.status, over.code()), (400, "batch_size"));
+    assert_eq!(api.gateway.store.stats().await.unwrap().open, 998, "nothing of it was taken");
+}
+
+#[tokio::test]
+async fn an_event_is_the_same_in_every_form() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let event = |id: &str| {
+        json!({ "type": "lead.captured", "id": id, "source": "bot ü", "time": "2026-05-03T14:22:08Z",
+                "data": { "n": 1 } })
+    };
+    let cloud = |id: &str| {
+        let mut cloud = event(id);
+        cloud["specversion"] = json!("1.0");
+        cloud
+    };
+    let binary = [
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-type", "lead.captured"),
+        ("ce-id", "binary"),
+        ("ce-source", "bot%20%C3%BC"),
+        ("ce-time", "2026-05-03T14:22:08Z"),
+    ];
+    let batch = json!([cloud("batch")]).to_string();
+    let cases: [(&str, Headers<'_>, String); 4] = [
+        ("plain", &[("content-type", "application/json")], event("plain").to_string()),
+        ("structured", &[("content-type", "application/cloudevents+json")], cloud("structured").to_string()),
+        ("batch", &[("content-type", "application/cloudevents-batch+json")], batch),
+        ("binary", &binary, json!({ "n": 1 }).to_string()),
+    ];
+    for (form, headers, body) in cases {
+        let sent = send(&api, &key, headers, body).await;
+        assert_eq!(sent.status, 202, "{form}: {sent:?}");
+        let mut kept = api.get(&format!("/v1/events/{form}"), &key).await.body["event"].clone();
+        assert_eq!(kept.as_object_mut().unwrap().remove("tenant"), Some(json!("acme")));
+        assert_eq!(kept, event(form));
+    }
+}
+
+#[tokio::test]
+async fn what_is_just_within_the_bounds_is_taken() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let json_type: &[_] = &[("content-type", "application/json")];
+    let nested =
+        |levels: usize| format!("{{\"type\":\"x\",\"data\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
+    assert_eq!(send(&api, &key, json_type, nested(63)).await.status, 202);
+    let deep = send(&api, &key, json_type, nested(64)).await;
+    assert_eq!((deep.status, deep.code()), (400, "too_deep"));
+    let long = |bytes: usize| format!("{{\"type\":\"x\",\"data\":\"{}\"}}", "x".repeat(bytes - 22));
+    assert_eq!(long(1 << 20).len(), 1 << 20);
+    assert_eq!(send(&api, &key, json_type, long(1 << 20)).await.status, 202);
+    assert_eq!(send(&api, &key, json_type, long((1 << 20) + 1)).await.status, 413);
+    let parts = long((1 << 20) + 1).into_bytes();
+    let parts: Vec<_> = parts.chunks(1_000).map(|part| Ok::<_, std::io::Error>(part.to_vec())).collect();
+    let streamed = send(&api, &key, json_type, Body::from_stream(futures::stream::iter(parts))).await;
+    assert_eq!((streamed.status, streamed.code()), (413, "too_large"));
+}
+
+#[tokio::test]
+async fn a_coded_body_is_refused() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    for (coding, status) in [("gzip", 415), ("br, gzip", 415), ("Identity", 202)] {
+        let headers = [("content-type", "application/json"), ("content-encoding", coding)];
+        let got = send(&api, &key, &headers, lead(coding).to_string()).await;
+        assert_eq!(got.status, status, "{coding}: {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_does_not_grow_with_what_is_wrong() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let many: serde_json::Map<String, Value> = (0..60_000).map(|n| (format!("k{n}"), json!(1))).collect();
+    let long = json!({ "type": "x", "data": 1, "connector": "y".repeat(900_000) });
+    for (path, body) in [
+        ("/v1/events", Value::Object(many.clone())),
+        ("/v1/connections", Value::Object(many)),
+        ("/v1/connections", long),
+    ] {
+        let got = api.post(path, &key, &body).await;
+        assert!([400, 422].contains(&got.status), "{}", got.status);
+        assert!(!got.pointers().is_empty() && got.text.len() < 64 << 10, "{path}: {} bytes", got.text.len());
+    }
 }

@@ -174,7 +174,10 @@ impl Report {
             "events",
             format!(
                 "about {} bytes each, to {} endpoint(s), store {}; sender and receiver on this machine",
-                settings.payload_bytes, settings.fan_out, settings.store
+                settings.payload_bytes,
+                settings.fan_out,
+                // The scheme alone: a URL may hold a password.
+                settings.store.split(':').next().unwrap_or_default()
             ),
         );
         line("ready after", format!("{:.0} ms", self.start_ms));

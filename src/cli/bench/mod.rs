@@ -56,8 +56,8 @@ pub struct BenchArgs {
     /// Endpoints (connections) that get each event
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     fan_out: u32,
-    /// Which store the gateway keeps its events in
-    #[arg(long, default_value = "sqlite", value_parser = ["sqlite"])]
+    /// Which store the gateway keeps its events in: sqlite, or a Redis URL (all keys begin with a prefix of their own)
+    #[arg(long, default_value = "sqlite")]
     store: String,
     /// About how many bytes an event has
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(400..=65_536))]
@@ -168,11 +168,13 @@ fn start_gateway(folder: &Path, settings: &Settings) -> Result<Gateway, Failure>
     let config = folder.join("patchbay.toml");
     let mut text = String::new();
     let data_dir = Value::from(folder.join("data").display().to_string());
+    let store = Value::from(settings.store.as_str());
+    // The folder's name is new for each run.
+    let prefix = Value::from(folder.file_name().map(|name| name.to_string_lossy()).unwrap_or_default());
     let _ = write!(
         text,
-        "listen = \"127.0.0.1:0\"\ndata_dir = {data_dir}\nstore = \"{}\"\n[egress]\nallow_http = true\n\
+        "listen = \"127.0.0.1:0\"\ndata_dir = {data_dir}\nstore = {store}\n[redis]\nprefix = {prefix}\n[egress]\nallow_http = true\n\
          allow_ranges = [\"127.0.0.0/8\"]\n[limits]\nevents_per_second = 0\n[log]\nlevel = \"warn\"\n",
-        settings.store
     );
     std::fs::write(&config, text)?;
     Gateway::start(&config, &folder.join("gateway.log"))

@@ -43,6 +43,7 @@ macro_rules! conformance_suite {
             settle: each_outcome_leaves_the_job_where_it_says,
             settle: a_settlement_counts_once_and_only_for_the_newest_lease,
             settle: retry_after_holds_back_the_lane,
+            settle: the_newest_attempts_are_kept,
             settle: the_last_bytes_are_kept,
             settle: gone_closes_the_lane_and_cancels_the_rest,
             settle: refused_credentials_pause_the_lane,

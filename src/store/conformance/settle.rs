@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::domain::connection::ConnectionState;
 use crate::domain::job::{JobState, Outcome};
-use crate::store::{Lease, Record};
+use crate::store::{KEPT_ATTEMPTS, Lease, Record};
 
 use super::world::{SPAN, World, ids_of};
 
@@ -105,6 +105,21 @@ pub async fn retry_after_holds_back_the_lane(world: World) {
     assert!(world.lease(9).await.is_empty());
     world.advance_secs(1);
     assert_eq!(world.lease(9).await.len(), 2);
+}
+
+pub async fn the_newest_attempts_are_kept(world: World) {
+    let (_, mut lease) = one(&world, 1).await;
+    let tries = KEPT_ATTEMPTS + 5;
+    for _ in 0..tries {
+        let settlement = world.settlement(&lease, Outcome::Throttled, Some(1));
+        assert_eq!(world.store.settle(vec![settlement]).await, Ok(1));
+        world.advance_secs(1);
+        lease = world.lease(1).await.remove(0);
+    }
+    let delivery = world.delivery(lease.job.id).await;
+    let kept: Vec<u32> = delivery.attempts.iter().map(|attempt| attempt.number).collect();
+    assert_eq!(delivery.job.tries, tries);
+    assert_eq!(kept, (tries - KEPT_ATTEMPTS + 1..=tries).collect::<Vec<_>>());
 }
 
 pub async fn the_last_bytes_are_kept(world: World) {

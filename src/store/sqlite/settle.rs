@@ -12,8 +12,8 @@ use crate::domain::id::ConnectionId;
 use crate::domain::job::{Job, JobState};
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
 use crate::store::types::Settlement;
+use crate::store::{KEPT_ATTEMPTS, StoreError};
 
 /// A settlement whose lease was claimed, with the job as it was leased.
 #[derive(Debug, Clone)]
@@ -53,6 +53,13 @@ fn write_one(
             "INSERT OR REPLACE INTO attempts(job, number, record) VALUES(?, ?, ?)",
             params![job.id.bits().to_be_bytes(), attempt.number, record],
         )?;
+        if attempt.number > KEPT_ATTEMPTS {
+            execute(
+                database,
+                "DELETE FROM attempts WHERE job = ? AND number <= ?",
+                params![job.id.bits().to_be_bytes(), attempt.number - KEPT_ATTEMPTS],
+            )?;
+        }
     }
     let is_spent = settlement.attempt.is_some() && settlement.next != Next::Requeue;
     job.attempts += u32::from(is_spent);

@@ -1,6 +1,7 @@
 //! The program at work: a gateway served, an event through it, the demo, the bench.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -16,11 +17,15 @@ struct Served {
 
 impl Served {
     fn start(folder: &Path) -> Self {
+        Self::start_logging(folder, Stdio::null())
+    }
+
+    fn start_logging(folder: &Path, log: Stdio) -> Self {
         let mut child = patchbay(folder)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--until-stdin-closes"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -100,11 +105,84 @@ fn tenants_and_keys_are_made_in_the_folder_of_a_running_gateway_and_count_there(
     assert!(text.contains("there is no tenant \"acm\""), "{text}");
 
     stdout(&run(root, &["keys", "revoke", made["id"].as_str().unwrap()]));
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while run(root, &list).status.success() {
-        assert!(std::time::Instant::now() < patience, "a revoked key still opens");
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(1);
+    while ask(&served, "GET", "/v1/deliveries", &token, "").0 != 401 {
+        assert!(std::time::Instant::now() < patience, "a revoked key still opens after a second");
     }
     served.stop();
+}
+
+/// One request, without a process of its own for it; answers status and body.
+fn ask(served: &Served, method: &str, path: &str, key: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(served.told["address"].as_str().unwrap()).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\
+         content-type: application/json\r\nx-request-id: asked-by-a-test\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    (answer[9..12].parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn a_request_and_an_attempt_leave_one_line_each_in_the_log_and_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let settings = "[egress]\nallow_http = true\nallow_ranges = ['127.0.0.0/8']\n[log]\nformat = 'json'\nlevel = 'debug'\n";
+    std::fs::write(root.join("patchbay.toml"), settings).unwrap();
+    let log = root.join("log");
+    let served = Served::start_logging(root, std::fs::File::create(&log).unwrap().into());
+    let key = served.told["operator_key"].as_str().unwrap().to_owned();
+    let post = |path, body: Value| {
+        let (status, body) = ask(&served, "POST", path, &key, &body.to_string());
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    assert_eq!(post("/v1/tenants", serde_json::json!({ "id": "acme" })).0, 201);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = serde_json::json!({
+        "url": format!("http://{}/hook?token=in-the-url", free.local_addr().unwrap()),
+        "headers": { "x-api-key": "in-a-header" },
+    });
+    drop(free);
+    let wanted = serde_json::json!({
+        "tenant": "acme", "name": "x", "connector": "webhook", "events": ["*"], "target": target,
+    });
+    let (status, made) = post("/v1/connections", wanted);
+    assert_eq!(status, 201, "{made}");
+    let event = serde_json::json!({ "tenant": "acme", "type": "lead.captured", "data": { "email": "jane@example.com" } });
+    assert_eq!(post("/v1/events", event).0, 202);
+
+    let lines = |message: &str| -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["fields"]["message"] == message || line["message"] == message).collect()
+    };
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while lines("attempt").is_empty() {
+        assert!(std::time::Instant::now() < patience, "{}", std::fs::read_to_string(&log).unwrap());
+        std::thread::yield_now();
+    }
+    served.stop();
+    let attempts = lines("attempt");
+    let of = |line: &Value, name: &str| match &line["fields"] {
+        Value::Null => line[name].clone(),
+        fields => fields[name].clone(),
+    };
+    assert_eq!((attempts.len(), of(&attempts[0], "outcome")), (1, Value::from("retry")), "{attempts:?}");
+    let requests = lines("request");
+    let told: Vec<(Value, Value)> =
+        requests.iter().map(|line| (of(line, "route"), of(line, "status"))).collect();
+    let wanted = [("/v1/tenants", 201), ("/v1/connections", 201), ("/v1/events", 202)];
+    assert_eq!(told, wanted.map(|(route, status)| (Value::from(route), Value::from(status))));
+    assert!(requests.iter().all(|line| of(line, "request_id") == "asked-by-a-test"));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let secret = made["secret"].as_str().unwrap();
+    for hidden in [key.as_str(), secret, "in-a-header", "in-the-url", "jane@example.com"] {
+        assert!(!text.contains(hidden), "{hidden} is in the log: {text}");
+    }
 }
 
 #[test]

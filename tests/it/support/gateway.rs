@@ -37,14 +37,19 @@ impl TestGateway {
         Self::start_in(Arc::new(TempDir::new().unwrap()), Clock::manual(START)).await
     }
 
-    /// A gateway on the store of a folder.
+    /// A gateway on the store of a folder, which lets requests go to loopback.
     pub async fn start_in(folder: Arc<TempDir>, clock: Clock) -> Self {
+        Self::start_guarded(folder, clock, &["127.0.0.0/8"]).await
+    }
+
+    /// A gateway on the store of a folder, which lets requests go to public addresses and these.
+    pub async fn start_guarded(folder: Arc<TempDir>, clock: Clock, allowed: &[&str]) -> Self {
         let entropy = Entropy::system();
         let ids = Ids::new(clock.clone(), entropy.clone());
         let store = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), Duration::from_hours(168));
         let store: Arc<dyn Store> = Arc::new(store.await.unwrap());
-        let loopback = "127.0.0.0/8".parse().unwrap();
-        let addresses = Arc::new(AddressPolicy { allow_http: true, allowed: vec![loopback] });
+        let allowed = allowed.iter().map(|range| range.parse().unwrap()).collect();
+        let addresses = Arc::new(AddressPolicy { allow_http: true, allowed });
         let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();
         let gateway = Gateway::start(Parts {
             store,

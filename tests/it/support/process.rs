@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 /// Where a gateway answers and with which key; follows it from one life to the next.
@@ -19,6 +20,23 @@ impl Door {
     /// Where it listens, or listened last.
     pub fn address(&self) -> String {
         self.address.read().clone()
+    }
+
+    /// Posts JSON; answers status, headers and body, or `None` when nothing answered.
+    pub async fn ask(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+        body: &Value,
+    ) -> Option<(u16, HeaderMap, Value)> {
+        let request = client
+            .post(format!("http://{}{path}", self.address.read()))
+            .header("authorization", format!("Bearer {}", self.key.read()))
+            .header("content-type", "application/json");
+        let mut response = request.body(body.to_string()).send().await.ok()?;
+        let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
+        let text = response.text().await.ok()?;
+        Some((status, headers, serde_json::from_str(&text).unwrap_or(Value::Null)))
     }
 
     /// One request; `None` when nothing answered.
@@ -60,13 +78,26 @@ pub struct Process {
 impl Process {
     /// Starts it on a folder and waits until it listens. Loopback and plain HTTP are allowed.
     pub fn start(folder: &Path, door: &Door) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_patchbay")), folder, door)
+    }
+
+    /// The same as a child of its own shell, which has it take a file that may not grow for an error and not for the end.
+    #[cfg(target_os = "linux")]
+    pub fn start_with_file_limits(folder: &Path, door: &Door) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_patchbay")]);
+        Self::start_as(command, folder, door)
+    }
+
+    fn start_as(mut command: Command, folder: &Path, door: &Door) -> Self {
+        let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
             .env("PATCHBAY_EGRESS_ALLOW_HTTP", "true")
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
             .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
             .env("PATCHBAY_LOG_LEVEL", "error")
+            .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -86,6 +117,12 @@ impl Process {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         (self.folder.clone(), self.door.clone())
+    }
+
+    /// Asks it to end, by SIGTERM; by the system's own tool, for the crate forbids unsafe code.
+    pub fn terminate(&self) {
+        let done = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
+        assert!(done.success());
     }
 
     /// Its process id.

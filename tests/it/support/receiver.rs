@@ -27,6 +27,8 @@ pub enum Reply {
     Slow(Duration),
     /// Sends headers and then a body that never ends.
     Endless,
+    /// Sends a body without an end, as fast as it is read.
+    Flood,
     /// Never answers.
     Silence,
 }
@@ -69,6 +71,8 @@ struct Shared {
     script: Mutex<VecDeque<Reply>>,
     otherwise: Mutex<Reply>,
     count: watch::Sender<usize>,
+    /// Requests that wait for their answer now, and the most that ever did.
+    open: Mutex<(usize, usize)>,
 }
 
 /// A running endpoint.
@@ -86,6 +90,7 @@ impl Receiver {
             script: Mutex::default(),
             otherwise: Mutex::new(Reply::status(200)),
             count: watch::Sender::new(0),
+            open: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -109,6 +114,11 @@ impl Receiver {
         self.shared.arrivals.lock().clone()
     }
 
+    /// The most requests that ever waited for their answers at once.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.open.lock().1
+    }
+
     /// Waits until so many requests have come.
     pub async fn wait_for(&self, count: usize) -> Vec<Arrival> {
         let mut seen = self.shared.count.subscribe();
@@ -129,7 +139,18 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
         arrivals.push(Arrival { headers: parts.headers, body });
         arrivals.len()
     };
+    {
+        let mut open = shared.open.lock();
+        open.0 += 1;
+        open.1 = open.1.max(open.0);
+    }
     shared.count.send_replace(count);
+    let response = give(reply).await;
+    shared.open.lock().0 -= 1;
+    response
+}
+
+async fn give(reply: Reply) -> Response<Body> {
     match reply {
         Reply::Status(status, headers) => {
             let mut response = Response::builder().status(status);
@@ -147,6 +168,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
             });
+            Response::new(Body::from_stream(chunks))
+        }
+        Reply::Flood => {
+            let chunks =
+                futures::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 8_192])));
             Response::new(Body::from_stream(chunks))
         }
         Reply::Silence => std::future::pending().await,

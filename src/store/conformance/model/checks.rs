@@ -25,7 +25,8 @@ impl Model {
                 end(job, JobState::Cancelled, now);
                 job.lease = None;
             } else {
-                prop_assert!(job.lease.is_some() && !job.shaken, "{} was not cancelled", id);
+                // A lease that may have been lost may also have lived on.
+                prop_assert!(job.lease.is_some(), "{} was not cancelled", id);
             }
         }
         Ok(())

@@ -20,6 +20,9 @@ impl Model {
         idempotency: Option<u8>,
     ) -> Result<(), TestCaseError> {
         let now = self.now();
+        // Keys are hashes of tenant and key: no two tenants have the same.
+        let own = |key: u8| key * u8::try_from(TENANTS.len()).unwrap() + u8::try_from(tenant).unwrap();
+        let (dedupe, idempotency) = (dedupe.map(own), idempotency.map(own));
         let chosen: Vec<usize> = (0..self.lanes.len())
             .filter(|at| self.lanes[*at].tenant == tenant && lanes >> (at % 16) & 1 == 1)
             .collect();

@@ -1,0 +1,260 @@
+//! Every key in Redis: its name, type, owner and retention.
+//!
+//! # Layout
+//!
+//! A tenant's things live in one *partition* (a hash of its id, modulo the configured count), and every key of a
+//! partition has its hash tag, so that one script can change them all and a cluster puts partitions on its masters.
+//! Records live apart, under the control tag. `pb` stands for the configured prefix, `N` for a partition's number.
+//!
+//! A *base* (11 bytes) names an event inside its partition: 6 bytes of milliseconds, 5 that rise and can't be guessed. A
+//! job's id is its event's base, 3 bytes that count the event's jobs, 2 bytes of partition: so a job's id leads to its
+//! partition and its event without asking anybody. Times are 6 big-endian bytes of milliseconds wherever they sort.
+//!
+//! | key | type | holds | ends |
+//! |---|---|---|---|
+//! | `pb:{N}:state` | string | the partition's counters (msgpack): token, turn, order, open, leased, ring, server times, lanes by class | never |
+//! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place | a day after its connection was deleted |
+//! | `pb:{N}:queue` | zset, score 0 | every open job that is not leased: connection, `D` and due time or `F` and order, job id | when leased, ended |
+//! | `pb:{N}:ready` | zset, score 0 | lanes that may give: tenant, NUL, turn, connection | when its turn comes |
+//! | `pb:{N}:tenants` | zset by turn | tenants with ready lanes | when they have none |
+//! | `pb:{N}:timers` | zset by time | lanes that wait for a time | at that time |
+//! | `pb:{N}:leases` | zset by deadline | leased jobs | when settled, released, lost |
+//! | `pb:{N}:held` | hash | leased job -> token, owner, connection, place in the queue | with the lease |
+//! | `pb:{N}:owned` | zset, score 0 | owner, leased job | with the lease |
+//! | `pb:{N}:owners` | zset by server time | processes with leases here, and when they last spoke | seconds after they fell silent |
+//! | `pb:{N}:closing` | zset by time | closed lanes whose jobs are to be cancelled | when that is done |
+//! | `pb:{N}:pending` | hash | connection -> what an outcome does to its record, until that is written | when written |
+//! | `pb:{N}:gone` | zset by time | lanes of deleted connections | a day after |
+//! | `pb:{N}:events` | zset, score 0 | base and count of jobs, of every event | with the event |
+//! | `pb:{N}:ages` | hash | ten seconds -> open jobs made in them | when none is left |
+//! | `pb:{N}:age` | zset by time | the fields of `ages` | when none is left |
+//! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after the last of its jobs ended |
+//! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
+//! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
+//! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
+//! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
+//! | `pb:{c}:docs` | hash | kind and id -> a record's JSON | when deleted |
+//! | `pb:{c}:feed` | zset by revision | kind and id of every record there is or was | never: 40 bytes a deleted record |
+//! | `pb:{c}:revision` | string | the newest revision | never |
+//! | `pb:{c}:unmirrored` | hash | connection -> revision that its lane has yet to hear of | within the same call, or by the next sweep |
+//! | `pb:{c}:of:<tenant>` | set | the keys and connections of a tenant | with them |
+//! | `pb:{c}:mappings` | hash | version -> a mapping's source | never: one entry a version |
+//! | `pb:{c}:layout` | hash | format and count of partitions | never |
+//!
+//! Fields of an event: `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
+//! job `i`, `b<i>` its rendered bytes, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
+//!
+//! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty.
+
+use crate::domain::id::{ConnectionId, JobId, TenantId};
+use sha2::{Digest, Sha256};
+
+/// Bytes of a base.
+pub(super) const BASE: usize = 11;
+/// Buckets of public ids in each partition: so many that a bucket stays small and Redis keeps it packed.
+const BUCKETS: u16 = 4_096;
+/// Keys that every script of a partition declares.
+#[cfg(test)]
+pub(super) const FIXED: usize = 16;
+
+/// Number of a partition.
+pub(super) type Partition = u16;
+
+/// Names keys.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+    partitions: u16,
+}
+
+/// An event's name inside its partition.
+pub(super) type Base = [u8; BASE];
+
+impl Keys {
+    /// `partitions` is at least 1.
+    pub fn new(prefix: &str, partitions: u16) -> Self {
+        Self { prefix: prefix.to_owned(), partitions: partitions.max(1) }
+    }
+
+    /// How many partitions there are.
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// Where a tenant's things are.
+    pub fn partition(&self, tenant: &TenantId) -> Partition {
+        let hash = hash(&[tenant.as_str().as_bytes()]);
+        let short = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+        u16::try_from(short % u32::from(self.partitions)).unwrap_or(0)
+    }
+
+    /// Where a job is; `None` when its id was not made for this layout.
+    pub fn partition_of(&self, job: JobId) -> Option<Partition> {
+        let bytes = job.bits().to_be_bytes();
+        Some(u16::from_be_bytes([bytes[14], bytes[15]])).filter(|partition| *partition < self.partitions)
+    }
+
+    /// The keys that every script of a partition declares first, in the order that `partition.lua` reads.
+    pub fn fixed(&self, partition: Partition) -> Vec<Vec<u8>> {
+        [
+            "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
+            "closing", "pending", "gone", "events", "ages", "age",
+        ]
+        .iter()
+        .map(|name| self.named(partition, name, b""))
+        .collect()
+    }
+
+    fn named(&self, partition: Partition, name: &str, rest: &[u8]) -> Vec<u8> {
+        let mut key = format!("{}:{{{partition}}}:{name}", self.prefix).into_bytes();
+        key.extend_from_slice(rest);
+        key
+    }
+
+    /// All events of a partition.
+    pub fn events(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "events", b"")
+    }
+
+    /// An event and its jobs.
+    pub fn event(&self, partition: Partition, base: &Base) -> Vec<u8> {
+        self.named(partition, "e:", base)
+    }
+
+    /// A tenant's events.
+    pub fn tenant_log(&self, tenant: &TenantId) -> Vec<u8> {
+        self.named(self.partition(tenant), "t:", tenant.as_str().as_bytes())
+    }
+
+    /// A connection's jobs.
+    pub fn connection_log(&self, partition: Partition, connection: ConnectionId) -> Vec<u8> {
+        self.named(partition, "c:", &connection.bits().to_be_bytes())
+    }
+
+    /// The bucket and the field where a public id of a tenant leads to its events.
+    pub fn public_id(&self, tenant: &TenantId, id: &str) -> (Vec<u8>, [u8; 8]) {
+        let hash = hash(&[tenant.as_str().as_bytes(), b"\0", id.as_bytes()]);
+        let bucket = u16::from_be_bytes([hash[8], hash[9]]) % BUCKETS;
+        let field = [hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]];
+        (self.named(self.partition(tenant), "i:", &bucket.to_be_bytes()), field)
+    }
+
+    /// A dedupe or idempotency key.
+    pub fn dedupe(&self, partition: Partition, key: &[u8; 16]) -> Vec<u8> {
+        self.named(partition, "d:", key)
+    }
+
+    fn control(&self, name: &str) -> Vec<u8> {
+        format!("{}:{{c}}:{name}", self.prefix).into_bytes()
+    }
+
+    /// Records' documents.
+    pub fn docs(&self) -> Vec<u8> {
+        self.control("docs")
+    }
+
+    /// Records by revision.
+    pub fn feed(&self) -> Vec<u8> {
+        self.control("feed")
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> Vec<u8> {
+        self.control("revision")
+    }
+
+    /// Connections whose lanes have yet to follow.
+    pub fn unmirrored(&self) -> Vec<u8> {
+        self.control("unmirrored")
+    }
+
+    /// What a tenant owns.
+    pub fn owned_by(&self, tenant: &str) -> Vec<u8> {
+        self.control(&format!("of:{tenant}"))
+    }
+
+    /// Mappings' sources.
+    pub fn mappings(&self) -> Vec<u8> {
+        self.control("mappings")
+    }
+
+    /// Format and count of partitions.
+    pub fn layout(&self) -> Vec<u8> {
+        self.control("layout")
+    }
+
+    /// Tells of new revisions.
+    pub fn changes_channel(&self) -> String {
+        format!("{}:{{c}}:changes", self.prefix)
+    }
+
+    /// Tells that a partition has work.
+    pub fn wake_channel(&self, partition: Partition) -> String {
+        format!("{}:wake:{partition}", self.prefix)
+    }
+
+    /// The partition that a wake-up channel speaks of.
+    pub fn woken(&self, channel: &str) -> Option<Partition> {
+        channel.strip_prefix(&self.prefix)?.strip_prefix(":wake:")?.parse().ok()
+    }
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}
+
+/// The id of an event's job.
+pub(super) fn job_id(base: &Base, index: u32, partition: Partition) -> JobId {
+    let mut bytes = [0; 16];
+    bytes[..BASE].copy_from_slice(base);
+    bytes[BASE..14].copy_from_slice(&index.to_be_bytes()[1..]);
+    bytes[14..].copy_from_slice(&partition.to_be_bytes());
+    JobId::from_bits(u128::from_be_bytes(bytes))
+}
+
+/// The event and the index that a job's id tells.
+pub(super) fn place_of(job: JobId) -> (Base, u32) {
+    let bytes = job.bits().to_be_bytes();
+    let mut base = [0; BASE];
+    base.copy_from_slice(&bytes[..BASE]);
+    (base, u32::from_be_bytes([0, bytes[11], bytes[12], bytes[13]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jobs_id_leads_to_its_event_and_partition() {
+        let keys = Keys::new("pb", 16);
+        let base = *b"abcdefghijk";
+        let id = job_id(&base, 70_000, 15);
+        assert_eq!(place_of(id), (base, 70_000));
+        assert_eq!(keys.partition_of(id), Some(15));
+        assert_eq!(Keys::new("pb", 8).partition_of(id), None);
+        assert!(job_id(&base, 1, 15) < job_id(&base, 2, 0), "jobs of one event sort by their index");
+    }
+
+    #[test]
+    fn every_key_of_a_partition_has_its_tag() {
+        let keys = Keys::new("pb", 16);
+        let tenant: TenantId = "acme".parse().unwrap();
+        let partition = keys.partition(&tenant);
+        let mut all = keys.fixed(partition);
+        assert_eq!(all.len(), FIXED);
+        all.push(keys.event(partition, b"abcdefghijk"));
+        all.push(keys.tenant_log(&tenant));
+        all.push(keys.connection_log(partition, ConnectionId::from_bits(7)));
+        all.push(keys.public_id(&tenant, "1").0);
+        all.push(keys.dedupe(partition, &[7; 16]));
+        let tag = format!("pb:{{{partition}}}:");
+        for key in all {
+            assert!(key.starts_with(tag.as_bytes()), "{}", String::from_utf8_lossy(&key));
+        }
+        assert_eq!(keys.woken(&keys.wake_channel(3)), Some(3));
+    }
+}

@@ -1,0 +1,307 @@
+//! Leases: which jobs a process may try, and the documents that go with them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::codec::{self, strange};
+use super::keys::{Base, Partition, job_id, place_of};
+use super::link::Step;
+use super::{BEAT, Core, REPLY};
+use crate::domain::id::JobId;
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::types::{Lease, LeaseRef};
+
+/// Jobs that one lane gives before the next one has its turn.
+const QUANTUM: usize = 8;
+/// Partitions asked at once.
+const ASKED: usize = 4;
+/// Jobs that one partition gives in one step.
+const STEP: usize = 64;
+/// Steps of one call at the most.
+const ROUNDS: usize = 64;
+/// Leases named in one script call.
+const NAMED: usize = 256;
+/// How long a process with leases may be silent before it counts as dead.
+const SILENCE: Duration = Duration::from_secs(6);
+/// How often lost answers are looked for: what was sent on a broken connection may be carried out late.
+const LOOKS: u8 = 3;
+/// A silence of everybody that long is the server's own.
+const GAP: Duration = Duration::from_millis(3_500);
+
+/// A job given by a partition, not read yet.
+#[derive(Debug, Clone, Copy)]
+struct Given {
+    job: JobId,
+    token: u64,
+}
+
+impl Core {
+    /// Leases jobs; see [`Store::lease`](crate::store::Store::lease).
+    pub(super) async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
+        let deadline = self.clock.now().plus(span);
+        let mut leases = Vec::new();
+        let _leasing = self.leasing.read().await;
+        for _ in 0..ROUNDS {
+            let left = room.saturating_sub(leases.len());
+            let partitions =
+                if left == 0 { Vec::new() } else { self.wake.take(ASKED.min(left), self.clock.now()) };
+            if partitions.is_empty() {
+                break;
+            }
+            let given = match self.ask(&partitions, left, deadline).await {
+                Ok(given) => given,
+                // What was leased before is not given up for that.
+                Err(error) if leases.is_empty() => return Err(error),
+                Err(_) => break,
+            };
+            match self.read_leases(given, deadline).await {
+                (read, Some(error)) if read.is_empty() && leases.is_empty() => return Err(error),
+                (read, _) => leases.extend(read),
+            }
+        }
+        Ok(leases)
+    }
+
+    /// Asks partitions for jobs, each for its share of the room.
+    async fn ask(
+        &self,
+        partitions: &[Partition],
+        room: usize,
+        deadline: Timestamp,
+    ) -> Result<Vec<Given>, StoreError> {
+        let share = (room / partitions.len()).clamp(1, STEP);
+        let groups = partitions
+            .iter()
+            .map(|partition| {
+                let mut call = self.call(*partition);
+                call.number(share)
+                    .number(deadline.millis())
+                    .number(QUANTUM)
+                    .number(SILENCE.as_millis())
+                    .number(GAP.as_millis());
+                vec![Step::Script(&self.scripts.lease, call)]
+            })
+            .collect();
+        let answers = self.link.run_groups(groups, REPLY).await;
+        let mut given = Vec::new();
+        let mut failed = None;
+        for (partition, answer) in partitions.iter().zip(answers) {
+            let answer = answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil)));
+            match answer.and_then(|answer| self.learn(*partition, answer)) {
+                Ok(own) => given.extend(own),
+                Err(error) => {
+                    // It may have given jobs all the same.
+                    self.doubtful.lock().insert(*partition, LOOKS);
+                    self.wake.mark(*partition);
+                    failed = Some(error);
+                }
+            }
+        }
+        let mut held = self.held.lock();
+        held.extend(given.iter().map(|given| (given.job, deadline)));
+        drop(held);
+        match failed {
+            Some(error) if given.is_empty() => Err(error),
+            _ => Ok(given),
+        }
+    }
+
+    fn learn(&self, partition: Partition, answer: Value) -> Result<Vec<Given>, StoreError> {
+        let answer = codec::list(answer)?;
+        let [again, next, others, given @ ..] = answer.as_slice() else {
+            return Err(strange("a lease without its head"));
+        };
+        let next = Some(codec::number(next)?).filter(|next| *next > 0).map(Timestamp::from_millis);
+        self.wake.learn(partition, codec::number(again)? != 0, next, codec::number(others)? != 0);
+        given
+            .chunks_exact(2)
+            .map(|pair| {
+                let Value::BulkString(id) = &pair[0] else { return Err(strange("a job without an id")) };
+                let bits = id.as_slice().try_into().map_err(|_| strange("a job's id"))?;
+                Ok(Given { job: JobId::from_bits(u128::from_be_bytes(bits)), token: codec::count(&pair[1])? })
+            })
+            .collect()
+    }
+
+    /// Reads what was given: each event once, and the bytes of jobs that were tried.
+    /// What can't be read is given back before long.
+    async fn read_leases(&self, given: Vec<Given>, deadline: Timestamp) -> (Vec<Lease>, Option<StoreError>) {
+        let mut events: Vec<(Partition, Base, Vec<u32>)> = Vec::new();
+        let mut known: HashMap<(Partition, Base), usize> = HashMap::new();
+        for one in &given {
+            let Some(partition) = self.keys.partition_of(one.job) else { continue };
+            let (base, index) = place_of(one.job);
+            let at = *known.entry((partition, base)).or_insert_with(|| {
+                events.push((partition, base, Vec::new()));
+                events.len() - 1
+            });
+            events[at].2.push(index);
+        }
+        let mut groups: Vec<Vec<Step<'_>>> = Vec::new();
+        for (partition, base, indexes) in &events {
+            let mut get = redis::cmd("HMGET");
+            get.arg(self.keys.event(*partition, base)).arg("m").arg("d");
+            for index in indexes {
+                get.arg(*index).arg(format!("b{index}"));
+            }
+            groups.push(vec![Step::Plain(get)]);
+        }
+        let answers = self.link.run_groups(groups, REPLY).await;
+        let tokens: HashMap<JobId, u64> = given.iter().map(|given| (given.job, given.token)).collect();
+        let mut leases = Vec::with_capacity(given.len());
+        let mut failed = None;
+        for ((partition, base, indexes), answer) in events.iter().zip(answers) {
+            let read = answer
+                .and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil)))
+                .and_then(|fields| read_event(fields, *partition, base, indexes));
+            match read {
+                Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
+                    let token = *tokens.get(&job.id)?;
+                    Some(Lease { job, event, rendered, token, deadline })
+                })),
+                Err(error) => {
+                    tracing::error!(%error, "leased jobs cannot be read; giving them back");
+                    let mut held = self.held.lock();
+                    for index in indexes {
+                        held.remove(&job_id(base, *index, *partition));
+                    }
+                    self.doubtful.lock().insert(*partition, LOOKS);
+                    failed = Some(error);
+                }
+            }
+        }
+        // The order in which they were given is the order of the lanes.
+        let order: HashMap<JobId, usize> =
+            given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
+        leases.sort_by_key(|lease| order.get(&lease.job.id).copied());
+        (leases, failed)
+    }
+
+    /// Renews leases by a span from now, or gives them back.
+    pub(super) async fn hold(&self, leases: &[LeaseRef], renew: Option<Duration>) -> Result<(), StoreError> {
+        let deadline = self.clock.now().plus(renew.unwrap_or_default());
+        let mut by_partition: HashMap<Partition, Vec<&LeaseRef>> = HashMap::new();
+        for lease in leases {
+            if let Some(partition) = self.keys.partition_of(lease.job) {
+                by_partition.entry(partition).or_default().push(lease);
+            }
+        }
+        let mut groups = Vec::new();
+        let mut partitions = Vec::new();
+        for (partition, leases) in by_partition {
+            for some in leases.chunks(NAMED) {
+                let mut call = self.call(partition);
+                call.value(if renew.is_some() { "renew" } else { "release" }).number(deadline.millis());
+                for lease in some {
+                    call.value(lease.job.bits().to_be_bytes()).number(lease.token);
+                }
+                groups.push(vec![Step::Script(&self.scripts.hold, call)]);
+                partitions.push(partition);
+            }
+        }
+        {
+            let mut held = self.held.lock();
+            for lease in leases {
+                match renew {
+                    Some(_) => {
+                        held.entry(lease.job).and_modify(|until| *until = deadline);
+                    }
+                    None => {
+                        held.remove(&lease.job);
+                    }
+                }
+            }
+        }
+        let mut result = Ok(());
+        for (partition, answer) in partitions.into_iter().zip(self.link.run_groups(groups, REPLY).await) {
+            match answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil))) {
+                Ok(ahead) => self.look_ahead(partition, &codec::list(ahead)?)?,
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
+
+    /// Takes in what scripts say of what comes: how many lanes the ring holds, and when something happens by itself.
+    pub(super) fn look_ahead(&self, partition: Partition, ahead: &[Value]) -> Result<(), StoreError> {
+        let [ring, next, ..] = ahead else { return Err(strange("nothing of what comes")) };
+        if codec::count(ring)? > 0 {
+            self.wake.mark(partition);
+        }
+        let next = codec::number(next)?;
+        if next > 0 {
+            self.wake.mark_at(partition, Timestamp::from_millis(next));
+        }
+        Ok(())
+    }
+
+    /// Gives back leases whose answers were lost.
+    pub(super) async fn reclaim(&self) -> Result<(), StoreError> {
+        if self.doubtful.lock().is_empty() {
+            return Ok(());
+        }
+        let _alone = self.leasing.write().await;
+        let partitions: Vec<Partition> = self.doubtful.lock().keys().copied().collect();
+        for partition in partitions {
+            let mut call = self.call(partition);
+            for job in self.held.lock().keys().filter(|job| self.keys.partition_of(**job) == Some(partition))
+            {
+                call.value(job.bits().to_be_bytes());
+            }
+            let ahead = self.link.script(&self.scripts.reclaim, call, REPLY).await?;
+            self.look_ahead(partition, &codec::list(ahead)?)?;
+            let mut doubtful = self.doubtful.lock();
+            match doubtful.get_mut(&partition) {
+                Some(looks) if *looks > 1 => *looks -= 1,
+                _ => {
+                    doubtful.remove(&partition);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says in these partitions that this process lives.
+    pub(super) async fn beat(&self, partitions: impl Iterator<Item = Partition>) -> Result<(), StoreError> {
+        let groups = partitions
+            .map(|partition| {
+                let mut call = self.call(partition);
+                call.number(SILENCE.as_millis()).number(GAP.as_millis());
+                vec![Step::Script(&self.scripts.beat, call)]
+            })
+            .collect();
+        for answer in self.link.run_groups(groups, BEAT).await {
+            answer?.pop().unwrap_or(Ok(Value::Nil))?;
+        }
+        Ok(())
+    }
+}
+
+type Read = (crate::domain::job::Job, Arc<crate::domain::event::Event>, Option<Bytes>);
+
+fn read_event(
+    fields: Value,
+    partition: Partition,
+    base: &Base,
+    indexes: &[u32],
+) -> Result<Vec<Read>, StoreError> {
+    let mut fields = codec::list(fields)?.into_iter();
+    let mut next = || codec::bytes(fields.next().unwrap_or(Value::Nil));
+    let gone = || StoreError::Corrupt(format!("{} has no event", job_id(base, 0, partition)));
+    let meta = codec::read_meta(&next()?.ok_or_else(gone)?).ok_or_else(gone)?;
+    let document = next()?.ok_or_else(gone)?;
+    let event = Arc::new(codec::event(meta.clone(), &document)?);
+    indexes
+        .iter()
+        .map(|index| {
+            let record = next()?.as_deref().and_then(codec::read_record).ok_or_else(gone)?;
+            let rendered = next()?.map(Bytes::from);
+            Ok((codec::job(base, *index, partition, &meta, &record), Arc::clone(&event), rendered))
+        })
+        .collect()
+}

@@ -1,0 +1,400 @@
+//! Connections to the server: one address, one behind sentinels, or a cluster; made anew by themselves when they break.
+//!
+//! A call that fails drops its connection, and the next call makes another. What a call did when no answer came is not
+//! known here; every script is written so that running it again does no harm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError,
+    RedisResult, Value,
+};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::script::{Call, Script};
+use crate::store::StoreError;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(1);
+/// After a connection could not be made, calls fail at once for this long.
+const REST: Duration = Duration::from_millis(100);
+
+/// Where the server is.
+enum Server {
+    One(Client),
+    /// The client asks the sentinels for the master each time.
+    Sentinel(Mutex<SentinelClient>),
+    Cluster {
+        client: ClusterClient,
+        seeds: Vec<Client>,
+    },
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    async fn run(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        match self {
+            Self::One(connection) => query(pipeline, connection).await,
+            Self::Cluster(connection) => query(pipeline, connection).await,
+        }
+    }
+}
+
+async fn query(
+    pipeline: &Pipeline,
+    connection: &mut impl ConnectionLike,
+) -> RedisResult<Vec<RedisResult<Value>>> {
+    pipeline.query_async(connection).await
+}
+
+#[derive(Default)]
+struct Live {
+    connection: Option<Connection>,
+    /// Counts the connections that were made.
+    generation: u64,
+    failed: Option<(Instant, StoreError)>,
+}
+
+/// One thing to run.
+pub(super) enum Step<'a> {
+    /// A script.
+    Script(&'a Script, Call),
+    /// A plain command.
+    Plain(Cmd),
+}
+
+impl Step<'_> {
+    fn command(&self, full: bool) -> Cmd {
+        match self {
+            Self::Script(script, call) => script.command(call, full),
+            Self::Plain(command) => command.clone(),
+        }
+    }
+}
+
+/// Answers to the steps of a pipeline, in order.
+pub(super) type Answers = Vec<Result<Value, StoreError>>;
+
+/// A connection that heals.
+pub(super) struct Link {
+    server: Arc<Server>,
+    live: Mutex<Live>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+impl Link {
+    /// To the server of `url`; connects when it is first used.
+    ///
+    /// `redis://user:password@host:port/db` or `rediss://` (TLS); `redis+sentinel://user:password@host:port,host:port/name/db`;
+    /// `redis+cluster://user:password@host:port,host:port`; the last two also as `rediss+`.
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        let server = server_of(url).map_err(|error| {
+            // The error's detail may repeat the URL, and with it the password.
+            StoreError::Unavailable(format!("the address of Redis can't be used: {}", error.category()))
+        })?;
+        Ok(Self { server: Arc::new(server), live: Mutex::default() })
+    }
+
+    /// Another connection to the same server.
+    pub fn again(&self) -> Self {
+        Self { server: Arc::clone(&self.server), live: Mutex::default() }
+    }
+
+    /// Whether keys are spread over several servers.
+    pub fn is_cluster(&self) -> bool {
+        matches!(*self.server, Server::Cluster { .. })
+    }
+
+    async fn connection(&self) -> Result<(Connection, u64), StoreError> {
+        let mut live = self.live.lock().await;
+        if let Some(connection) = &live.connection {
+            return Ok((connection.clone(), live.generation));
+        }
+        if let Some((at, error)) = &live.failed
+            && at.elapsed() < REST
+        {
+            return Err(error.clone());
+        }
+        match timeout(CONNECT, self.connect()).await {
+            Ok(Ok(connection)) => {
+                live.generation += 1;
+                live.failed = None;
+                live.connection = Some(connection.clone());
+                Ok((connection, live.generation))
+            }
+            other => {
+                let error = match other {
+                    Ok(Err(error)) => store_error(&error),
+                    _ => StoreError::Unavailable("no connection to Redis within a second".to_owned()),
+                };
+                live.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> RedisResult<Connection> {
+        // Each call has its own limit.
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(Some(CONNECT));
+        Ok(match &*self.server {
+            Server::One(client) => {
+                Connection::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+            }
+            Server::Sentinel(client) => {
+                Connection::One(client.lock().await.get_async_connection_with_config(&config).await?)
+            }
+            Server::Cluster { client, .. } => Connection::Cluster(client.get_async_connection().await?),
+        })
+    }
+
+    async fn forget(&self, generation: u64) {
+        let mut live = self.live.lock().await;
+        if live.generation == generation {
+            live.connection = None;
+        }
+    }
+
+    /// Runs steps whose keys lie together, as one pipeline; an answer that takes longer than `limit` counts as none.
+    pub async fn run(&self, steps: &[Step<'_>], limit: Duration) -> Result<Answers, StoreError> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut answers = self.send(steps.iter().map(|step| step.command(false)), limit).await?;
+        // The server forgot scripts: nothing of them ran, so they are sent again in full.
+        let forgotten: Vec<usize> = answers
+            .iter()
+            .enumerate()
+            .filter(|(_, answer)| matches!(answer, Err(error) if is_forgotten(error)))
+            .map(|(at, _)| at)
+            .collect();
+        if !forgotten.is_empty() {
+            let again = self
+                .send(forgotten.iter().filter_map(|at| Some(steps.get(*at)?.command(true))), limit)
+                .await?;
+            for (at, answer) in forgotten.into_iter().zip(again) {
+                answers[at] = answer;
+            }
+        }
+        answers.into_iter().map(|answer| Ok(answer.map_err(|error| store_error(&error)))).collect()
+    }
+
+    async fn send(
+        &self,
+        commands: impl Iterator<Item = Cmd>,
+        limit: Duration,
+    ) -> Result<Vec<RedisResult<Value>>, StoreError> {
+        let mut pipeline = Pipeline::new();
+        pipeline.ignore_errors();
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let work = async {
+            let (mut connection, generation) = self.connection().await?;
+            Ok::<_, StoreError>((connection.run(&pipeline).await, generation))
+        };
+        let Ok(worked) = timeout(limit, work).await else {
+            // A connection that swallows what it is sent is as bad as none.
+            let generation = self.live.try_lock().map(|live| live.generation);
+            if let Ok(generation) = generation {
+                self.forget(generation).await;
+            }
+            return Err(StoreError::Unavailable(format!("no answer from Redis within {limit:?}")));
+        };
+        let (result, generation) = worked?;
+        match result {
+            Ok(answers) => {
+                if answers.iter().any(|answer| matches!(answer, Err(error) if is_misplaced(error))) {
+                    self.forget(generation).await;
+                }
+                Ok(answers)
+            }
+            Err(error) => {
+                if !self.is_cluster() || error.is_unrecoverable_error() {
+                    self.forget(generation).await;
+                }
+                Err(store_error(&error))
+            }
+        }
+    }
+
+    /// Runs groups of steps; the keys of each group lie together.
+    pub async fn run_groups(
+        &self,
+        groups: Vec<Vec<Step<'_>>>,
+        limit: Duration,
+    ) -> Vec<Result<Answers, StoreError>> {
+        if self.is_cluster() {
+            return join_all(groups.iter().map(|steps| self.run(steps, limit))).await;
+        }
+        let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
+        let all: Vec<Step<'_>> = groups.into_iter().flatten().collect();
+        match self.run(&all, limit).await {
+            Ok(answers) => {
+                let mut answers = answers.into_iter();
+                lengths.into_iter().map(|length| Ok(answers.by_ref().take(length).collect())).collect()
+            }
+            Err(error) => lengths.into_iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// Runs one script.
+    pub async fn script(&self, script: &Script, call: Call, limit: Duration) -> Result<Value, StoreError> {
+        self.one(Step::Script(script, call), limit).await
+    }
+
+    /// Runs one command.
+    pub async fn plain(&self, command: Cmd, limit: Duration) -> Result<Value, StoreError> {
+        self.one(Step::Plain(command), limit).await
+    }
+
+    async fn one(&self, step: Step<'_>, limit: Duration) -> Result<Value, StoreError> {
+        let mut answers = self.run(&[step], limit).await?;
+        answers.pop().unwrap_or(Err(StoreError::Unavailable("Redis gave no answer".to_owned())))
+    }
+
+    /// A connection for subscriptions; any node of a cluster passes messages on.
+    pub async fn subscriber(&self) -> Result<redis::aio::PubSub, StoreError> {
+        let connect = async {
+            match &*self.server {
+                Server::One(client) => client.get_async_pubsub().await,
+                Server::Sentinel(client) => {
+                    let client = client.lock().await.async_get_client().await?;
+                    client.get_async_pubsub().await
+                }
+                Server::Cluster { seeds, .. } => {
+                    let mut last = RedisError::from((redis::ErrorKind::Io, "no node of the cluster answers"));
+                    for seed in seeds {
+                        match seed.get_async_pubsub().await {
+                            Ok(subscriber) => return Ok(subscriber),
+                            Err(error) => last = error,
+                        }
+                    }
+                    Err(last)
+                }
+            }
+        };
+        match timeout(CONNECT, connect).await {
+            Ok(connected) => connected.map_err(|error| store_error(&error)),
+            Err(_) => Err(StoreError::Unavailable("no connection to Redis within a second".to_owned())),
+        }
+    }
+}
+
+fn is_forgotten(error: &RedisError) -> bool {
+    error.code() == Some("NOSCRIPT")
+}
+
+/// Whether the server can't take writes because another one should.
+fn is_misplaced(error: &RedisError) -> bool {
+    matches!(error.code(), Some("READONLY" | "MASTERDOWN"))
+}
+
+/// What an error of Redis means to a caller, in the server's own words.
+pub(super) fn store_error(error: &RedisError) -> StoreError {
+    let words = match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    };
+    match error.code() {
+        Some("OOM") => StoreError::Full(words),
+        // A script's refusal by its flags comes as a plain error.
+        _ if words.contains("maxmemory") => StoreError::Full(words),
+        _ => StoreError::Unavailable(words),
+    }
+}
+
+fn server_of(url: &str) -> RedisResult<Server> {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    match scheme {
+        "redis+cluster" | "rediss+cluster" => {
+            let nodes = nodes(scheme, rest)?;
+            let client = ClusterClient::builder(nodes.iter().cloned())
+                .connection_timeout(CONNECT)
+                .overall_response_timeout(None)
+                .build()?;
+            let seeds = nodes.into_iter().map(Client::open).collect::<RedisResult<_>>()?;
+            Ok(Server::Cluster { client, seeds })
+        }
+        "redis+sentinel" | "rediss+sentinel" => {
+            let (hosts, path) = rest.split_once('/').ok_or(INVALID)?;
+            let (name, db) = path.split_once('/').unwrap_or((path, "0"));
+            let nodes = nodes(scheme, hosts)?;
+            let first = nodes.first().ok_or(INVALID)?;
+            let settings = first.redis_settings().clone().set_db(db.parse().map_err(|_| INVALID)?);
+            let mut master = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
+            if scheme.starts_with("rediss") {
+                master = master.set_tls_mode(redis::TlsMode::Secure);
+            }
+            // Sentinels are asked without the password of the servers they watch.
+            let sentinels: Vec<ConnectionInfo> = nodes
+                .into_iter()
+                .map(|node| node.set_redis_settings(redis::RedisConnectionInfo::default()))
+                .collect();
+            let client = SentinelClient::build(sentinels, name, Some(master), SentinelServerType::Master)?;
+            Ok(Server::Sentinel(Mutex::new(client)))
+        }
+        _ => Ok(Server::One(Client::open(url)?)),
+    }
+}
+
+const INVALID: (redis::ErrorKind, &str) =
+    (redis::ErrorKind::InvalidClientConfig, "expected redis+sentinel://host:port,host:port/name");
+
+/// `user:password@host:port,host:port` as one address for each host.
+fn nodes(scheme: &str, rest: &str) -> RedisResult<Vec<ConnectionInfo>> {
+    let scheme = scheme.split('+').next().unwrap_or(scheme);
+    let rest = rest.trim_end_matches('/');
+    let (login, hosts) = rest.rsplit_once('@').map_or(("", rest), |(login, hosts)| (login, hosts));
+    let login = if login.is_empty() { String::new() } else { format!("{login}@") };
+    hosts.split(',').map(|host| format!("{scheme}://{login}{host}").into_connection_info()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_one_server_sentinels_or_a_cluster() {
+        assert!(matches!(server_of("redis://h:1/2").unwrap(), Server::One(_)));
+        assert!(matches!(server_of("rediss://u:p@h:1").unwrap(), Server::One(_)));
+        assert!(matches!(server_of("redis+sentinel://u:p@a:1,b:2/main/3").unwrap(), Server::Sentinel(_)));
+        assert!(matches!(server_of("rediss+cluster://u:p@a:1,b:2/").unwrap(), Server::Cluster { .. }));
+        assert!(server_of("redis+sentinel://a:1").is_err());
+        let error = Link::new("http://user:hunter2@h").unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_full_server_is_told_apart_from_one_out_of_reach() {
+        let error = |code: &str, words: &str| {
+            store_error(&redis::make_extension_error(code.to_owned(), Some(words.to_owned())))
+        };
+        assert!(matches!(
+            error("OOM", "command not allowed when used memory > 'maxmemory'."),
+            StoreError::Full(_)
+        ));
+        assert!(matches!(error("ERR", "can not run it when used memory > 'maxmemory'"), StoreError::Full(_)));
+        assert_eq!(
+            error("MISCONF", "Errors writing to the AOF file"),
+            StoreError::Unavailable("MISCONF Errors writing to the AOF file".to_owned())
+        );
+    }
+}

@@ -1,0 +1,189 @@
+-- Shared by every script of a partition. `KEYS` 1 to 16 are the partition's own keys, in the order of `keys.rs`;
+-- `ARGV` 1 to 3 are the caller's time in milliseconds, the caller's owner id, and the channel for wake-ups.
+local STATE, LANES, QUEUE, READY, TENANTS, TIMERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local LEASES, HELD, OWNED, OWNERS = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local CLOSING, PENDING, GONE, EVENTS, AGES, AGE_INDEX = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local FIXED, COMMON = 16, 3
+local now, me, channel = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local call = redis.call
+
+-- The partition's counters.
+local S_TOKEN, S_TURN, S_SEQ, S_OPEN, S_LEASED, S_RING, S_SEEN, S_GRACE, S_CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 8
+-- Classes of lanes that hold jobs; `S_CLASS + class` counts them.
+local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
+-- A lane.
+local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+-- States of a job, as `JobState::ALL` counts them.
+local QUEUED, WAITS, MAPPING_FAILED, CANCELLED = 0, 1, 2, 7
+-- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
+local RECORD = '>c16c16BI4I4I6I6'
+
+local raw_state = call('GET', STATE)
+local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local touched, touched_order = {}, {}
+local announce, new_timer = false, math.huge
+local ages = {}
+
+local function number(value, bytes)
+  return struct.pack('>I' .. bytes, value)
+end
+
+local function lane(connection)
+  local known = touched[connection]
+  if known then return known end
+  local raw = call('HGET', LANES, connection)
+  if not raw then return nil end
+  known = cmsgpack.unpack(raw)
+  touched[connection] = known
+  touched_order[#touched_order + 1] = connection
+  return known
+end
+
+local function set_class(l, class)
+  if l[CLASS] == class then return end
+  if l[CLASS] > 0 then S[S_CLASS + l[CLASS]] = S[S_CLASS + l[CLASS]] - 1 end
+  if class > 0 then S[S_CLASS + class] = S[S_CLASS + class] + 1 end
+  l[CLASS] = class
+end
+
+local function set_timer(connection, l, time)
+  if l[TIMER] == time then return end
+  if time > 0 then
+    call('ZADD', TIMERS, time, connection)
+    new_timer = math.min(new_timer, time)
+  else
+    call('ZREM', TIMERS, connection)
+  end
+  l[TIMER] = time
+end
+
+local function is_held(l)
+  return l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1 or l[WAIT] > now
+end
+
+-- Whether the lane's first job may be leased now; else when its first retry is due, if there is one.
+local function may_give(connection, l)
+  local first = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'D', '(' .. connection .. 'G', 'LIMIT', 0, 1)[1]
+  if not first then return false end
+  if first:sub(17, 17) == 'F' then return true end
+  local due = struct.unpack('>I6', first, 18)
+  if due <= now then return true end
+  if l[CAP] == 1 then return false, due end
+  local fresh = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'F', '(' .. connection .. 'G', 'LIMIT', 0, 1)[1]
+  return fresh and true or false, due
+end
+
+local function enter_ring(connection, l)
+  l[IN_RING] = 1
+  S[S_TURN] = S[S_TURN] + 1
+  if S[S_RING] == 0 then announce = true end
+  S[S_RING] = S[S_RING] + 1
+  call('ZADD', READY, 0, l[TENANT] .. '\0' .. number(S[S_TURN], 6) .. connection)
+  call('ZADD', TENANTS, 'NX', S[S_TURN], l[TENANT])
+  set_class(l, READY_NOW)
+  set_timer(connection, l, 0)
+end
+
+-- Puts a lane where it belongs: into the ring when it may give, else to whatever it waits for.
+local function wake(connection, l)
+  -- One that left the ring's conditions behind is taken out when its turn comes.
+  if l[OPEN] <= 0 then
+    set_class(l, 0)
+    set_timer(connection, l, 0)
+  elseif l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1 then
+    set_class(l, PAUSED)
+    set_timer(connection, l, 0)
+  elseif l[LEASED] >= l[WIDTH] then
+    set_class(l, FULL)
+    set_timer(connection, l, 0)
+  elseif l[IN_RING] == 1 then
+    set_class(l, READY_NOW)
+  elseif l[OPEN] <= l[LEASED] then
+    set_class(l, WAITING)
+    set_timer(connection, l, 0)
+  elseif l[WAIT] > now then
+    set_class(l, WAITING)
+    set_timer(connection, l, l[WAIT])
+  else
+    local gives, due = may_give(connection, l)
+    if gives then
+      enter_ring(connection, l)
+      -- A retry that falls due needs no timer while the lane goes round.
+    else
+      set_class(l, WAITING)
+      set_timer(connection, l, due or 0)
+    end
+  end
+end
+
+-- Counts open jobs by the ten seconds they were made in.
+local function count_age(id, change)
+  local bucket = math.floor(struct.unpack('>I6', id) / 10000)
+  ages[bucket] = (ages[bucket] or 0) + change
+end
+
+local function leave(l, id)
+  l[OPEN] = l[OPEN] - 1
+  S[S_OPEN] = S[S_OPEN] - 1
+  count_age(id, -1)
+end
+
+local function join(l, id)
+  l[OPEN] = l[OPEN] + 1
+  S[S_OPEN] = S[S_OPEN] + 1
+  count_age(id, 1)
+end
+
+-- Ends a lease; `held` is what `HELD` keeps: token, owner, connection, place.
+local function end_lease(id, held)
+  call('HDEL', HELD, id)
+  call('ZREM', LEASES, id)
+  call('ZREM', OWNED, held[2] .. id)
+  S[S_LEASED] = S[S_LEASED] - 1
+  local l = lane(held[3])
+  if l then l[LEASED] = l[LEASED] - 1 end
+  return l
+end
+
+local function give_back(id, held)
+  local l = end_lease(id, held)
+  if l and l[IS_CLOSED] == 1 then call('ZADD', CLOSING, now, held[3]) end
+  call('ZADD', QUEUE, 0, held[3] .. held[4] .. id)
+end
+
+local function held_by(id, token)
+  local raw = call('HGET', HELD, id)
+  if not raw then return nil end
+  local held = cmsgpack.unpack(raw)
+  if token and held[1] ~= token then return nil end
+  return held
+end
+
+-- When something happens here by itself next; 0 for never.
+local function next_timer()
+  return tonumber(call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')[2]) or 0
+end
+
+-- To be called last, and only by scripts that write. Other processes are told when the ring is no longer empty, or when
+-- something will happen sooner than they know; `quiet` where they will ask anyway.
+local function finish(quiet)
+  for _, connection in ipairs(touched_order) do
+    local l = touched[connection]
+    wake(connection, l)
+    call('HSET', LANES, connection, cmsgpack.pack(l))
+  end
+  for bucket, change in pairs(ages) do
+    if change ~= 0 then
+      local count = call('HINCRBY', AGES, bucket, change)
+      if count <= 0 then
+        call('HDEL', AGES, bucket)
+        call('ZREM', AGE_INDEX, bucket)
+      elseif count == change then
+        call('ZADD', AGE_INDEX, bucket, bucket)
+      end
+    end
+  end
+  call('SET', STATE, cmsgpack.pack(S))
+  if quiet then return end
+  if announce or (new_timer < math.huge and next_timer() >= new_timer) then call('PUBLISH', channel, me) end
+end

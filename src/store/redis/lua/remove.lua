@@ -1,0 +1,33 @@
+-- Removes an event whose retention is over, with its jobs, if all of them ended long enough ago. KEYS from FIXED + 1: the event, the
+-- tenant's log, the bucket of ids, then the log of each job's connection. ARGV: 4 the event's entry, 5 its field in the
+-- bucket, 6 the time that all of them must have ended before. Answers how many jobs went with it, or -1.
+local event, entry = KEYS[FIXED + 1], ARGV[4]
+local base, jobs = entry:sub(1, 11), struct.unpack('>I3', entry, 12)
+for index = 0, jobs - 1 do
+  local raw = call('HGET', event, index)
+  if raw then
+    local _, _, state, _, _, _, finished = struct.unpack(RECORD, raw)
+    if state <= WAITS or finished >= tonumber(ARGV[6]) then return -1 end
+  end
+end
+call('UNLINK', event)
+call('ZREM', EVENTS, entry)
+call('ZREM', KEYS[FIXED + 2], entry)
+for index = 0, jobs - 1 do
+  local log = KEYS[FIXED + 4 + index]
+  if log then call('ZREM', log, base .. number(index, 3)) end
+end
+local bases = call('HGET', KEYS[FIXED + 3], ARGV[5])
+if bases then
+  local left = {}
+  for at = 1, #bases, 11 do
+    local one = bases:sub(at, at + 10)
+    if one ~= base then left[#left + 1] = one end
+  end
+  if #left > 0 then
+    call('HSET', KEYS[FIXED + 3], ARGV[5], table.concat(left))
+  else
+    call('HDEL', KEYS[FIXED + 3], ARGV[5])
+  end
+end
+return jobs

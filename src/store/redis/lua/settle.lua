@@ -1,0 +1,76 @@
+-- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. ARGV from 4 on, twelve for each: id,
+-- token, attempt's number (0 for none), attempt, next (`done`, `due`, `requeue`), state or due, reason, health (-1, 0, 1),
+-- wait until, effect on the record as JSON (empty for none), whether that effect closes, rendered bytes (empty for none).
+-- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
+-- effect of each whose record must change.
+local EACH = 12
+-- Tries whose records are kept.
+-- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
+local TRIES_KEPT = 100
+local taken, effects = 0, {}
+
+for n = 1, (#ARGV - COMMON) / EACH do
+  local at = COMMON + (n - 1) * EACH
+  local id, token, event = ARGV[at + 1], tonumber(ARGV[at + 2]), KEYS[FIXED + n]
+  local number_of, attempt = tonumber(ARGV[at + 3]), ARGV[at + 4]
+  local next_step, value, reason = ARGV[at + 5], tonumber(ARGV[at + 6]), ARGV[at + 7]
+  local health, wait, effect, closes = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), ARGV[at + 10], ARGV[at + 11]
+  local rendered = ARGV[at + 12]
+  local held = held_by(id, token)
+  if held then
+    taken = taken + 1
+    local connection, place = held[3], held[4]
+    local l = end_lease(id, held)
+    local index = struct.unpack('>I3', id, 12)
+    local raw = call('HGET', event, index)
+    if raw and l then
+      local _, mapping, state, attempts, tries, due, finished = struct.unpack(RECORD, raw)
+      if number_of > 0 then
+        tries = tries + 1
+        call('HSET', event, 'a' .. index .. '.' .. number_of, attempt)
+        if number_of > TRIES_KEPT then call('HDEL', event, 'a' .. index .. '.' .. (number_of - TRIES_KEPT)) end
+        if next_step ~= 'requeue' then attempts = attempts + 1 end
+      end
+      if next_step ~= 'done' and (l[IS_CLOSED] == 1 or closes == '1') then
+        next_step, value = 'done', CANCELLED
+        reason = reason .. '; then its connection was closed'
+      end
+      if next_step == 'done' then
+        state, due, finished = value, 0, now
+        leave(l, id)
+      else
+        if next_step == 'due' then
+          state, due = WAITS, math.max(value, 1)
+          place = 'D' .. number(due, 6)
+        end
+        if rendered ~= '' then call('HSET', event, 'b' .. index, rendered) end
+        call('ZADD', QUEUE, 0, connection .. place .. id)
+      end
+      call('HSET', event, index,
+        struct.pack(RECORD, connection, mapping, state, attempts, tries, due, finished) .. reason)
+    elseif l then
+      leave(l, id)
+    end
+    if l then
+      if health == 1 then
+        l[WIDTH] = math.min(l[WIDTH] + 1, l[CAP])
+      elseif health == 0 then
+        l[WIDTH] = math.max(math.floor(l[WIDTH] / 2), 1)
+      end
+      if wait > l[WAIT] then l[WAIT] = wait end
+      if effect ~= '' and l[IS_CLOSED] == 0 then
+        if closes == '1' then
+          l[IS_CLOSED] = 1
+          call('ZADD', CLOSING, now, connection)
+        else
+          l[IS_PAUSED] = 1
+        end
+        call('HSET', PENDING, connection, effect)
+        effects[#effects + 1] = connection
+        effects[#effects + 1] = effect
+      end
+    end
+  end
+end
+if taken > 0 then finish() end
+return { taken, S[S_RING], next_timer(), unpack(effects) }

@@ -1,0 +1,382 @@
+//! Records: few, small, under a rising revision; and the copies of their settings that lanes follow.
+
+use redis::Value;
+
+use super::codec::{self, strange};
+use super::keys::Partition;
+use super::link::Step;
+use super::script::Call;
+use super::{Core, REPLY};
+use crate::domain::connection::{Connection, ConnectionState};
+use crate::domain::id::{ConnectionId, MappingVersion, TenantId};
+use crate::store::StoreError;
+use crate::store::types::{Change, Expected, Record, RecordId, Revision};
+
+/// Records deleted, and lanes told, in one step.
+const STEP: usize = 200;
+/// How often a record is read again because it changed while its state was being set.
+const ROUNDS: usize = 16;
+
+/// What a lane follows.
+#[derive(Debug, Clone)]
+pub(super) struct Rule {
+    pub connection: ConnectionId,
+    pub revision: Revision,
+    /// Empty when nobody knows any more; such a lane is closed.
+    pub tenant: String,
+    pub concurrency: u32,
+    pub paused: bool,
+    pub closed: bool,
+    pub deleted: bool,
+    /// The noted effect that is written now.
+    pub resolves: String,
+}
+
+impl Rule {
+    fn of(connection: &Connection, revision: Revision) -> Self {
+        Self {
+            connection: connection.id,
+            revision,
+            tenant: connection.tenant.to_string(),
+            concurrency: connection.concurrency,
+            paused: matches!(connection.state, ConnectionState::Paused { .. }),
+            closed: !connection.state.takes_jobs(),
+            deleted: false,
+            resolves: String::new(),
+        }
+    }
+
+    fn gone(connection: ConnectionId, revision: Revision, tenant: &str) -> Self {
+        Self {
+            connection,
+            revision,
+            tenant: tenant.to_owned(),
+            concurrency: 1,
+            paused: false,
+            closed: true,
+            deleted: true,
+            resolves: String::new(),
+        }
+    }
+}
+
+fn name_of(id: &RecordId) -> String {
+    match id {
+        RecordId::Tenant(id) => format!("t:{id}"),
+        RecordId::Key(id) => format!("k:{id}"),
+        RecordId::Connection(id) => format!("c:{id}"),
+    }
+}
+
+fn id_of(name: &str) -> Result<RecordId, StoreError> {
+    let read = match name.split_at_checked(2) {
+        Some(("t:", id)) => id.parse().ok().map(RecordId::Tenant),
+        Some(("k:", id)) => id.parse().ok().map(RecordId::Key),
+        Some(("c:", id)) => id.parse().ok().map(RecordId::Connection),
+        _ => None,
+    };
+    read.ok_or_else(|| StoreError::Corrupt(format!("a record is called {name:?}")))
+}
+
+fn parse(id: &RecordId, document: &[u8]) -> Result<Record, StoreError> {
+    match id {
+        RecordId::Tenant(_) => serde_json::from_slice(document).map(Record::Tenant),
+        RecordId::Key(_) => serde_json::from_slice(document).map(Record::Key),
+        RecordId::Connection(_) => serde_json::from_slice(document).map(Record::Connection),
+    }
+    .map_err(|error| StoreError::Corrupt(format!("a record cannot be read: {error}")))
+}
+
+fn owner_of(record: &Record) -> &str {
+    match record {
+        Record::Tenant(_) => "",
+        Record::Key(key) => key.tenant.as_ref().map_or("", TenantId::as_str),
+        Record::Connection(connection) => connection.tenant.as_str(),
+    }
+}
+
+impl Core {
+    fn control(&self, tenant: &str) -> Call {
+        let owned = if tenant.is_empty() { self.keys.docs() } else { self.keys.owned_by(tenant) };
+        Call::new(vec![
+            self.keys.docs(),
+            self.keys.feed(),
+            self.keys.revision(),
+            self.keys.unmirrored(),
+            owned,
+        ])
+    }
+
+    /// Writes a record; see [`Store::put`](crate::store::Store::put).
+    pub(super) async fn put(&self, record: &Record, expected: Expected) -> Result<Revision, StoreError> {
+        let document = match record {
+            Record::Tenant(tenant) => serde_json::to_vec(tenant),
+            Record::Key(key) => serde_json::to_vec(key),
+            Record::Connection(connection) => serde_json::to_vec(connection),
+        }
+        .map_err(|error| StoreError::Corrupt(format!("a record cannot be written: {error}")))?;
+        let owner = owner_of(record);
+        let mut call = self.control(owner);
+        call.value(name_of(&record.id())).value(document);
+        match expected {
+            Expected::Absent => call.number(-1),
+            Expected::At(revision) => call.number(revision),
+        };
+        call.number(u8::from(matches!(record, Record::Connection(_))))
+            .value(owner)
+            .value(self.keys.changes_channel());
+        let answer = self.link.script(&self.scripts.put, call, REPLY).await?;
+        let revision = Revision::try_from(codec::number(&answer)?).map_err(|_| StoreError::Conflict)?;
+        if let Record::Connection(connection) = record {
+            self.mirror(self.keys.partition(&connection.tenant), &[Rule::of(connection, revision)]).await?;
+        }
+        self.wake.revise(revision);
+        Ok(revision)
+    }
+
+    /// Tells lanes of a partition what their records say, and notes that they know.
+    async fn mirror(&self, partition: Partition, rules: &[Rule]) -> Result<(), StoreError> {
+        for rules in rules.chunks(STEP) {
+            let mut call = self.call(partition);
+            let mut known = Call::new(vec![self.keys.unmirrored()]);
+            for rule in rules {
+                call.value(rule.connection.bits().to_be_bytes())
+                    .number(rule.revision)
+                    .value(rule.tenant.as_str())
+                    .number(rule.concurrency)
+                    .number(u8::from(rule.paused))
+                    .number(u8::from(rule.closed))
+                    .number(u8::from(rule.deleted))
+                    .value(rule.resolves.as_str());
+                known
+                    .value(name_of(&RecordId::Connection(rule.connection)))
+                    .value(format!("{} {}", rule.revision, rule.tenant));
+            }
+            let ahead = self.link.script(&self.scripts.rule, call, REPLY).await?;
+            self.look_ahead(partition, &codec::list(ahead)?)?;
+            self.link.script(&self.scripts.mirrored, known, REPLY).await?;
+        }
+        Ok(())
+    }
+
+    /// Records as they are now; `None` for those that are not.
+    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<(Record, Revision)>>, StoreError> {
+        // The revision first: a document that is newer than its revision is told again by whoever wrote it.
+        let mut revisions = redis::cmd("ZMSCORE");
+        revisions.arg(self.keys.feed());
+        let mut documents = redis::cmd("HMGET");
+        documents.arg(self.keys.docs());
+        for id in ids {
+            let name = name_of(id);
+            revisions.arg(&name);
+            documents.arg(name);
+        }
+        let steps = [Step::Plain(revisions), Step::Plain(documents)];
+        let mut answers = self.link.run(&steps, REPLY).await?.into_iter();
+        let mut next = || answers.next().unwrap_or(Ok(Value::Nil)).and_then(codec::list);
+        let (revisions, documents) = (next()?, next()?);
+        ids.iter()
+            .zip(revisions.into_iter().zip(documents))
+            .map(|(id, (revision, document))| {
+                let Some(document) = codec::bytes(document)? else { return Ok(None) };
+                let revision = match revision {
+                    Value::Nil => 0,
+                    Value::Double(revision) => format!("{revision:.0}").parse().unwrap_or(0),
+                    revision => codec::count(&revision)?,
+                };
+                Ok(Some((parse(id, &document)?, revision)))
+            })
+            .collect()
+    }
+
+    /// Tells a partition of lanes that it does not know.
+    pub(super) async fn teach(
+        &self,
+        partition: Partition,
+        connections: &[ConnectionId],
+    ) -> Result<(), StoreError> {
+        let ids: Vec<RecordId> = connections.iter().map(|id| RecordId::Connection(*id)).collect();
+        let newest = super::wake::revision(&self.link, &self.keys).await.map_err(StoreError::Unavailable)?;
+        let records = self.read(&ids).await?;
+        if records.iter().any(Option::is_none) {
+            // A job for a connection that was deleted is not made; but an emptied server knows none of them.
+            self.check_epoch().await?;
+        }
+        let rules: Vec<Rule> = connections
+            .iter()
+            .zip(records)
+            .map(|(id, record)| match record {
+                Some((Record::Connection(connection), revision)) => Rule::of(&connection, revision),
+                _ => Rule::gone(*id, newest, ""),
+            })
+            .collect();
+        self.mirror(partition, &rules).await
+    }
+
+    /// Changes a connection's state, if it is still there and open.
+    pub(super) async fn set_state(
+        &self,
+        connection: ConnectionId,
+        state: &ConnectionState,
+    ) -> Result<(), StoreError> {
+        for _ in 0..ROUNDS {
+            let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
+            let Some((Record::Connection(mut record), revision)) = found else { return Ok(()) };
+            if !record.state.takes_jobs() || record.state == *state {
+                return Ok(());
+            }
+            record.state = state.clone();
+            record.updated = self.clock.now();
+            match self.put(&Record::Connection(record), Expected::At(revision)).await {
+                Err(StoreError::Conflict) => {}
+                written => return written.map(|_| ()),
+            }
+        }
+        Err(StoreError::Overloaded)
+    }
+
+    /// Tells a lane what its record says after an effect was written into it.
+    pub(super) async fn mirror_resolved(
+        &self,
+        partition: Partition,
+        connection: ConnectionId,
+        resolves: &str,
+    ) -> Result<(), StoreError> {
+        let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
+        let mut rule = match found {
+            Some((Record::Connection(record), revision)) => Rule::of(&record, revision),
+            _ => Rule::gone(connection, 0, ""),
+        };
+        resolves.clone_into(&mut rule.resolves);
+        self.mirror(partition, &[rule]).await
+    }
+
+    /// Deletes a record; see [`Store::delete`](crate::store::Store::delete).
+    pub(super) async fn delete(&self, id: &RecordId) -> Result<bool, StoreError> {
+        let Some((record, _)) = self.read(std::slice::from_ref(id)).await?.pop().flatten() else {
+            return Ok(false);
+        };
+        let RecordId::Tenant(tenant) = id else {
+            return Ok(self.erase(&[(id.clone(), owner_of(&record).to_owned())]).await? > 0);
+        };
+        loop {
+            let mut some = redis::cmd("SRANDMEMBER");
+            some.arg(self.keys.owned_by(tenant.as_str())).arg(STEP);
+            let owned = codec::list(self.link.plain(some, REPLY).await?)?
+                .into_iter()
+                .map(|name| Ok((id_of(&codec::text(name)?)?, tenant.to_string())))
+                .collect::<Result<Vec<_>, StoreError>>()?;
+            self.erase(&owned).await?;
+            let mut call = self.control(tenant.as_str());
+            call.value(name_of(id)).number(0).value("").value(self.keys.changes_channel()).number(1);
+            let answer = codec::number(&self.link.script(&self.scripts.delete, call, REPLY).await?)?;
+            if answer >= 0 {
+                self.wake.revise(u64::try_from(answer).unwrap_or(0));
+                return Ok(answer > 0);
+            }
+        }
+    }
+
+    /// Deletes records that are no tenants, and closes their lanes; gives how many there were.
+    async fn erase(&self, records: &[(RecordId, String)]) -> Result<usize, StoreError> {
+        let steps: Vec<Step<'_>> = records
+            .iter()
+            .map(|(id, tenant)| {
+                let mut call = self.control(tenant);
+                call.value(name_of(id))
+                    .number(u8::from(matches!(id, RecordId::Connection(_))))
+                    .value(tenant.as_str())
+                    .value(self.keys.changes_channel())
+                    .number(0);
+                Step::Script(&self.scripts.delete, call)
+            })
+            .collect();
+        let mut erased = 0;
+        let mut closed: Vec<(Partition, Rule)> = Vec::new();
+        for ((id, tenant), answer) in records.iter().zip(self.link.run(&steps, REPLY).await?) {
+            let revision = codec::count(&answer?)?;
+            if revision == 0 {
+                continue;
+            }
+            erased += 1;
+            self.wake.revise(revision);
+            if let (RecordId::Connection(connection), Ok(owner)) = (id, tenant.parse::<TenantId>()) {
+                closed.push((self.keys.partition(&owner), Rule::gone(*connection, revision, tenant)));
+            }
+        }
+        // They are all of one tenant.
+        if let Some((partition, _)) = closed.first() {
+            let partition = *partition;
+            let rules: Vec<Rule> = closed.into_iter().map(|(_, rule)| rule).collect();
+            self.mirror(partition, &rules).await?;
+        }
+        Ok(erased)
+    }
+
+    /// Changes after a revision; see [`Store::changes`](crate::store::Store::changes).
+    pub(super) async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let mut call = Call::new(vec![self.keys.docs(), self.keys.feed()]);
+        call.number(since).number(i64::try_from(limit).unwrap_or(i64::MAX));
+        let answer = self.link.script(&self.scripts.changes, call, REPLY).await?;
+        codec::list(answer)?
+            .into_iter()
+            .map(|change| {
+                let mut change = codec::list(change)?.into_iter();
+                let mut next = || change.next().unwrap_or(Value::Nil);
+                let id = id_of(&codec::text(next())?)?;
+                let revision = codec::count(&next())?;
+                let record = codec::bytes(next())?.map(|document| parse(&id, &document)).transpose()?;
+                Ok(Change { revision, id, record })
+            })
+            .collect()
+    }
+
+    /// Lanes that a crash kept from hearing of their records; gives how many.
+    pub(super) async fn mirror_left_behind(&self) -> Result<usize, StoreError> {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(self.keys.unmirrored()).arg(0).arg("COUNT").arg(STEP);
+        let found = codec::list(self.link.plain(scan, REPLY).await?)?.pop().unwrap_or(Value::Nil);
+        let mut left = 0;
+        let mut found = codec::list(found)?.into_iter();
+        while let (Some(name), Some(note)) = (found.next(), found.next()) {
+            let (name, note) = (codec::text(name)?, codec::text(note)?);
+            let (revision, tenant) = note.split_once(' ').ok_or_else(|| strange(&note))?;
+            let (RecordId::Connection(connection), Ok(owner)) = (id_of(&name)?, tenant.parse::<TenantId>())
+            else {
+                continue;
+            };
+            let revision = revision.parse().map_err(|_| strange(&note))?;
+            let rule = match self.read(&[RecordId::Connection(connection)]).await?.pop().flatten() {
+                Some((Record::Connection(record), revision)) => Rule::of(&record, revision),
+                _ => Rule::gone(connection, revision, tenant),
+            };
+            self.mirror(self.keys.partition(&owner), &[rule]).await?;
+            left += 1;
+        }
+        Ok(left)
+    }
+
+    /// Keeps a mapping's source.
+    pub(super) async fn put_mapping(
+        &self,
+        version: MappingVersion,
+        source: &serde_json::Value,
+    ) -> Result<(), StoreError> {
+        let mut set = redis::cmd("HSETNX");
+        set.arg(self.keys.mappings()).arg(version.bits().to_be_bytes().as_slice()).arg(source.to_string());
+        self.link.plain(set, REPLY).await.map(|_| ())
+    }
+
+    /// A mapping's source.
+    pub(super) async fn mapping(
+        &self,
+        version: MappingVersion,
+    ) -> Result<Option<serde_json::Value>, StoreError> {
+        let mut get = redis::cmd("HGET");
+        get.arg(self.keys.mappings()).arg(version.bits().to_be_bytes().as_slice());
+        codec::bytes(self.link.plain(get, REPLY).await?)?
+            .map(|source| serde_json::from_slice(&source))
+            .transpose()
+            .map_err(|error| StoreError::Corrupt(format!("mapping {version}: {error}")))
+    }
+}

@@ -1,0 +1,263 @@
+//! What things cost: commands for an event, commands of an idle process, the work of one step whatever the backlog, and
+//! memory. Counts are checked, not times, but where a time is the promise.
+
+use super::*;
+use crate::store::StoreError;
+
+/// Multiplies the sizes here; 1 keeps the suite quick.
+const SCALE: usize = 1;
+
+/// Calls by command since the last `CONFIG RESETSTAT`: whatever a client sent and whatever scripts did.
+async fn calls(server: &Server) -> BTreeMap<String, u64> {
+    let text: String = redis::from_redis_value(server.command(&["INFO", "commandstats"]).await).unwrap();
+    text.lines()
+        .filter_map(|line| {
+            let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), stats.split(',').next()?.parse().ok()?))
+        })
+        .filter(|(name, _)| {
+            !["info", "config|resetstat", "auth", "client|setinfo", "slowlog|get"].contains(&&**name)
+        })
+        .collect()
+}
+
+/// Microseconds of processor time that the server has used.
+async fn processor(server: &Server) -> f64 {
+    (server.info("cpu", "used_cpu_user").await + server.info("cpu", "used_cpu_sys").await) * 1e6
+}
+
+/// The longest that the server was busy with one command, in microseconds.
+async fn longest(server: &Server) -> u64 {
+    let entries: Vec<Vec<redis::Value>> =
+        redis::from_redis_value(server.command(&["SLOWLOG", "GET", "-1"]).await).unwrap();
+    entries
+        .into_iter()
+        .filter_map(|entry| redis::from_redis_value::<u64>(entry.get(2)?.clone()).ok())
+        .max()
+        .unwrap_or(0)
+}
+
+/// Fills lanes as many writers at once do.
+async fn fill(bench: &Bench, tenant_name: &str, lanes: &[ConnectionId], count: usize) {
+    let tasks: Vec<_> = (0..64)
+        .map(|at| {
+            let (store, ids, clock) = (Arc::clone(&bench.store), bench.ids.clone(), bench.clock.clone());
+            let (tenant_name, lanes) = (tenant_name.to_owned(), lanes.to_vec());
+            tokio::spawn(async move {
+                for _ in 0..(count / 64 + usize::from(at < count % 64)) {
+                    let key = EventKey::from_bits(ids.next());
+                    let event = named_event(key, &key.to_string(), &tenant_name, clock.now(), &lanes);
+                    store.ingest(Ingest { idempotency: None, events: vec![event] }).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+/// Leases and settles until nothing comes; gives how many.
+async fn drain(bench: &Bench, next: impl Fn() -> Next) -> usize {
+    let mut count = 0;
+    loop {
+        let leases = bench.lease(256).await;
+        if leases.is_empty() {
+            return count;
+        }
+        let outcomes = leases.iter().map(|lease| {
+            let mut outcome = settlement(lease, next());
+            outcome.effect.healthy = None;
+            outcome
+        });
+        count += bench.store.settle(outcomes.collect()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_costs_few_round_trips() {
+    for fan_out in [1, 10] {
+        let bench = Bench::new().await;
+        let mut lanes = Vec::new();
+        for _ in 0..fan_out {
+            lanes.push(bench.connection("acme", 256).await);
+        }
+        let events = 2_000 * SCALE;
+        bench.server.command(&["CONFIG", "RESETSTAT"]).await;
+        let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
+        fill(&bench, "acme", &lanes, events).await;
+        let (filled, fill_used) = (began.elapsed(), processor(&bench.server).await - used);
+        let ingest = calls(&bench.server).await;
+        bench.server.command(&["CONFIG", "RESETSTAT"]).await;
+        let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
+        assert_eq!(drain(&bench, delivered).await, events * fan_out);
+        let (drained, drain_used) = (began.elapsed(), processor(&bench.server).await - used);
+        let deliver = calls(&bench.server).await;
+        let each =
+            |calls: u64| f64::from(u32::try_from(calls).unwrap()) / f64::from(u32::try_from(events).unwrap());
+        let sum = |calls: &BTreeMap<String, u64>| each(calls.values().sum());
+        let sent = |calls: &BTreeMap<String, u64>, names: &[&str]| {
+            each(names.iter().filter_map(|name| calls.get(*name)).sum())
+        };
+        let scripts = ["evalsha", "eval"];
+        println!(
+            "fan-out {fan_out}: ingest {:.2} scripts and {:.1} commands an event, {:.0} events/s; lease and settle {:.2} \
+             scripts, {:.2} reads and {:.1} commands an event, {:.0} jobs/s",
+            sent(&ingest, &scripts),
+            sum(&ingest),
+            f64::from(u32::try_from(events).unwrap()) / filled.as_secs_f64(),
+            sent(&deliver, &scripts),
+            sent(&deliver, &["hmget"]),
+            sum(&deliver),
+            f64::from(u32::try_from(events * fan_out).unwrap()) / drained.as_secs_f64(),
+        );
+        let of_events = f64::from(u32::try_from(events).unwrap());
+        println!(
+            "  the server's processor: {:.1} us an event, {:.1} us a job",
+            fill_used / of_events,
+            drain_used / of_events / f64::from(u32::try_from(fan_out).unwrap()),
+        );
+        println!("  ingest {ingest:?}\n  deliver {deliver:?}");
+        assert!(sent(&ingest, &scripts) < 0.2, "requests that come together share a call");
+        assert!(sum(&ingest) < 12.0 + 4.0 * f64::from(u32::try_from(fan_out).unwrap()));
+        assert!(sum(&deliver) < 6.0 + 24.0 * f64::from(u32::try_from(fan_out).unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn an_idle_process_is_nearly_silent() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 16).await;
+    bench.ingest("acme", &[lane]).await;
+    let lease = bench.lease(1).await.remove(0);
+    bench.settle(&lease, delivered()).await;
+    // As a gateway does: one task waits for work, another for changes.
+    let (store, other) = (Arc::clone(&bench.store), Arc::clone(&bench.store));
+    let waits = [
+        tokio::spawn(async move {
+            loop {
+                store.wait_for_work().await;
+                store.lease(64, SPAN).await.unwrap();
+            }
+        }),
+        tokio::spawn(async move {
+            loop {
+                other.wait_for_change(1).await;
+                tokio::task::yield_now().await;
+            }
+        }),
+    ];
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    bench.server.command(&["CONFIG", "RESETSTAT"]).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let calls = calls(&bench.server).await;
+    println!("idle for 10 s: {calls:?}");
+    assert!(calls.values().sum::<u64>() < 10, "under 60 a minute: {calls:?}");
+    waits.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_work_is_picked_up_at_once_by_another_process() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 256).await;
+    let worker = bench.another().await;
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let working = tokio::spawn(async move {
+        loop {
+            worker.wait_for_work().await;
+            for lease in worker.lease(64, SPAN).await.unwrap() {
+                sender.send(std::time::Instant::now()).unwrap();
+                worker.settle(vec![settlement(&lease, delivered())]).await.unwrap();
+            }
+        }
+    });
+    // Until the other process listens.
+    bench.ingest("acme", &[lane]).await;
+    received.recv().await.unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..300 * SCALE {
+        bench.ingest("acme", &[lane]).await;
+        let began = std::time::Instant::now();
+        let found = received.recv().await.unwrap();
+        waits.push(found.saturating_duration_since(began));
+    }
+    waits.sort();
+    let at = |percent: usize| waits[waits.len() * percent / 100];
+    let (median, worst) = (at(50), at(99));
+    println!("from accepted to leased elsewhere: median {median:?}, p99 {worst:?}");
+    assert!(median < Duration::from_millis(5), "{median:?}");
+    working.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_costs_the_same_whatever_is_waiting() {
+    let mut costs = Vec::new();
+    for size in [500, 5_000 * SCALE] {
+        let bench = Bench::new().await;
+        bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "500"]).await;
+        bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "10000"]).await;
+        let lane = bench.connection("acme", 256).await;
+        fill(&bench, "acme", &[lane], size).await;
+        let due = bench.later(60);
+        assert_eq!(drain(&bench, || Next::Due(due)).await, size);
+        bench.advance(60);
+        bench.server.command(&["CONFIG", "RESETSTAT"]).await;
+        let (began, used) = (std::time::Instant::now(), processor(&bench.server).await);
+        let first = bench.lease(100).await;
+        let (took, used) = (began.elapsed(), processor(&bench.server).await - used);
+        println!(
+            "the first lease of {size} due at once took {took:?} and {used:.0} us of the server's processor"
+        );
+        assert_eq!(first.len(), 100);
+        let leased = calls(&bench.server).await;
+        bench.store.release(&first.iter().map(Lease::reference).collect::<Vec<_>>()).await.unwrap();
+        assert_eq!(drain(&bench, delivered).await, size);
+        // The same of a closed lane: cancelled in steps.
+        fill(&bench, "acme", &[lane], size).await;
+        bench.set_state(lane, ConnectionState::Closed { reason: "gone".to_owned(), at: START }).await;
+        bench.server.command(&["CONFIG", "RESETSTAT"]).await;
+        let used = processor(&bench.server).await;
+        let sweep = bench.store.sweep().await.unwrap();
+        println!("one sweep took {:.0} us of the server's processor", processor(&bench.server).await - used);
+        assert!(sweep.cancelled <= 200 && sweep.more, "{sweep:?}");
+        let swept = calls(&bench.server).await;
+        println!("{size}: the longest command took {} us", longest(&bench.server).await);
+        costs.push((leased.values().sum::<u64>(), swept.values().sum::<u64>()));
+    }
+    println!("commands of one lease and of one sweep, small and large: {costs:?}");
+    assert!(costs[1].0 <= costs[0].0 + 4, "{costs:?}");
+    assert!(costs[1].1 <= costs[0].1 + 4, "{costs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_what_the_documents_say_and_levels_off() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 256).await;
+    let memory = async || bench.server.info("memory", "used_memory_dataset").await;
+    fill(&bench, "acme", &[lane], 100).await;
+    drain(&bench, delivered).await;
+    let before = memory().await;
+    let count = 5_000 * SCALE;
+    let document = bench.event("acme", &[lane]).document.len();
+    fill(&bench, "acme", &[lane], count).await;
+    let each = |bytes: f64| bytes / f64::from(u32::try_from(count).unwrap());
+    let queued = each(memory().await - before);
+    drain(&bench, delivered).await;
+    let settled = each(memory().await - before);
+    println!(
+        "bytes of a queued job {queued:.0}, of a settled delivery {settled:.0}, of which its document {document}"
+    );
+    assert!(queued < 1_400.0 && settled < 1_500.0);
+    // A steady load of days: what is past its retention goes as new things come.
+    let mut levels = Vec::new();
+    for _ in 0..4 {
+        bench.advance(8 * 24 * 3_600);
+        while bench.store.sweep().await.unwrap().more {}
+        fill(&bench, "acme", &[lane], count).await;
+        drain(&bench, delivered).await;
+        levels.push(memory().await);
+    }
+    println!("memory after each span of retention: {levels:?}");
+    assert!(levels[3] < levels[0] * 1.1, "{levels:?}");
+    assert_eq!(bench.store.health().await, Ok::<(), StoreError>(()));
+}

@@ -1,0 +1,235 @@
+//! Things that go wrong: scripts forgotten, connections cut, servers killed, paused, full, emptied, or set up to lose.
+
+use super::*;
+use crate::store::StoreError;
+
+#[tokio::test]
+async fn forgotten_scripts_are_sent_again() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 16).await;
+    for _ in 0..5 {
+        bench.server.command(&["SCRIPT", "FLUSH"]).await;
+        bench.ingest("acme", &[lane]).await;
+        bench.server.command(&["SCRIPT", "FLUSH"]).await;
+        let lease = bench.lease(1).await.remove(0);
+        bench.server.command(&["SCRIPT", "FLUSH"]).await;
+        assert_eq!(bench.settle(&lease, delivered()).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn cut_connections_heal() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 16).await;
+    for round in 0..5 {
+        bench.server.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        bench.server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+        let event = bench.event("acme", &[lane]);
+        let mut tries = 0;
+        while bench.store.ingest(Ingest { idempotency: None, events: vec![event.clone()] }).await.is_err() {
+            tries += 1;
+            assert!(tries < 5, "round {round}");
+        }
+    }
+    let mut found = 0;
+    while found < 5 {
+        found += bench.store.lease(10, SPAN).await.map_or(0, |leases| leases.len());
+    }
+    assert_eq!(found, 5);
+}
+
+#[tokio::test]
+async fn nothing_accepted_is_lost_when_the_server_is_killed() {
+    let mut bench = Bench::on(Server::durable()).await;
+    assert_eq!(bench.store.durability_note(), None);
+    let lane = bench.connection("acme", 256).await;
+    let mut accepted = 0_u64;
+    for _ in 0..3 {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let (store, ids, clock) = (Arc::clone(&bench.store), bench.ids.clone(), bench.clock.clone());
+                let stopped = stopped.clone();
+                tokio::spawn(async move {
+                    let mut accepted = 0;
+                    while !*stopped.borrow() {
+                        let key = EventKey::from_bits(ids.next());
+                        let event = named_event(key, &key.to_string(), "acme", clock.now(), &[lane]);
+                        let ingest = Ingest { idempotency: None, events: vec![event] };
+                        match store.ingest(ingest).await {
+                            Ok(_) => accepted += 1,
+                            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                        }
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.server.kill();
+        stop.send(true).unwrap();
+        for task in tasks {
+            accepted += task.await.unwrap();
+        }
+        bench.server.launch();
+    }
+    assert!(accepted > 100, "{accepted}");
+    let began = std::time::Instant::now();
+    let mut stats = bench.store.stats().await;
+    while stats.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(2), "{stats:?}");
+        stats = bench.store.stats().await;
+    }
+    let open = stats.unwrap().open;
+    assert!(open >= accepted, "{accepted} were accepted, {open} are there");
+    // What was not answered may be there too: at most what was under way at each kill.
+    assert!(open <= accepted + 3 * 16, "{accepted} were accepted, {open} are there");
+    let mut delivered_count = 0;
+    loop {
+        let leases = bench.lease(256).await;
+        if leases.is_empty() {
+            break;
+        }
+        let outcomes = leases.iter().map(|lease| settlement(lease, delivered())).collect();
+        delivered_count += u64::try_from(bench.store.settle(outcomes).await.unwrap()).unwrap();
+    }
+    assert_eq!(delivered_count, open);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_costs_two_seconds_and_work_goes_on_after() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 16).await;
+    bench.server.pause(true);
+    let began = std::time::Instant::now();
+    let event = bench.event("acme", &[lane]);
+    let refused = bench.store.ingest(Ingest { idempotency: None, events: vec![event] }).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+    bench.server.pause(false);
+    let began = std::time::Instant::now();
+    let event = bench.event("acme", &[lane]);
+    while bench.store.ingest(Ingest { idempotency: None, events: vec![event.clone()] }).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+    while bench.store.lease(10, SPAN).await.map_or(0, |leases| leases.len()) == 0 {
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test]
+async fn leases_whose_answer_was_lost_come_again_soon() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 1).await;
+    bench.ingest("acme", &[lane]).await;
+    // The server carries the lease out once it goes on, and nobody listens any more.
+    bench.server.pause(true);
+    assert!(bench.store.lease(10, SPAN).await.is_err());
+    bench.server.pause(false);
+    let began = std::time::Instant::now();
+    let mut lease = Vec::new();
+    while lease.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", bench.store.stats().await);
+        lease = bench.store.lease(10, SPAN).await.unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(bench.settle(&lease[0], delivered()).await, 1);
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_events_whole_and_lets_work_end() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 256).await;
+    for _ in 0..50 {
+        bench.ingest("acme", &[lane]).await;
+    }
+    let leases = bench.lease(10).await;
+    bench.server.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
+    let keys = bench.server.command(&["DBSIZE"]).await;
+    let event = bench.event("acme", &[lane]);
+    let refused = bench.store.ingest(Ingest { idempotency: None, events: vec![event] }).await;
+    assert!(matches!(&refused, Err(StoreError::Full(words)) if words.contains("maxmemory")), "{refused:?}");
+    assert_eq!(bench.server.command(&["DBSIZE"]).await, keys, "nothing of it was written");
+    assert!(matches!(bench.store.health().await, Err(StoreError::Full(_))));
+    // What was accepted is delivered all the same, and frees memory in time.
+    for lease in leases {
+        assert_eq!(bench.settle(&lease, delivered()).await, 1);
+    }
+    let mut left = 40;
+    while left > 0 {
+        for lease in bench.lease(100).await {
+            assert_eq!(bench.settle(&lease, delivered()).await, 1);
+            left -= 1;
+        }
+    }
+    bench.server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    bench.ingest("acme", &[lane]).await;
+    bench.store.health().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_emptied_server_takes_no_event_for_lanes_it_lost() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 16).await;
+    bench.server.command(&["FLUSHALL"]).await;
+    let health = bench.store.health().await.unwrap_err().to_string();
+    assert!(health.contains("emptied"), "{health}");
+    let event = bench.event("acme", &[lane]);
+    let refused = bench.store.ingest(Ingest { idempotency: None, events: vec![event] }).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_evicts_is_refused_with_the_fix() {
+    let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]);
+    let clock = Clock::manual(START);
+    let ids = Ids::new(clock.clone(), Entropy::system());
+    let error = RedisStore::open(RedisSettings::new(server.url()), clock, ids).await.unwrap_err();
+    assert!(error.to_string().contains("noeviction"), "{error}");
+}
+
+#[tokio::test]
+async fn settings_that_do_not_fit_are_refused_and_weak_ones_named() {
+    let server = Server::start();
+    let clock = Clock::manual(START);
+    let open = async |settings: RedisSettings| {
+        let ids = Ids::new(clock.clone(), Entropy::system());
+        RedisStore::open(settings, clock.clone(), ids).await
+    };
+    let store = open(RedisSettings::new(server.url())).await.unwrap();
+    assert!(store.durability_note().unwrap().contains("LOST"));
+    let fsync = RedisSettings { durability: "fsync".parse().unwrap(), ..RedisSettings::new(server.url()) };
+    assert!(open(fsync).await.unwrap_err().to_string().contains("appendonly"));
+    let other = RedisSettings { partitions: 8, ..RedisSettings::new(server.url()) };
+    assert!(open(other).await.unwrap_err().to_string().contains("16 partitions"));
+    store.close().await;
+    assert_eq!(store.stats().await, Err(StoreError::Closed));
+    let password = RedisSettings::new("redis://:hunter2@127.0.0.1:1");
+    assert!(!format!("{password:?}").contains("hunter2"));
+    assert!(!open(password).await.unwrap_err().to_string().contains("hunter2"));
+}
+
+#[tokio::test]
+async fn an_event_without_the_wanted_replicas_is_not_accepted() {
+    let server = Server::durable();
+    let clock = Clock::manual(START);
+    let ids = Ids::new(clock.clone(), Entropy::system());
+    let settings =
+        RedisSettings { durability: "replicas:1".parse().unwrap(), ..RedisSettings::new(server.url()) };
+    let store = RedisStore::open(settings, clock.clone(), ids.clone()).await.unwrap();
+    let key = EventKey::from_bits(ids.next());
+    let ingest =
+        || Ingest { idempotency: None, events: vec![named_event(key, "one", "acme", clock.now(), &[])] };
+    let refused = store.ingest(ingest()).await.unwrap_err().to_string();
+    assert!(refused.contains("0 of 1 replicas"), "{refused}");
+    let replica = Server::with(&["--replicaof", "127.0.0.1", &server.port.to_string()]);
+    while replica.info("replication", "master_sync_in_progress").await > 0.0
+        || server.info("replication", "connected_slaves").await < 1.0
+    {
+        tokio::task::yield_now().await;
+    }
+    let began = std::time::Instant::now();
+    while store.ingest(ingest()).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+}
