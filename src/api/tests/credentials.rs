@@ -90,8 +90,8 @@ async fn missing_and_misplaced_settings_are_refused_by_name() {
     let mut wanted = salesforce(json!({
         "credentials": client,
         "options": { "instance_url": "http://127.0.0.1:9" },
-        "target": { "url": "http://127.0.0.1:9" },
     }));
+    wanted["target"] = json!({ "url": "http://127.0.0.1:9" });
     let got = api.post("/v1/connections", &key, &wanted).await;
     assert_eq!((got.status, got.pointers()), (422, vec!["/target/url"]), "the file says where: {got:?}");
     wanted.as_object_mut().unwrap().remove("target");
