@@ -21,6 +21,22 @@ fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
             json!({ "type": event.pattern, "description": event.description, "sample": sample })
         })
         .collect();
+    let options: Vec<Value> = spec
+        .options
+        .iter()
+        .map(|option| {
+            json!({
+                "name": option.name,
+                "description": option.description,
+                "required": option.required,
+                "default": option.default,
+                "example": option.example,
+                "secret": option.secret,
+            })
+        })
+        .collect();
+    let auth: Vec<Value> =
+        spec.auth.iter().map(|way| json!({ "kind": way.name(), "credentials": way.credentials() })).collect();
     let reserved: Vec<&str> = spec.request.reserved_headers.iter().map(http::HeaderName::as_str).collect();
     json!({
         "id": spec.id,
@@ -30,6 +46,10 @@ fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
         "secret": secret,
         "mapping": spec.mapping,
         "events": events,
+        "needs_target": spec.needs_target(),
+        "options": options,
+        "auth": auth,
+        "fields": spec.target.fields(),
         "reserved_headers": reserved,
         "reserved_fields": spec.request.reserved_fields,
         "policy": {

@@ -21,6 +21,7 @@ fn show(live: &LiveConnection) -> Value {
         MappingChoice::Inline(source) => source.clone(),
     };
     let header_names: Vec<&String> = record.target.headers.keys().collect();
+    let credential_names: Vec<&String> = record.credentials.keys().collect();
     let overlap = record.signing.iter().filter_map(|secret| secret.expires).max();
     json!({
         "id": record.id,
@@ -31,6 +32,8 @@ fn show(live: &LiveConnection) -> Value {
         "filter": record.filter,
         "mapping": mapping,
         "target": { "url": record.target.url, "header_names": header_names },
+        "options": record.options,
+        "credential_names": credential_names,
         "has_secret": !record.signing.is_empty(),
         "previous_secret_until": overlap,
         "policy": record.policy,

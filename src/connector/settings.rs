@@ -32,6 +32,8 @@ pub struct Settings {
     /// Where the last request goes: what [`AddressPolicy`](crate::egress::AddressPolicy) is to judge, and what a person is
     /// shown. Without the query that the file adds.
     pub url: Url,
+    /// Every URL that requests go to, the token endpoint's too, each with the field that it comes from.
+    pub urls: Vec<(&'static str, Url)>,
     /// Options that are no secret, with those that the file has for what was left out.
     pub options: BTreeMap<String, String>,
     /// Secret options.
@@ -74,12 +76,14 @@ pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Setting
         }
     }
     let auth = chosen_way(spec, given, &mut faults).map(|way| compile_way(way, given, &options, &mut faults));
-    let url = check_urls(spec, given, &options, &mut faults);
-    match (faults.into_result(()), url) {
-        (Err(faults), _) => Err(faults),
-        (Ok(()), Some(url)) => Ok(Settings { url, options, secrets, auth: auth.flatten() }),
-        (Ok(()), None) => Err(Faults::default()),
+    let mut urls = check_urls(spec, given, &options, &mut faults);
+    faults.into_result(())?;
+    let auth = auth.flatten();
+    let Some(url) = urls.last().map(|(_, url)| url.clone()) else { return Err(Faults::default()) };
+    if let Some(Auth::Token { client, .. }) = &auth {
+        urls.push(("options", client.token_url().clone()));
     }
+    Ok(Settings { url, urls, options, secrets, auth })
 }
 
 fn check_names(spec: &ConnectorSpec, given: &Given<'_>, faults: &mut Faults) {
@@ -178,6 +182,10 @@ fn compile_way(
         AuthKind::ApiKey => of("api_key").to_owned(),
         AuthKind::OAuth(oauth) => {
             let AuthPlace::Header(name, prefix) = &way.place else { return None };
+            // What is missing was told already.
+            if oauth.token_url.options().any(|name| !options.contains_key(name)) {
+                return None;
+            }
             let token_url = match resolve_url(&oauth.token_url, "", options) {
                 Ok(url) => url,
                 Err(message) => {
@@ -214,22 +222,22 @@ fn check_urls(
     given: &Given<'_>,
     options: &BTreeMap<String, String>,
     faults: &mut Faults,
-) -> Option<Url> {
+) -> Vec<(&'static str, Url)> {
+    let mut urls = Vec::new();
     if !spec.needs_target() && !given.url.is_empty() {
         let message = format!("the connector \"{}\" says itself where requests go", spec.id);
         faults.at_field("target.url", message, Some("leave it out".to_owned()));
-        return None;
+        return urls;
     }
-    let mut url = None;
     for call in spec.steps.iter().map(|step| &step.call).chain([&spec.request.call]) {
         // What is missing was told already.
         if call.url.options().any(|name| name != "url" && !options.contains_key(name)) {
-            return None;
+            return urls;
         }
+        let field = if call.needs_target() { "target.url" } else { "options" };
         match resolve_url(&call.url, given.url, options) {
-            Ok(resolved) => url = Some(resolved),
+            Ok(resolved) => urls.push((field, resolved)),
             Err(message) => {
-                let field = if call.needs_target() { "target.url" } else { "options" };
                 let fault = Fault::at_field(field, message, None);
                 if !faults.list().contains(&fault) {
                     faults.push(fault);
@@ -237,5 +245,5 @@ fn check_urls(
             }
         }
     }
-    url
+    urls
 }

@@ -10,7 +10,7 @@ use crate::domain::settle::{LaneEffect, Next};
 use crate::store::{Lease, Settlement};
 
 /// Leases what is ready, as soon as something is.
-async fn lease(api: &TestApi) -> Vec<Lease> {
+pub(super) async fn lease(api: &TestApi) -> Vec<Lease> {
     let store = &api.gateway.store;
     let leasing = async {
         loop {
@@ -35,7 +35,7 @@ async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
             duration_ms: 5,
             status: Some(500),
             outcome,
-            remote_id: None,
+            remote_id: Some("lead-1".to_owned()),
             reason: "because".to_owned(),
             headers: vec![("a".to_owned(), "b".to_owned())],
             body: "oops".to_owned(),
@@ -86,6 +86,7 @@ async fn deliveries_are_found_and_retried() {
     let read = api.get(&path, &key).await;
     assert_eq!((&read.body["state"], &read.body["reason"]), (&json!("dead"), &json!("because")));
     assert_eq!(read.body["attempts"][0]["outcome"], "retry");
+    assert_eq!(read.body["attempts"][0]["remote_id"], "lead-1");
     let retried = api.call("POST", &format!("{path}/retry"), &key, None).await;
     assert_eq!((retried.status, &retried.body["finished"]), (202, &Value::Null), "{retried:?}");
     assert_eq!(lease(&api).await.len(), 1, "it is in its lane again");

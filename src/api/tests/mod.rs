@@ -2,6 +2,7 @@
 
 mod accounts;
 mod connections;
+mod credentials;
 mod deliveries;
 mod events;
 mod mappings;
@@ -28,7 +29,7 @@ pub(super) struct TestApi {
     pub clock: Clock,
     router: Router,
     pub operator: String,
-    _folder: TempDir,
+    pub folder: TempDir,
 }
 
 /// An answer as a test looks at it.
@@ -64,7 +65,7 @@ impl TestApi {
     pub async fn with(settings: Settings) -> Self {
         let (gateway, clock, folder) = testing::gateway(settings).await;
         let operator = gateway.first_operator_key().await.unwrap().unwrap().reveal().to_owned();
-        Self { router: router(Arc::clone(&gateway)), gateway, clock, operator, _folder: folder }
+        Self { router: router(Arc::clone(&gateway)), gateway, clock, operator, folder }
     }
 
     /// Sends a request as it is; compares the answer with the document.

@@ -5,7 +5,7 @@
 
 mod wish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl Gateway {
         let (Some(tenant), Some(checked), true) = (tenant, checked, faults.is_empty()) else {
             return Err(faults.into());
         };
-        self.check_host(&checked.url).await?;
+        self.check_hosts(&checked.called).await?;
         let limit = self.settings.connections_per_tenant;
         if self.directory.connection_count(&tenant) >= limit {
             return Err(ServiceError::Limit(format!(
@@ -167,15 +167,32 @@ impl Gateway {
         record.events = checked.events;
         record.filter = checked.filter;
         record.mapping = checked.mapping;
-        record.target = Target { url: checked.url.to_string(), headers };
+        record.target = Target { url: checked.url, headers };
+        record.options = checked.options;
+        record.credentials = BTreeMap::new();
+        for (name, value) in checked.credentials {
+            let sealed = self.vault.seal(&owner, &value)?;
+            record.credentials.insert(name, sealed);
+        }
         record.concurrency = checked.policy.over(&checked.connector.policy).concurrency;
         record.policy = checked.policy;
         Ok(())
     }
 
+    /// Checks the host of every URL, each host once.
+    async fn check_hosts(&self, urls: &[(&'static str, Url)]) -> Result<(), ServiceError> {
+        let mut seen = BTreeSet::new();
+        for (field, url) in urls {
+            if seen.insert((url.domain(), url.port_or_known_default())) {
+                self.check_host(field, url).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses a host that resolves to an address where requests must not go. What does not resolve now may later, and is
     /// judged again on every connection.
-    async fn check_host(&self, url: &Url) -> Result<(), ServiceError> {
+    async fn check_host(&self, field: &str, url: &Url) -> Result<(), ServiceError> {
         let Some(host) = url.domain() else { return Ok(()) };
         let lookup = tokio::net::lookup_host((host, url.port_or_known_default().unwrap_or(443)));
         let Ok(Ok(addresses)) = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await else { return Ok(()) };
@@ -184,7 +201,7 @@ impl Gateway {
                 // Which address it is would tell of a network that is not the tenant's.
                 let mut faults = Faults::default();
                 let message = "its host resolves to an address where requests may not go";
-                faults.at_field("target.url", message, Some(refusal.hint().to_owned()));
+                faults.at_field(field, message, Some(refusal.hint().to_owned()));
                 return Err(faults.into());
             }
         }
@@ -203,7 +220,7 @@ impl Gateway {
             let live = self.owned_connection(tenant, id)?;
             let mut record = live.record.clone();
             let mut faults = Faults::default();
-            let mut wish = Wish::of(&record, self.open_headers(&record)?);
+            let mut wish = Wish::of(&record, self.open_headers(&record)?, self.open_credentials(&record)?);
             let Some(mut table) = node.table("", &mut faults) else { return Err(faults.into()) };
             let revision = table.integer("revision");
             wish.change(&mut table);
@@ -213,8 +230,8 @@ impl Gateway {
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);
             }
-            if checked.url.as_str() != record.target.url {
-                self.check_host(&checked.url).await?;
+            if checked.url != record.target.url || checked.options != record.options {
+                self.check_hosts(&checked.called).await?;
             }
             self.fill(&mut record, checked).await?;
             if let Some(changed) = self.replace(record, live.revision).await? {
@@ -230,6 +247,12 @@ impl Gateway {
             Ok((name.clone(), self.vault.open(&owner, sealed)?.reveal().to_owned()))
         };
         record.target.headers.iter().map(open).collect()
+    }
+
+    fn open_credentials(&self, record: &Connection) -> Result<BTreeMap<String, Secret>, ServiceError> {
+        let owner = record.id.to_string();
+        let open = |(name, sealed): (&String, &Sealed)| Ok((name.clone(), self.vault.open(&owner, sealed)?));
+        record.credentials.iter().map(open).collect()
     }
 
     /// Writes a changed record; `None` when someone else was faster.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::connector::check_custom_headers;
+use crate::connector::{Given, Settings, check_custom_headers, check_settings};
 use crate::domain::connection::{Connection, MappingChoice};
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::event::EventPattern;
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::domain::policy::PolicyOverrides;
+use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Url};
 use crate::mapping::{Condition, Mapping};
 use crate::service::accounts::check_name;
@@ -27,9 +28,12 @@ pub struct Wish {
     events: Vec<String>,
     filter: Option<Value>,
     mapping: MappingChoice,
+    /// Empty for none.
     url: String,
     /// By name in lower case.
     headers: BTreeMap<String, String>,
+    options: BTreeMap<String, String>,
+    credentials: BTreeMap<String, Secret>,
     policy: PolicyOverrides,
 }
 
@@ -48,10 +52,16 @@ pub struct Checked {
     pub mapping: MappingChoice,
     /// The connection's own mapping, compiled.
     pub inline: Option<Mapping>,
-    /// Where it goes, normalised.
-    pub url: Url,
+    /// The connection's own target, normalised; empty where the connector says where requests go.
+    pub url: String,
+    /// Every URL that requests go to, each with the field that it comes from.
+    pub called: Vec<(&'static str, Url)>,
     /// Custom headers in clear.
     pub headers: BTreeMap<String, String>,
+    /// The connector's options in clear.
+    pub options: BTreeMap<String, String>,
+    /// Credentials and secret options.
+    pub credentials: BTreeMap<String, Secret>,
     /// Changes of the policy.
     pub policy: PolicyOverrides,
 }
@@ -60,8 +70,12 @@ pub struct Checked {
 const LATER: &str = "it can't be changed; make another connection";
 
 impl Wish {
-    /// The settings of a connection that exists, with its headers opened.
-    pub fn of(record: &Connection, headers: BTreeMap<String, String>) -> Self {
+    /// The settings of a connection that exists, with its headers and credentials opened.
+    pub fn of(
+        record: &Connection,
+        headers: BTreeMap<String, String>,
+        credentials: BTreeMap<String, Secret>,
+    ) -> Self {
         Self {
             name: record.name.clone(),
             connector: record.connector.clone(),
@@ -70,6 +84,8 @@ impl Wish {
             mapping: record.mapping.clone(),
             url: record.target.url.clone(),
             headers,
+            options: record.options.clone(),
+            credentials,
             policy: record.policy.clone(),
         }
     }
@@ -77,7 +93,7 @@ impl Wish {
     /// Reads a new connection. Its `tenant` and `secret` are read by the caller.
     pub fn new(table: &mut TableReader<'_>) -> Self {
         let mut wish = Self::default();
-        for key in ["name", "connector", "events", "target"] {
+        for key in ["name", "connector", "events"] {
             table.need(key);
         }
         if let Some(connector) = table.text("connector") {
@@ -133,6 +149,12 @@ impl Wish {
                 self.read_headers(headers, target.faults());
             }
             target.finish();
+        }
+        if let Some(node) = table.node("options") {
+            read_values("options", node, &mut self.options, plain_text, table.faults());
+        }
+        if let Some(node) = table.node("credentials") {
+            read_values("credentials", node, &mut self.credentials, secret_text, table.faults());
         }
         match table.node("policy").map(|node| &node.kind) {
             None => {}
@@ -200,9 +222,56 @@ impl Wish {
         }
     }
 
+    /// Checks where requests go, and the options and credentials, as far as they can be without a connector. Normalises the
+    /// target's URL.
+    fn check_urls(
+        &mut self,
+        connector: Option<&Arc<ConnectorSpec>>,
+        addresses: &AddressPolicy,
+        faults: &mut Faults,
+    ) -> Option<Settings> {
+        let takes_target = connector.is_none_or(|connector| connector.needs_target());
+        let mut told = false;
+        if self.url.is_empty() {
+            if takes_target && connector.is_some() {
+                faults.at_field("target.url", "missing", Some("say where requests go".to_owned()));
+                told = true;
+            }
+        } else if takes_target {
+            match addresses.check_url(&self.url) {
+                Ok(url) => self.url = url.into(),
+                Err(refusal) => {
+                    faults.at_field("target.url", refusal.to_string(), Some(refusal.hint().to_owned()));
+                    told = true;
+                }
+            }
+        }
+        let given = Given { url: &self.url, options: &self.options, credentials: &self.credentials };
+        match check_settings(connector?, &given) {
+            Ok(settings) => {
+                for (field, url) in &settings.urls {
+                    // One fault is enough for what many URLs have in common.
+                    if !told && let Err(refusal) = addresses.check_url(url.as_str()) {
+                        faults.at_field(*field, refusal.to_string(), Some(refusal.hint().to_owned()));
+                        told = true;
+                    }
+                }
+                Some(settings)
+            }
+            Err(found) => {
+                for fault in found.list() {
+                    if !(told && fault.place.field == "target.url") {
+                        faults.push(fault.clone());
+                    }
+                }
+                None
+            }
+        }
+    }
+
     /// Checks all of it at once.
     pub fn check(
-        self,
+        mut self,
         catalogue: &Catalogue,
         addresses: &AddressPolicy,
         faults: &mut Faults,
@@ -213,13 +282,8 @@ impl Wish {
         if let Some(filter) = &self.filter {
             Condition::parse(&Node::from_json(filter), "filter", faults);
         }
-        let url = match addresses.check_url(&self.url) {
-            Ok(url) => Some(url),
-            Err(refusal) => {
-                faults.at_field("target.url", refusal.to_string(), Some(refusal.hint().to_owned()));
-                None
-            }
-        };
+        let connector = catalogue.connector(&self.connector);
+        let settings = self.check_urls(connector, addresses, faults);
         if let Err(found) = check_overrides(&self.policy, "policy") {
             faults.extend(found);
         }
@@ -242,7 +306,6 @@ impl Wish {
                 None
             }
         };
-        let connector = catalogue.connector(&self.connector);
         match connector {
             None => {
                 let known = catalogue.connectors().keys().map(String::as_str);
@@ -284,10 +347,59 @@ impl Wish {
             filter: self.filter,
             mapping: self.mapping,
             inline,
-            url: url?,
+            url: self.url,
+            called: settings?.urls,
             headers: self.headers,
+            options: self.options,
+            credentials: self.credentials,
             policy: self.policy,
         })
+    }
+}
+
+/// Reads a table of values over what there is: null removes one, or all.
+fn read_values<T>(
+    field: &'static str,
+    node: &Node,
+    values: &mut BTreeMap<String, T>,
+    read: impl Fn(&Kind) -> Result<T, String>,
+    faults: &mut Faults,
+) {
+    let entries = match &node.kind {
+        Kind::Null => return values.clear(),
+        Kind::Table(entries) => entries,
+        other => {
+            return faults.at_field(field, format!("expected a table, found {}", other.name()), None);
+        }
+    };
+    for (key, node) in entries {
+        if node.kind == Kind::Null {
+            values.remove(&key.name);
+            continue;
+        }
+        match read(&node.kind) {
+            Ok(value) => drop(values.insert(key.name.clone(), value)),
+            Err(message) => {
+                faults.at_field(format!("{field}.{}", key.name.escape_debug()), message, None);
+            }
+        }
+    }
+}
+
+/// An option's value. Whoever writes a number or a truth value means its text.
+fn plain_text(kind: &Kind) -> Result<String, String> {
+    match kind {
+        Kind::Text(text) => Ok(text.clone()),
+        Kind::Integer(number) => Ok(number.to_string()),
+        Kind::Boolean(value) => Ok(value.to_string()),
+        other => Err(format!("expected a text or null, found {}", other.name())),
+    }
+}
+
+fn secret_text(kind: &Kind) -> Result<Secret, String> {
+    match kind {
+        Kind::Text(text) => Ok(Secret::new(text.as_str())),
+        other => Err(format!("expected a text or null, found {}", other.name())),
     }
 }
 
