@@ -25,6 +25,8 @@ async fn a_replaced_secret_signs_beside_the_new_one_for_24_hours_and_then_no_mor
         let arrival = receiver.wait_for(number + 1).await.remove(number);
         assert!(arrival.is_signed_by(&new), "{number}");
         assert_eq!(arrival.is_signed_by(&old), by_old, "{number}");
+        // Before the clock moves on: a lease that ends unsettled would send the job again.
+        app.wait_until_settled(connection, number + 1).await;
     }
     app.stop().await;
 }

@@ -271,16 +271,7 @@ async fn an_orderly_stop_and_a_new_start_lose_nothing() {
     receiver.otherwise(Reply::status(200));
     clock.advance(Duration::from_secs(6));
     let again = TestGateway::start_in(folder, clock.clone()).await;
-    within("all to be delivered", async {
-        loop {
-            let found = again.deliveries(connection).await;
-            if found.len() == 20 && found.iter().all(|found| found.state == JobState::Delivered) {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    again.wait_until_settled(connection, 20).await;
     again.stop().await;
 }
 

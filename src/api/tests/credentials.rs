@@ -15,7 +15,7 @@ use super::deliveries::lease;
 use crate::service::deliver::deliver;
 
 /// A conversica connection to nowhere, with what `more` says.
-fn conversica(more: Value) -> Value {
+fn conversica(more: &Value) -> Value {
     let mut wanted = json!({
         "name": "CRM",
         "connector": "conversica",
@@ -45,32 +45,32 @@ async fn missing_and_misplaced_settings_are_refused_by_name() {
     let key = api.full_tenant("acme").await;
     let both = json!({ "user": "u-17", "password": "p-4711" });
     let salesforce = |more: Value| {
-        let mut wanted = conversica(more);
+        let mut wanted = conversica(&more);
         wanted["connector"] = json!("salesforce");
         wanted.as_object_mut().unwrap().remove("target");
         wanted
     };
     let client = json!({ "client_id": "u-17", "client_secret": "p-4711" });
     let cases = [
-        (conversica(json!({})), vec!["/credentials"]),
-        (conversica(json!({ "credentials": { "user": "u-17" } })), vec!["/credentials/password"]),
+        (conversica(&json!({})), vec!["/credentials"]),
+        (conversica(&json!({ "credentials": { "user": "u-17" } })), vec!["/credentials/password"]),
         (
             conversica(
-                json!({ "credentials": { "user": "u-17", "password": ["p-4711"], "pasword": "p-4711" } }),
+                &json!({ "credentials": { "user": "u-17", "password": ["p-4711"], "pasword": "p-4711" } }),
             ),
             vec!["/credentials/password", "/credentials/pasword"],
         ),
         (
             conversica(
-                json!({ "credentials": both, "options": { "client": "p-4711", "password": "p-4711" } }),
+                &json!({ "credentials": both, "options": { "client": "p-4711", "password": "p-4711" } }),
             ),
             vec!["/options/client", "/options/password"],
         ),
-        (conversica(json!({ "credentials": "p-4711" })), vec!["/credentials"]),
-        (conversica(json!({ "credentials": both, "options": [1] })), vec!["/options"]),
-        (conversica(json!({ "credentials": both, "target": {} })), vec!["/target/url"]),
+        (conversica(&json!({ "credentials": "p-4711" })), vec!["/credentials"]),
+        (conversica(&json!({ "credentials": both, "options": [1] })), vec!["/options"]),
+        (conversica(&json!({ "credentials": both, "target": {} })), vec!["/target/url"]),
         (
-            conversica(json!({ "credentials": both, "target": { "url": "http://10.0.0.1/" } })),
+            conversica(&json!({ "credentials": both, "target": { "url": "http://10.0.0.1/" } })),
             vec!["/target/url"],
         ),
         (salesforce(json!({ "credentials": client })), vec!["/options/instance_url"]),
@@ -105,7 +105,7 @@ async fn missing_and_misplaced_settings_are_refused_by_name() {
 async fn credentials_go_in_and_never_come_out() {
     let api = TestApi::start().await;
     let key = api.full_tenant("acme").await;
-    let wanted = conversica(json!({
+    let wanted = conversica(&json!({
         "credentials": { "user": "user-of-acme", "password": "first-password" },
         "options": { "client_id": 17 },
     }));
@@ -152,7 +152,7 @@ async fn a_delivery_carries_the_credentials_of_now() {
     let serving = tokio::spawn(async move { axum::serve(listener, receiver).await });
     let api = TestApi::start().await;
     let key = api.full_tenant("acme").await;
-    let wanted = conversica(json!({
+    let wanted = conversica(&json!({
         "credentials": { "user": "Aladdin", "password": "wrong" },
         "options": { "client_id": "client-17" },
         "target": { "url": url },

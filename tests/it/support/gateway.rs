@@ -134,6 +134,20 @@ impl TestGateway {
             .await
     }
 
+    /// Waits until a connection has so many deliveries and all of them were delivered.
+    pub async fn wait_until_settled(&self, connection: ConnectionId, count: usize) {
+        super::within(&format!("{count} delivered deliveries"), async {
+            loop {
+                let found = self.deliveries(connection).await;
+                if found.len() == count && found.iter().all(|found| found.state == JobState::Delivered) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     async fn wait_for(
         &self,
         connection: ConnectionId,
