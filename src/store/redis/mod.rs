@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! Everything lies in Redis ([`keys`] names every key); processes keep only hints. A tenant's things share a *partition*,
+//! Everything lies in Redis (`keys` names every key); processes keep only hints. A tenant's things share a *partition*,
 //! and each transition is one Lua script over keys of one partition, so it happens as a whole or not at all, whoever else
 //! writes. Which job goes next is decided there too: lanes that may give stand in a ring of tenants, a lease takes a few
 //! jobs of the first lane of the first tenant, and both go to the back (`lua/lease.lua`).
@@ -11,8 +11,8 @@
 //! between the partition's own keys, and their documents are read by a second, plain round trip: big values never
 //! pass through Lua. What needs the keys of a job (settling, cancelling) has its id, and the id leads to its event.
 //!
-//! Concurrent ingests share a pipeline ([`ingest`]); outcomes are written in one script call for each partition. A process
-//! sleeps until it is told of work ([`wake`]).
+//! Concurrent ingests share a pipeline (`ingest`); outcomes are written in one script call for each partition. A process
+//! sleeps until it is told of work (`wake`).
 //!
 //! # Leases
 //!
@@ -24,14 +24,14 @@
 //!
 //! Records lie under a tag of their own, under a rising revision. A lane's settings are a copy of its connection's record
 //! in its partition, fenced by the revision. Two scripts can't be one step, so what is still to be copied is noted in the
-//! step that writes the record, and [`upkeep`] copies what a crash left behind; a partition that does not know a lane
+//! step that writes the record, and `upkeep` copies what a crash left behind; a partition that does not know a lane
 //! refuses jobs for it until it was told. The other way round, an outcome that pauses or closes a lane does so at once,
 //! and notes what has to follow in the record.
 //!
 //! # What 202 promises
 //!
 //! What the server promises: with append-only and `appendfsync always`, or `durability = "fsync"`, that it is on disk;
-//! with `replicas:N`, that N replicas have it. [`server`] reads the settings at start and says which it is. A write that the
+//! with `replicas:N`, that N replicas have it. `server` reads the settings at start and says which it is. A write that the
 //! server refuses (memory, disk, read-only) is refused before anything of it was written.
 //!
 //! A request with events of several tenants may touch several partitions: each part is atomic, and an error in one leaves
