@@ -21,7 +21,7 @@
 //! | 5 | `api` | SQL, HTTP clients |
 //! | 4 | [`service`], [`worker`] | axum |
 //! | 3 | [`connector`] | stores |
-//! | 2 | [`store`], [`egress`] | each other; SQL lives in `store::sqlite` alone, HTTP clients in `egress` alone |
+//! | 2 | [`store`], [`egress`] | each other; SQL lives in `store::sqlite` alone, Redis in `store::redis`, HTTP clients in `egress` |
 //! | 1 | [`mapping`], [`signature`], [`spec`] | I/O, but for the catalogue's files |
 //! | 0 | [`domain`], [`clock`] | I/O; the wall clock and randomness live in `clock` alone, the environment in `config` |
 //!
