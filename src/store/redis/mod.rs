@@ -76,8 +76,8 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Recorded,
+    Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
@@ -292,6 +292,10 @@ impl Store for RedisStore {
 
     async fn wait_for_work(&self) {
         self.core.wake.wait(&self.core.clock).await;
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.core()?.record(recorded).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError> {

@@ -37,8 +37,8 @@ use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Recorded,
+    Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
 use claims::Claims;
 use writer::{Shared, Writer};
@@ -233,6 +233,14 @@ impl Store for SqliteStore {
             })
             .await?;
         Ok(taken)
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
     }
 
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
