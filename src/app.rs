@@ -6,6 +6,7 @@
 
 mod data_dir;
 mod listener;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
 use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
+pub use reload::Reloader;
 
 /// How often the store is swept when there is nothing left to sweep at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -114,6 +116,8 @@ pub struct RunningApp {
     pub operator_token: Option<Secret>,
     /// What it runs on.
     pub gateway: Arc<Gateway>,
+    /// Reads connector and mapping files again.
+    pub reloader: Reloader,
     drain: Duration,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
@@ -128,6 +132,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
     let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;
     let operator_token = gateway.first_operator_key().await?;
+    gateway.settle_all_concurrency().await;
 
     let settings = WorkerSettings { concurrency: config.delivery.concurrency, lease: config.delivery.lease };
     let workers = worker::start(&gateway, &settings, config.delivery.drain)?;
@@ -144,7 +149,8 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let server = tokio::spawn(server.into_future());
     let drain = config.delivery.drain;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "started");
-    Ok(RunningApp { address, operator_token, gateway, drain, stop, server, workers, background })
+    let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone());
+    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background })
 }
 
 /// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
@@ -259,6 +265,11 @@ impl RunningApp {
             SocketAddr::V4(address) => address.ip().to_string(),
         };
         format!("http://{host}:{}", self.address.port())
+    }
+
+    /// Reads connector and mapping files again whenever they change, as long as it runs.
+    pub fn watch(&mut self) {
+        self.background.spawn(self.reloader.clone().watch());
     }
 
     /// Stops: accepts nothing more, lets attempts under way end within the drain limit, and closes the store.

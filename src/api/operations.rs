@@ -41,7 +41,12 @@ pub async fn ready(call: Call) -> Answer {
         faults.at_field("workers", "were not heard of lately: nothing is delivered", None);
     }
     if faults.is_empty() {
-        return Ok(reply(StatusCode::OK, &json!({ "status": "ready" })));
+        let mut ready = json!({ "status": "ready" });
+        // It delivers by the files before, so it is ready; whoever edited them is to know.
+        if let Some(note) = gateway.reloads.refused() {
+            ready["note"] = json!(note);
+        }
+        return Ok(reply(StatusCode::OK, &ready));
     }
     let mut problem = Problem::faults(Code::NotReady, faults).retry_after(1);
     problem.cause = cause;

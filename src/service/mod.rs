@@ -12,6 +12,7 @@ pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
+pub mod reload;
 mod running;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,6 +33,7 @@ use crate::store::{Store, StoreError};
 use directory::Directory;
 use metrics::Metrics;
 use rate::Rates;
+use reload::Reloads;
 use running::Running;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
@@ -90,12 +92,12 @@ pub struct Gateway {
     pub ids: Ids,
     /// Seals and opens secrets.
     pub vault: Arc<Vault>,
-    /// Connectors and mappings.
-    pub catalogue: Arc<Catalogue>,
     /// Sends requests.
     pub egress: Arc<Egress>,
     /// Where requests may go.
     pub addresses: Arc<AddressPolicy>,
+    /// What became of the last reload of the catalogue.
+    pub reloads: Reloads,
     /// Tenants, keys and connections, in memory.
     pub directory: Directory,
     /// What is counted.
@@ -117,9 +119,7 @@ impl Gateway {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
         let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
-        for mapping in catalogue.mappings().values() {
-            store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
-        }
+        reload::keep_mappings(store.as_ref(), &catalogue).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
         Ok(Arc::new(Self {
@@ -134,12 +134,17 @@ impl Gateway {
             entropy,
             ids,
             vault,
-            catalogue,
             egress,
             addresses,
+            reloads: Reloads::default(),
             directory,
             settings,
         }))
+    }
+
+    /// The connectors and mappings in force.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.directory.catalogue()
     }
 
     /// Keeps the directory fresh with what other processes write; runs until it is dropped.

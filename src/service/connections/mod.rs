@@ -66,10 +66,10 @@ impl Gateway {
         let wish = Wish::new(&mut table);
         let tenant = self.tenant_of_new(tenant, said, table.faults());
         table.finish();
-        if let Some(connector) = self.catalogue.connector(wish.connector()) {
+        if let Some(connector) = self.catalogue().connector(wish.connector()) {
             check_secret(connector, given.as_ref(), &mut faults);
         }
-        let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+        let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
         let (Some(tenant), Some(checked), true) = (tenant, checked, faults.is_empty()) else {
             return Err(faults.into());
         };
@@ -191,7 +191,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+            let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
             let (Some(checked), true) = (checked, faults.is_empty()) else { return Err(faults.into()) };
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);

@@ -83,7 +83,8 @@ impl Gateway {
         given: Option<Secret>,
     ) -> Result<Saved, ServiceError> {
         let live = self.owned_connection(tenant, id)?;
-        let connector = self.catalogue.connector(&live.record.connector).ok_or_else(|| {
+        let catalogue = self.catalogue();
+        let connector = catalogue.connector(&live.record.connector).ok_or_else(|| {
             ServiceError::State(format!("there is no connector \"{}\" any more", live.record.connector))
         })?;
         if connector.secret == SecretUse::None {
