@@ -148,7 +148,7 @@ async fn what_an_answer_repeats_of_a_secret_is_kept_nowhere() {
     };
     let receiver = Receiver::start([echoes(), echoes(), echoes()]).await;
     let target = json!({ "url": receiver.url, "headers": { "x-api-key": "header-secret-1" } });
-    let conversica = json!({ "connector": "conversica", "target": target,
+    let conversica = json!({ "connector": "conversica", "target": target, "events": ["lead.captured"],
         "credentials": { "user": "Aladdin", "password": "open sesame" } });
     let webhook = json!({ "target": target, "secret": SIGNING, "policy": { "retry_delays_secs": [] } });
     let first = api.connection(&key, conversica).await;
