@@ -31,8 +31,9 @@ use crate::domain::event::Event;
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
-    Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
-    LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+    About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, LaneCounts,
+    Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError,
+    Sweep,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -42,6 +43,9 @@ pub const KEPT_ATTEMPTS: u32 = 100;
 /// A durable store. Every method may be called by many tasks at once.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    /// What it is and what it promises, for people and for probes.
+    fn about(&self) -> About;
+
     /// Writes events and their jobs, all or nothing; returns when they are durable. A repeat of an idempotency key or of
     /// an event's id gives the first answer again and writes nothing.
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError>;
@@ -99,6 +103,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// One bounded step of upkeep: cancels jobs of closed connections, removes what is past its retention. To be called
     /// again at once while [`Sweep::more`].
     async fn sweep(&self) -> Result<Sweep, StoreError>;
+
+    /// Whether this process is the one that has a duty for `span` from now: the first that asks, until it no longer asks.
+    /// Two may have it for a moment after a process stood still, so a duty must bear that.
+    async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError>;
 
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;

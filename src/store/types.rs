@@ -43,6 +43,37 @@ pub enum StoreError {
     Closed,
 }
 
+/// What a store is and what it promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Which engine: `sqlite` or `redis`.
+    pub engine: &'static str,
+    /// What an accepted event survives: `fsync` and `replicas:N` are what they say; `everysec` (but for the last second),
+    /// `system` (but for the last half minute) and `memory` speak of the server's machine; `unknown` where it does not tell.
+    pub durability: String,
+    /// What an operator has to know of that; `None` when there is nothing to mend.
+    pub note: Option<String>,
+}
+
+/// What one process does for all that share a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Duty {
+    /// Upkeep: [`Store::sweep`](super::Store::sweep).
+    Sweep,
+    /// Making the first operator's key.
+    FirstKey,
+}
+
+impl Duty {
+    /// Its name in stores.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::FirstKey => "first_key",
+        }
+    }
+}
+
 /// A key for dedupe and what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dedupe {

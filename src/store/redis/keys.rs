@@ -39,6 +39,7 @@
 //! | `pb:{c}:unmirrored` | hash | connection -> revision that its lane has yet to hear of | within the same call, or by the next sweep |
 //! | `pb:{c}:of:<tenant>` | set | the keys and connections of a tenant | with them |
 //! | `pb:{c}:mappings` | hash | version -> a mapping's source | never: one entry a version |
+//! | `pb:{c}:duty:<name>` | string | the process that has a duty for all, such as the sweep | its own expiry, seconds |
 //! | `pb:{c}:layout` | hash | format and count of partitions | never |
 //!
 //! Fields of an event: `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
@@ -176,6 +177,11 @@ impl Keys {
     /// Mappings' sources.
     pub fn mappings(&self) -> Vec<u8> {
         self.control("mappings")
+    }
+
+    /// Who has a duty.
+    pub fn duty(&self, name: &str) -> Vec<u8> {
+        self.control(&format!("duty:{name}"))
     }
 
     /// Format and count of partitions.

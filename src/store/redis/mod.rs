@@ -76,8 +76,8 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
+    RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
@@ -216,7 +216,7 @@ pub struct RedisStore {
     intake: Intake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     closed: AtomicBool,
-    note: Option<String>,
+    about: About,
 }
 
 impl RedisStore {
@@ -224,7 +224,7 @@ impl RedisStore {
     pub async fn open(settings: RedisSettings, clock: Clock, ids: Ids) -> Result<Self, StoreError> {
         let link = Link::new(&settings.url)?;
         let keys = Keys::new(&settings.prefix, settings.partitions);
-        let (note, durability) = server::check(&link, settings.durability).await?;
+        let (about, durability) = server::check(&link, settings.durability).await?;
         let owner = format!("{:032x}", ids.next());
         let epoch = server::claim_layout(&link, &keys, &owner).await?;
         let bases = Bases::default();
@@ -256,13 +256,8 @@ impl RedisStore {
             intake,
             tasks: Mutex::new(vec![taking, listening, beating]),
             closed: AtomicBool::new(false),
-            note,
+            about,
         })
-    }
-
-    /// What an operator has to know about what a 202 promises on this server; `None` when it promises all it can.
-    pub fn durability_note(&self) -> Option<&str> {
-        self.note.as_deref()
     }
 
     fn core(&self) -> Result<&Core, StoreError> {
@@ -278,6 +273,10 @@ impl Drop for RedisStore {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn about(&self) -> About {
+        self.about.clone()
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.core()?.ingest(&self.intake, ingest).await
     }
@@ -356,6 +355,10 @@ impl Store for RedisStore {
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
         self.core()?.sweep().await
+    }
+
+    async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError> {
+        self.core()?.claim(duty, span).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

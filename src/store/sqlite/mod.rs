@@ -37,8 +37,8 @@ use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
+    RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
 use claims::Claims;
 use writer::{Shared, Writer};
@@ -159,6 +159,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn about(&self) -> About {
+        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
@@ -356,6 +360,11 @@ impl Store for SqliteStore {
                 Ok(sweep)
             })
             .await
+    }
+
+    async fn claim(&self, _: Duty, _: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        Ok(self.owner)
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
