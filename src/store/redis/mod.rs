@@ -55,6 +55,7 @@ mod records;
 mod script;
 mod server;
 mod settle;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -77,7 +78,7 @@ use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
     About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
-    RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+    RecordId, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
@@ -312,6 +313,18 @@ impl Store for RedisStore {
 
     async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError> {
         self.core()?.hold(leases, None).await
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.core()?.spend(scope, spends).await
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.core()?.take_hold(name, owner, span).await
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.core()?.let_go(name, owner).await
     }
 
     async fn put(&self, record: Record, expected: Expected) -> Result<Revision, StoreError> {
