@@ -30,8 +30,8 @@ use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
 use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
 
-/// How often the store is swept when there is nothing left to sweep at once.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Before the store is swept again after that failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -238,11 +238,11 @@ async fn sweep(gateway: Arc<Gateway>) {
     loop {
         match gateway.store.sweep().await {
             Ok(swept) if swept.more => tokio::task::yield_now().await,
-            Ok(_) => gateway.clock.sleep(SWEEP_EVERY).await,
+            Ok(_) => gateway.store.wait_for_upkeep().await,
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "the store could not be swept; trying again");
-                gateway.clock.sleep(SWEEP_EVERY).await;
+                gateway.clock.sleep(SWEEP_AGAIN).await;
             }
         }
     }

@@ -80,6 +80,11 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Returns when there may be changes after `since`, within a second of their being written by any process.
     async fn wait_for_change(&self, since: Revision);
 
+    /// Writes `records` again into a store that was emptied under the running process ([`StoreError::Emptied`]), and
+    /// takes it into use; `newest` is the last revision that the caller knows, and new ones come after it. Of several
+    /// processes one does it: `false` where another does, or where nothing is missing.
+    async fn rebuild(&self, records: Vec<Record>, newest: Revision) -> Result<bool, StoreError>;
+
     /// Keeps a mapping's source under its version, for the jobs that are pinned to it.
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError>;
 
@@ -99,6 +104,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// One bounded step of upkeep: cancels jobs of closed connections, removes what is past its retention. To be called
     /// again at once while [`Sweep::more`].
     async fn sweep(&self) -> Result<Sweep, StoreError>;
+
+    /// Returns when [`Store::sweep`] may find something, and it is this process that should look; costs next to nothing
+    /// while there is nothing.
+    async fn wait_for_upkeep(&self);
 
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;

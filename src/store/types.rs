@@ -32,6 +32,11 @@ pub enum StoreError {
     /// Too much is waiting to be written already.
     #[error("the store is overloaded")]
     Overloaded,
+    /// What it held is gone; see [`Store::rebuild`](super::Store::rebuild).
+    #[error(
+        "the store was emptied: what the gateway kept there is gone, and with it every event that was not delivered yet"
+    )]
+    Emptied,
     /// The record changed meanwhile, or exists already.
     #[error("the record changed meanwhile")]
     Conflict,

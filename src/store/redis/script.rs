@@ -89,6 +89,7 @@ pub(super) struct Scripts {
     pub delete: Script,
     pub changes: Script,
     pub mirrored: Script,
+    pub rebuilt: Script,
 }
 
 impl Scripts {
@@ -112,6 +113,7 @@ impl Scripts {
             delete: Script::of_control(always, include_str!("lua/control_delete.lua")),
             changes: Script::of_control(reads, include_str!("lua/control_changes.lua")),
             mirrored: Script::of_control(always, include_str!("lua/control_mirrored.lua")),
+            rebuilt: Script::of_control(always, include_str!("lua/control_rebuilt.lua")),
         }
     }
 }
