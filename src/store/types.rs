@@ -32,6 +32,11 @@ pub enum StoreError {
     /// Too much is waiting to be written already.
     #[error("the store is overloaded")]
     Overloaded,
+    /// What it held is gone; see [`Store::rebuild`](super::Store::rebuild).
+    #[error(
+        "the store was emptied: what the gateway kept there is gone, and with it every event that was not delivered yet"
+    )]
+    Emptied,
     /// The record changed meanwhile, or exists already.
     #[error("the record changed meanwhile")]
     Conflict,
@@ -53,25 +58,6 @@ pub struct About {
     pub durability: String,
     /// What an operator has to know of that; `None` when there is nothing to mend.
     pub note: Option<String>,
-}
-
-/// What one process does for all that share a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Duty {
-    /// Upkeep: [`Store::sweep`](super::Store::sweep).
-    Sweep,
-    /// Making the first operator's key.
-    FirstKey,
-}
-
-impl Duty {
-    /// Its name in stores.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sweep => "sweep",
-            Self::FirstKey => "first_key",
-        }
-    }
 }
 
 /// A key for dedupe and what it stands for.

@@ -65,7 +65,6 @@ macro_rules! conformance_suite {
             sweep: what_ended_long_ago_is_removed,
             sweep: a_closed_lane_is_cancelled_in_steps,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,
-            sweep: a_duty_stays_with_whoever_has_it,
             crash: everything_accepted_is_there_again,
             crash: waits_and_pauses_outlive_a_crash,
             crash: a_closed_store_says_so,

@@ -93,6 +93,7 @@ pub(super) struct Scripts {
     pub spend: Script,
     pub take_hold: Script,
     pub let_go: Script,
+    pub rebuilt: Script,
 }
 
 impl Scripts {
@@ -119,6 +120,7 @@ impl Scripts {
             spend: Script::of_control(always, include_str!("lua/spend.lua")),
             take_hold: Script::of_control(always, include_str!("lua/take_hold.lua")),
             let_go: Script::of_control(always, include_str!("lua/let_go.lua")),
+            rebuilt: Script::of_control(always, include_str!("lua/control_rebuilt.lua")),
         }
     }
 }

@@ -61,11 +61,12 @@ for n = 1, (#ARGV - COMMON) / EACH do
       if effect ~= '' and l[IS_CLOSED] == 0 then
         if closes == '1' then
           l[IS_CLOSED] = 1
-          call('ZADD', CLOSING, now, connection)
+          close(connection)
         else
           l[IS_PAUSED] = 1
         end
         call('HSET', PENDING, connection, effect)
+        left_behind = true
         effects[#effects + 1] = connection
         effects[#effects + 1] = effect
       end
