@@ -15,6 +15,7 @@ pub mod rate;
 mod running;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trigger;
 pub mod tryout;
 pub mod vault;
 
@@ -32,6 +33,7 @@ use directory::Directory;
 use metrics::Metrics;
 use rate::Rates;
 use running::Running;
+use trigger::Triggers;
 use vault::{Vault, VaultError};
 
 /// The most events of one request.
@@ -104,6 +106,7 @@ pub struct Gateway {
     pub progress: Progress,
     rates: Rates,
     running: Running,
+    triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
 }
 
@@ -120,6 +123,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
             running: Running::default(),
+            triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
             progress: Progress::default(),

@@ -33,8 +33,8 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
     About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
-    LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Spend, Spent, Stats,
-    StoreError, Sweep,
+    LeaseRef, NewEvent, NewJob, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
+    Stats, StoreError, Sweep, UNANSWERED,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -86,6 +86,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Writes outcomes back. Those whose lease was lost are ignored; how many were taken is the answer. Of a job's attempts
     /// the newest [`KEPT_ATTEMPTS`] are kept.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError>;
+
+    /// Writes what came of a triggered job ([`NewJob::triggered`]). `false` when there is no such job, or it was tried or
+    /// put into its lane meanwhile: then nothing is written.
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError>;
 
     /// Extends leases by `span` from now; those already lost stay lost.
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError>;

@@ -98,6 +98,28 @@ pub struct NewJob {
     pub connection: ConnectionId,
     /// Rendered by which mapping version.
     pub mapping: MappingVersion,
+    /// Whether whoever makes it tries it at once, outside its lane: then it is written as [`JobState::Dead`] with
+    /// [`UNANSWERED`], and [`Store::record`](super::Store::record) says what came of it. So a crash leaves no job that
+    /// would be sent a second time, and a log that says what is known.
+    pub triggered: bool,
+}
+
+/// What a triggered job's log says until its outcome is written.
+pub const UNANSWERED: &str = "it was triggered, and what came of it is not known: it may have arrived";
+
+/// What came of a job that was tried outside its lane.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The job.
+    pub job: JobId,
+    /// The record of the try; its number tells a job that was tried meanwhile.
+    pub attempt: Attempt,
+    /// Where the job ends.
+    pub state: JobState,
+    /// Why, in plain words, for the delivery log.
+    pub reason: String,
+    /// What becomes of the lane.
+    pub effect: LaneEffect,
 }
 
 /// What [`Store::ingest`](super::Store::ingest) did.

@@ -62,6 +62,8 @@ macro_rules! conformance_suite {
             retry: an_ended_job_runs_again_with_a_fresh_schedule,
             retry: only_what_makes_sense_is_retried,
             retry: a_waiting_job_becomes_due_at_once,
+            retry: a_triggered_job_stands_in_the_log_and_in_no_lane,
+            retry: a_triggered_job_that_went_into_its_lane_meanwhile_is_left_alone,
             sweep: what_ended_long_ago_is_removed,
             sweep: a_closed_lane_is_cancelled_in_steps,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,

@@ -80,7 +80,7 @@ use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
     About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
-    Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use cadence::Cadence;
 use ingest::{Bases, Intake};
@@ -294,6 +294,10 @@ impl Store for RedisStore {
 
     async fn wait_for_work(&self) {
         self.core.wake.wait(&self.core.clock).await;
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.core()?.record(recorded).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError> {

@@ -40,7 +40,7 @@ use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
     About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
-    Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use claims::Claims;
 use shares::Shares;
@@ -254,6 +254,14 @@ impl Store for SqliteStore {
             })
             .await?;
         Ok(taken)
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
     }
 
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
