@@ -293,7 +293,7 @@ impl From<StoreError> for Problem {
             StoreError::Overloaded => {
                 Self::new(Code::Overloaded, "nothing was stored; send it again soon").retry_after(1)
             }
-            StoreError::Unavailable(_) | StoreError::Closed => {
+            StoreError::Unavailable(_) | StoreError::Emptied | StoreError::Closed => {
                 Self::new(Code::StoreUnavailable, "nothing was stored for certain; send it again")
                     .retry_after(2)
             }

@@ -321,6 +321,18 @@ impl Directory {
         self.state.read().tenants.get(tenant).map_or(0, |household| household.connections.len())
     }
 
+    /// Everything there is, as the store has it.
+    pub fn records(&self) -> Vec<Record> {
+        let state = self.state.read();
+        let tenants = state.tenants.values().filter_map(|household| household.tenant.as_deref());
+        let connections = state.order.keys().filter_map(|id| state.connections.get(id));
+        tenants
+            .map(|tenant| Record::Tenant(tenant.clone()))
+            .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
+            .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
+            .collect()
+    }
+
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
     /// passes. Paused ones keep theirs for later; closed ones get none; broken ones get theirs, so that nothing is lost.
     pub fn fan_out(&self, event: &Event) -> Vec<NewJob> {

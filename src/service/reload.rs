@@ -16,10 +16,10 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::live::LiveConnection;
-use super::{Gateway, ServiceError};
+use super::{Gateway, ServiceError, keep_mappings};
 use crate::domain::fault::Faults;
-use crate::spec::{Catalogue, mapping_version};
-use crate::store::{Store, StoreError};
+use crate::spec::Catalogue;
+use crate::store::StoreError;
 
 /// Records written at once when a policy changed.
 const WRITES_AT_ONCE: usize = 64;
@@ -115,7 +115,7 @@ impl Gateway {
             Ok(read) => Arc::new(read.map_err(ReloadError::Faulty)?),
             Err(error) => return Err(StoreError::Unavailable(format!("reading failed: {error}")).into()),
         };
-        keep_mappings(self.store.as_ref(), &catalogue).await?;
+        keep_mappings(&catalogue, self.store.as_ref()).await?;
         let before = self.catalogue();
         let anew = self.directory.adopt(Arc::clone(&catalogue)).await;
         self.settle_concurrency(&anew).await;
@@ -156,14 +156,6 @@ impl Gateway {
             })
             .await;
     }
-}
-
-/// Keeps a catalogue's mappings in the store.
-pub(super) async fn keep_mappings(store: &dyn Store, catalogue: &Catalogue) -> Result<(), StoreError> {
-    for mapping in catalogue.mappings().values() {
-        store.put_mapping(mapping_version(mapping), mapping.to_json()).await?;
-    }
-    Ok(())
 }
 
 /// The names under which the two have something else.

@@ -68,7 +68,8 @@ async fn no_connection_leads_inside_when_it_is_saved_and_none_when_it_delivers()
     let (named, _) = app.connection(&tenant, &by_name, json!({})).await;
     let (literal, _) = app.connection(&tenant, &by_address, json!({})).await;
     // One whose tokens come from a name, and whose requests go there too.
-    let credentials = json!({"client_id": "id-17", "client_secret": "secret-17", "refresh_token": "refresh-17"});
+    let credentials =
+        json!({"client_id": "id-17", "client_secret": "secret-17", "refresh_token": "refresh-17"});
     let zoho = |api: &str, accounts: &str| {
         json!({"name": "x", "connector": "zoho", "events": ["*"], "credentials": credentials,
             "options": {"api_domain": api, "accounts_url": accounts}})

@@ -21,7 +21,7 @@ local RECORD = '>c16c16BI4I4I6I6'
 local raw_state = call('GET', STATE)
 local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 local touched, touched_order = {}, {}
-local announce, new_timer = false, math.huge
+local announce, new_timer, left_behind = false, math.huge, false
 local ages = {}
 
 local function number(value, bytes)
@@ -145,9 +145,15 @@ local function end_lease(id, held)
   return l
 end
 
+-- Leaves it to upkeep to cancel what is in a closed lane.
+local function close(connection)
+  call('ZADD', CLOSING, now, connection)
+  left_behind = true
+end
+
 local function give_back(id, held)
   local l = end_lease(id, held)
-  if l and l[IS_CLOSED] == 1 then call('ZADD', CLOSING, now, held[3]) end
+  if l and l[IS_CLOSED] == 1 then close(held[3]) end
   call('ZADD', QUEUE, 0, held[3] .. held[4] .. id)
 end
 
@@ -171,11 +177,12 @@ local function affect(connection, l, health, wait, effect, closes)
   if effect == '' or l[IS_CLOSED] == 1 then return false end
   if closes == '1' then
     l[IS_CLOSED] = 1
-    call('ZADD', CLOSING, now, connection)
+    close(connection)
   else
     l[IS_PAUSED] = 1
   end
   call('HSET', PENDING, connection, effect)
+  left_behind = true
   return true
 end
 
@@ -204,6 +211,7 @@ local function finish(quiet)
     end
   end
   call('SET', STATE, cmsgpack.pack(S))
+  if left_behind then call('PUBLISH', channel, 'upkeep') end
   if quiet then return end
   if announce or (new_timer < math.huge and next_timer() >= new_timer) then call('PUBLISH', channel, me) end
 end
