@@ -25,7 +25,7 @@ use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
 use crate::service::vault::{Vault, VaultError};
 use crate::service::{Gateway, Parts, ServiceError, Settings};
-use crate::spec::Catalogue;
+use crate::spec::{Catalogue, Stamp};
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -139,6 +139,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
+    let read = config.catalogue_dir.as_deref().map(Stamp::of).unwrap_or_default();
     let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;
     gateway.check_secret_key().map_err(AppError::SecretKey)?;
     let role = config.role;
@@ -169,7 +170,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let server = tokio::spawn(server.into_future());
     let drain = config.delivery.drain;
     tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
-    let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone());
+    let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
     Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background })
 }
 

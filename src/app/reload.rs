@@ -15,12 +15,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Reloader {
     gateway: Arc<Gateway>,
     folder: Option<PathBuf>,
+    /// Of the files that the gateway started with, from before they were read: what changed since then counts as changed.
+    read: Stamp,
 }
 
 impl Reloader {
-    /// For the gateway whose own files lie in `folder`.
-    pub(super) fn new(gateway: Arc<Gateway>, folder: Option<PathBuf>) -> Self {
-        Self { gateway, folder }
+    /// For the gateway whose own files lie in `folder`; `read` is their stamp from before they were read.
+    pub(super) fn new(gateway: Arc<Gateway>, folder: Option<PathBuf>, read: Stamp) -> Self {
+        Self { gateway, folder, read }
     }
 
     /// Reads the files again; what came of it is in the log.
@@ -43,7 +45,7 @@ impl Reloader {
             let folder = folder.clone();
             async move { tokio::task::spawn_blocking(move || Stamp::of(&folder)).await.unwrap_or_default() }
         };
-        let mut in_force = look().await;
+        let mut in_force = self.read.clone();
         let mut before = in_force.clone();
         loop {
             self.gateway.clock.sleep(LOOK_EVERY).await;

@@ -179,7 +179,7 @@ impl Directory {
 
     /// The catalogue that connections are compiled by.
     pub fn catalogue(&self) -> Arc<Catalogue> {
-        Arc::clone(&self.compiler.shelf().catalogue)
+        Arc::clone(&self.compiler.stock().catalogue)
     }
 
     /// Compiles by another catalogue from now on, and anew whatever it changes and whatever was broken. The answer is the
@@ -187,7 +187,7 @@ impl Directory {
     pub async fn adopt(&self, catalogue: Arc<Catalogue>) -> Vec<Arc<LiveConnection>> {
         let _one_at_a_time = self.catching_up.lock().await;
         let before = self.compiler.adopt(catalogue);
-        let now = self.compiler.shelf();
+        let now = self.compiler.stock();
         let mut anew = Vec::new();
         let mut after = None;
         loop {

@@ -99,7 +99,7 @@ pub fn event_context<'a>(
 
 /// Compiles connections, and shares their mappings.
 pub struct Compiler {
-    shelf: RwLock<Arc<Shelf>>,
+    stock: RwLock<Arc<Stock>>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
     mappings: Mutex<Mappings>,
@@ -107,13 +107,13 @@ pub struct Compiler {
 
 /// The catalogue, and its mappings with their versions.
 #[derive(Debug)]
-pub struct Shelf {
+pub struct Stock {
     /// Connectors and mappings.
     pub catalogue: Arc<Catalogue>,
     named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
 }
 
-impl Shelf {
+impl Stock {
     fn new(catalogue: Arc<Catalogue>) -> Self {
         let named = catalogue
             .mappings()
@@ -123,17 +123,17 @@ impl Shelf {
         Self { catalogue, named }
     }
 
-    /// Whether a connection is another one by this shelf than by `other`.
+    /// Whether a connection is another one by this stock than by `other`.
     pub fn differs_for(&self, other: &Self, record: &Connection) -> bool {
-        let connector = |shelf: &Self| shelf.catalogue.connector(&record.connector).cloned();
+        let connector = |stock: &Self| stock.catalogue.connector(&record.connector).cloned();
         let (here, there) = (connector(self), connector(other));
-        let mapping = |shelf: &Self, connector: &Option<Arc<ConnectorSpec>>| {
+        let mapping = |stock: &Self, connector: &Option<Arc<ConnectorSpec>>| {
             let name = match (&record.mapping, connector) {
                 (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
                 (MappingChoice::Named(name), _) => name,
                 (MappingChoice::Default, Some(connector)) => &connector.mapping,
             };
-            shelf.named.get(name).map(|(version, _)| *version)
+            stock.named.get(name).map(|(version, _)| *version)
         };
         mapping(self, &here) != mapping(other, &there) || here != there
     }
@@ -143,32 +143,32 @@ impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
     pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
         let compiler = Self {
-            shelf: RwLock::new(Arc::new(Shelf::new(catalogue))),
+            stock: RwLock::new(Arc::new(Stock::new(catalogue))),
             vault,
             addresses,
             mappings: Mutex::default(),
         };
-        compiler.share_named(&compiler.shelf());
+        compiler.share_named(&compiler.stock());
         compiler
     }
 
-    fn share_named(&self, shelf: &Shelf) {
+    fn share_named(&self, stock: &Stock) {
         let mut mappings = self.mappings.lock();
-        for (version, mapping) in shelf.named.values() {
+        for (version, mapping) in stock.named.values() {
             mappings.shared.insert(*version, Arc::downgrade(mapping));
         }
     }
 
     /// The catalogue that connections are compiled by.
-    pub fn shelf(&self) -> Arc<Shelf> {
-        Arc::clone(&self.shelf.read())
+    pub fn stock(&self) -> Arc<Stock> {
+        Arc::clone(&self.stock.read())
     }
 
     /// Compiles by another catalogue from now on; the answer is the one before.
-    pub fn adopt(&self, catalogue: Arc<Catalogue>) -> Arc<Shelf> {
-        let shelf = Arc::new(Shelf::new(catalogue));
-        self.share_named(&shelf);
-        std::mem::replace(&mut *self.shelf.write(), shelf)
+    pub fn adopt(&self, catalogue: Arc<Catalogue>) -> Arc<Stock> {
+        let stock = Arc::new(Stock::new(catalogue));
+        self.share_named(&stock);
+        std::mem::replace(&mut *self.stock.write(), stock)
     }
 
     /// Makes a connection ready. It never fails: what can't be compiled is a broken connection.
@@ -191,12 +191,12 @@ impl Compiler {
     }
 
     fn working(&self, record: &Connection) -> Result<(MappingVersion, Working), String> {
-        let shelf = self.shelf();
-        let connector = shelf
+        let stock = self.stock();
+        let connector = stock
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
-        let (version, mapping) = self.chosen_mapping(&shelf, connector, &record.mapping)?;
+        let (version, mapping) = self.chosen_mapping(&stock, connector, &record.mapping)?;
         connector
             .check_mapping(&mapping)
             .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
@@ -244,7 +244,7 @@ impl Compiler {
 
     fn chosen_mapping(
         &self,
-        shelf: &Shelf,
+        stock: &Stock,
         connector: &ConnectorSpec,
         choice: &MappingChoice,
     ) -> Result<(MappingVersion, Arc<Mapping>), String> {
@@ -257,7 +257,7 @@ impl Compiler {
                 return Ok(self.mappings.lock().share(mapping));
             }
         };
-        shelf.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
+        stock.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
     }
 
     /// A mapping by its version, out of the store where nobody here has it.

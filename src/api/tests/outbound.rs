@@ -218,8 +218,8 @@ async fn a_refresh_token_that_the_endpoint_replaces_is_written_back_sealed() {
     publish(&api, &key, "e2", lead()).await;
     assert_eq!(deliver_all(&api).await, 1);
     let paths: Vec<String> = receiver.came().into_iter().map(|came| came.path).collect();
-    let (fetch, make) = ("/oauth/v1/token", "/crm/v3/objects/contacts");
-    assert_eq!(paths, [fetch, make, make], "writing the new one back leaves the access token as it is");
+    let (fetch, create) = ("/oauth/v1/token", "/crm/v3/objects/contacts");
+    assert_eq!(paths, [fetch, create, create], "writing the new one back leaves the access token as it is");
 
     api.clock.advance(Duration::from_mins(30));
     publish(&api, &key, "e3", lead()).await;
