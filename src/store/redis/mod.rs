@@ -54,6 +54,7 @@ mod link;
 mod read;
 mod rebuild;
 mod records;
+mod removal;
 mod script;
 mod server;
 mod settle;
@@ -146,6 +147,10 @@ struct Core {
     link: Arc<Link>,
     /// For reads of the log, whose answers may be large.
     reads: Link,
+    /// For large requests on their way in.
+    bulk: Link,
+    /// Bounds how many of those there are at once.
+    large: Arc<tokio::sync::Semaphore>,
     clock: Clock,
     ids: Ids,
     /// This process among those with leases.
@@ -224,6 +229,8 @@ impl RedisStore {
         let core = Arc::new(Core {
             scripts: Scripts::new(),
             reads: link.again(),
+            bulk: link.again(),
+            large: Arc::new(tokio::sync::Semaphore::new(ingest::LARGE)),
             link: Arc::new(link),
             clock,
             ids,
@@ -258,7 +265,7 @@ impl RedisStore {
         self.note.as_deref()
     }
 
-    fn core(&self) -> Result<&Core, StoreError> {
+    fn core(&self) -> Result<&Arc<Core>, StoreError> {
         if self.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(&self.core) }
     }
 }

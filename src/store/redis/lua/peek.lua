@@ -1,6 +1,7 @@
 -- What upkeep finds to do in a partition; changes nothing but forgetting lanes. ARGV: 4 the last event's entry of the walk
 -- so far (empty at first), 5 the entry that events past their retention sort before, 6 how many of each, 7 the time
--- before which the lanes of deleted connections are forgotten. The last answer is the first event that is not old.
+-- before which the lanes of deleted connections are forgotten. The last answers are the first event that is not old, and
+-- large requests that were staged, oldest first, with their times.
 local limit = tonumber(ARGV[6])
 local all_closing = call('ZCARD', CLOSING)
 local closing = call('ZRANGE', CLOSING, 0, 0)[1] or ''
@@ -21,4 +22,4 @@ for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT'
     call('ZADD', GONE, now, connection)
   end
 end
-return { closing, members, old, pending, all_closing, young }
+return { closing, members, old, pending, all_closing, young, call('ZRANGE', STAGED, 0, 3, 'WITHSCORES') }
