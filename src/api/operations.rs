@@ -40,7 +40,10 @@ pub async fn ready(call: Call) -> Answer {
         let (message, hint) = match error {
             StoreError::Emptied => (
                 "was emptied: events that were not delivered yet are lost",
-                Some("the gateway writes its records again; nothing needs to be done for new events".to_owned()),
+                Some(
+                    "the gateway writes its records again; nothing needs to be done for new events"
+                        .to_owned(),
+                ),
             ),
             _ => ("can't be written to", None),
         };

@@ -275,11 +275,8 @@ mod tests {
 
     #[test]
     fn counters_read_as_they_are_packed() {
-        let packed = [
-            &[0x95, 0x07, 0xff, 0xcc, 200][..],
-            &[0xd1, 0xff, 0x00, 0xcf, 0, 0, 1, 0, 0, 0, 0, 0],
-        ]
-        .concat();
+        let packed =
+            [&[0x95, 0x07, 0xff, 0xcc, 200][..], &[0xd1, 0xff, 0x00, 0xcf, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
         assert_eq!(read_counters(&packed), Some(vec![7, -1, 200, -256, 1 << 40]));
         assert_eq!(read_counters(&packed[..6]), None);
         assert_eq!(read_counters(b""), None);

@@ -66,7 +66,8 @@ impl Core {
         let mut get = redis::cmd("MGET");
         get.arg(self.keys.revision()).arg(self.keys.epoch());
         let answer = codec::list(self.link.plain(get, REPLY).await?)?;
-        let [revision, epoch] = <[Value; 2]>::try_from(answer).map_err(|_| codec::strange("no two values"))?;
+        let [revision, epoch] =
+            <[Value; 2]>::try_from(answer).map_err(|_| codec::strange("no two values"))?;
         self.judge_epoch(codec::bytes(epoch)?.as_deref())?;
         if revision != Value::Nil {
             self.wake.revise(codec::count(&revision)?);

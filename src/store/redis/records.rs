@@ -111,7 +111,12 @@ impl Core {
     }
 
     /// The call that writes a record where this epoch is (an empty one stands for any).
-    pub(super) fn put_call(&self, record: &Record, expected: Expected, epoch: &str) -> Result<Call, StoreError> {
+    pub(super) fn put_call(
+        &self,
+        record: &Record,
+        expected: Expected,
+        epoch: &str,
+    ) -> Result<Call, StoreError> {
         let document = match record {
             Record::Tenant(tenant) => serde_json::to_vec(tenant),
             Record::Key(key) => serde_json::to_vec(key),

@@ -149,9 +149,7 @@ impl Core {
 
     async fn stage(&self, partition: Partition, staged: &Staged<'_>) -> Result<(), StoreError> {
         let mut note = redis::cmd("ZADD");
-        note.arg(self.keys.staged(partition))
-            .arg(self.clock.now().millis())
-            .arg(staged.name.as_slice());
+        note.arg(self.keys.staged(partition)).arg(self.clock.now().millis()).arg(staged.name.as_slice());
         self.bulk.plain(note, REPLY).await?;
         let key = self.keys.staging(partition, &staged.name);
         for (group, parts) in staged.parts.chunks(PARTS).enumerate() {
@@ -274,9 +272,8 @@ impl Core {
             for job in jobs.chunks_exact(32) {
                 let (connection, mapping) = job.split_at(16);
                 let id = ConnectionId::from_bits(u128::from_be_bytes(connection.try_into().ok()?));
-                let log = *logs
-                    .entry(id)
-                    .or_insert_with(|| call.key(self.keys.connection_log(partition, id)));
+                let log =
+                    *logs.entry(id).or_insert_with(|| call.key(self.keys.connection_log(partition, id)));
                 call.value(connection).value(mapping).number(log);
             }
         }

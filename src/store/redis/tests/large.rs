@@ -85,7 +85,11 @@ async fn a_large_batch_goes_in_whole_and_every_job_comes_out_once_in_order() {
         }
     }
     assert_eq!(removed, 20 * 151 + 451);
-    let logs = bench.server.command(&["EVAL", "return #redis.call('KEYS', '*:c:*') + #redis.call('KEYS', '*:e:*')", "0"]);
+    let logs = bench.server.command(&[
+        "EVAL",
+        "return #redis.call('KEYS', '*:c:*') + #redis.call('KEYS', '*:e:*')",
+        "0",
+    ]);
     assert_eq!(logs.await, redis::Value::Int(0), "nothing is left of them");
 }
 
@@ -124,9 +128,8 @@ async fn a_large_request_is_known_again() {
 
 #[test]
 fn a_process_that_dies_in_the_middle_of_a_large_request_leaves_all_of_it_or_nothing() {
-    let runtime = || {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-    };
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let main = runtime();
     let bench = main.block_on(Bench::new());
     let lanes = main.block_on(bench.connections("acme", 100));
@@ -137,9 +140,8 @@ fn a_process_that_dies_in_the_middle_of_a_large_request_leaves_all_of_it_or_noth
         let process = runtime();
         let store = process.block_on(bench.another());
         let sent = process.spawn(async move { store.ingest(batch).await.is_ok() });
-        let answer = main.block_on(async {
-            tokio::time::timeout(Duration::from_micros(1_500 * round), sent).await
-        });
+        let answer =
+            main.block_on(async { tokio::time::timeout(Duration::from_micros(1_500 * round), sent).await });
         process.shutdown_background();
         main.block_on(async {
             let open = bench.store.stats().await.unwrap().open;
@@ -154,14 +156,19 @@ fn a_process_that_dies_in_the_middle_of_a_large_request_leaves_all_of_it_or_noth
                 answered += 1;
                 assert_eq!(open, 800, "what was accepted is there");
             }
-            if open == 0 { nothing += 1 } else { whole += 1 }
+            if open == 0 {
+                nothing += 1
+            } else {
+                whole += 1
+            }
             let found = bench.deliver_all().await;
-            let jobs: std::collections::BTreeSet<_> =
-                found.values().flatten().map(|(_, job)| *job).collect();
+            let jobs: std::collections::BTreeSet<_> = found.values().flatten().map(|(_, job)| *job).collect();
             assert_eq!(jobs.len() as u64, open, "each once");
         });
     }
-    println!("of 40 killed: {whole} whole ({answered} answered), {nothing} nothing; {halfway} were left to upkeep");
+    println!(
+        "of 40 killed: {whole} whole ({answered} answered), {nothing} nothing; {halfway} were left to upkeep"
+    );
     assert!(whole > 0 && nothing > 0);
 }
 

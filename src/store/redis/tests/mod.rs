@@ -10,6 +10,8 @@ mod large;
 mod log;
 mod records;
 mod server;
+mod storms;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
