@@ -34,14 +34,22 @@ const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
 
+/// Jobs of a closed lane, by their members of the queue.
+#[derive(Debug)]
+struct Closing {
+    connection: ConnectionId,
+    members: Vec<Vec<u8>>,
+    is_all: bool,
+}
+
 /// What there is to do in a partition.
 #[derive(Debug, Default)]
 struct Found {
-    closing: Option<ConnectionId>,
-    members: Vec<Vec<u8>>,
+    closing: Vec<Closing>,
+    /// Whether more lanes are to be cancelled.
+    more_closing: bool,
     old: Vec<Vec<u8>>,
     pending: Vec<(ConnectionId, String)>,
-    all_closing: u64,
     /// The first event that is not past its retention.
     young: Option<Timestamp>,
     /// Large requests on their way in, and since when.
@@ -80,10 +88,8 @@ impl Core {
             for (connection, effect) in &found.pending {
                 self.apply_effect(partition, *connection, effect).await?;
             }
-            if let Some(connection) = found.closing {
-                sweep.cancelled += self.cancel(partition, connection, &found.members).await?;
-                sweep.more |= found.members.len() == STEP || found.all_closing > 1;
-            }
+            sweep.cancelled += self.cancel(partition, &found.closing).await?;
+            sweep.more |= found.more_closing || found.closing.iter().any(|lane| !lane.is_all);
             for (name, since) in &found.staged {
                 if since.plus(UNFINISHED) <= now {
                     self.end_staged(partition, name).await?;
@@ -105,24 +111,28 @@ impl Core {
         Ok(sweep)
     }
 
-    async fn cancel(
-        &self,
-        partition: Partition,
-        connection: ConnectionId,
-        members: &[Vec<u8>],
-    ) -> Result<usize, StoreError> {
-        let mut call = self.call(partition);
-        call.value(connection.bits().to_be_bytes())
-            .value("its connection was closed or deleted")
-            .number(u8::from(members.len() < STEP));
-        for member in members {
-            let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
-            let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
-            call.key(self.keys.event(partition, &base));
-            call.value(&member[..]);
+    /// Cancels jobs of closed lanes.
+    async fn cancel(&self, partition: Partition, lanes: &[Closing]) -> Result<usize, StoreError> {
+        let mut steps = Vec::new();
+        for lane in lanes {
+            let mut call = self.call(partition);
+            call.value(lane.connection.bits().to_be_bytes())
+                .value("its connection was closed or deleted")
+                .number(u8::from(lane.is_all));
+            for member in &lane.members {
+                let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
+                let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
+                call.key(self.keys.event(partition, &base));
+                call.value(&member[..]);
+            }
+            steps.push(Step::Script(&self.scripts.cancel, call));
         }
-        let cancelled = self.link.script(&self.scripts.cancel, call, REPLY).await?;
-        usize::try_from(codec::count(&cancelled)?).map_err(|_| strange("a count of cancelled jobs"))
+        let mut cancelled = 0;
+        for answer in self.link.run(&steps, REPLY).await? {
+            let count = usize::try_from(codec::count(&answer?)?);
+            cancelled += count.map_err(|_| strange("a count of cancelled jobs"))?;
+        }
+        Ok(cancelled)
     }
 
     /// Counts of what is there; see [`Store::stats`](crate::store::Store::stats).
@@ -216,20 +226,26 @@ fn get_all(keys: impl IntoIterator<Item = Vec<u8>>) -> redis::Cmd {
 fn read_found(answer: Value) -> Result<Found, StoreError> {
     let mut parts = codec::list(answer)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
-    let closing = match codec::bytes(next())? {
-        Some(bytes) if !bytes.is_empty() => Some(connection_of(Value::BulkString(bytes))?),
-        _ => None,
-    };
     let bytes_of = |value: Value| {
         codec::list(value)?
             .into_iter()
             .map(|item| Ok(codec::bytes(item)?.unwrap_or_default()))
             .collect::<Result<Vec<_>, StoreError>>()
     };
-    let (members, old) = (bytes_of(next())?, bytes_of(next())?);
+    let mut closing = Vec::new();
+    for lane in codec::list(next())? {
+        let mut lane = codec::list(lane)?.into_iter();
+        let mut part = || lane.next().unwrap_or(Value::Nil);
+        closing.push(Closing {
+            connection: connection_of(part())?,
+            members: bytes_of(part())?,
+            is_all: codec::count(&part())? == 1,
+        });
+    }
+    let more_closing = codec::count(&next())? > 0;
+    let old = bytes_of(next())?;
     let mut pending = Vec::new();
     let mut noted = codec::list(next())?.into_iter();
-    let all_closing = codec::count(&next())?;
     let young = codec::bytes(next())?.and_then(|entry| entry.first_chunk().map(|base| time_of(base)));
     while let (Some(connection), Some(effect)) = (noted.next(), noted.next()) {
         pending.push((connection_of(connection)?, codec::text(effect)?));
@@ -244,5 +260,5 @@ fn read_found(answer: Value) -> Result<Found, StoreError> {
         };
         staged.push((name.ok_or_else(|| strange("a staged request"))?, Timestamp::from_millis(since)));
     }
-    Ok(Found { closing, members, old, pending, all_closing, young, staged })
+    Ok(Found { closing, more_closing, old, pending, young, staged })
 }

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! 1. *Scout*: lanes that are not known are told of their connections, and jobs for closed ones are not made.
-//! 2. *Stage*: the events and their jobs are cut into parts of at most [`WEIGHT`], and written into one hash, which nothing
+//! 2. *Stage*: the events and their jobs are cut into parts of at most [`PART`], and written into one hash, which nothing
 //!    reads yet. An index of what is staged is written before it.
 //! 3. *Commit*: one script decides for the whole request whether it is a repeat, remembers its keys and marks the hash as
 //!    accepted. It does a few commands for each event and none for a job. Now the request is accepted, and what a 202
@@ -21,7 +21,7 @@ use redis::Value;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::{Answer, ROUNDS, WEIGHT, read_answer};
+use super::{Answer, ROUNDS, read_answer};
 use crate::domain::id::ConnectionId;
 use crate::store::StoreError;
 use crate::store::redis::codec::{self, read_meta, strange, write_meta};
@@ -33,6 +33,8 @@ use crate::store::types::{Dedupe, Ingest, NewEvent, NewJob};
 
 /// Large requests under way at once in this process.
 pub(in super::super) const LARGE: usize = 2;
+/// Events and jobs in a part: half of what a small request may have, as each may touch a lane of its own.
+const PART: usize = 64;
 /// Lanes asked about in one step.
 const SCOUTED: usize = 500;
 /// Parts written or applied in one pipeline.
@@ -116,7 +118,7 @@ impl Core {
         let now = self.clock.now();
         let mut named = Vec::with_capacity(events.len());
         let mut parts = vec![Vec::new()];
-        let mut room = WEIGHT;
+        let mut room = PART;
         for (at, new) in events.iter().enumerate() {
             let base = self.bases.next(now, &self.ids);
             let jobs: Vec<NewJob> =
@@ -125,7 +127,7 @@ impl Core {
             loop {
                 if room < 2 {
                     parts.push(Vec::new());
-                    room = WEIGHT;
+                    room = PART;
                 }
                 let some = &jobs[first..jobs.len().min(first + room - 1)];
                 if let Some(part) = parts.last_mut() {
@@ -182,20 +184,22 @@ impl Core {
     ) -> Result<(Answer, Result<(), StoreError>), StoreError> {
         let mut call = self.call(partition);
         call.key(self.keys.staging(partition, &staged.name));
-        let key = idempotency.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
+        if let Some(key) = idempotency {
+            call.key(self.keys.dedupe(partition, &key.key));
+        }
+        for (_, base, _) in &staged.events {
+            call.key(self.keys.event(partition, base));
+        }
         call.value(staged.name)
             .number(staged.parts.len())
-            .number(key)
+            .number(u8::from(idempotency.is_some()))
             .value(idempotency.map_or([0; 16], |key| key.content))
             .number(staged.events.len());
-        for (new, base, jobs) in &staged.events {
+        for (new, _, jobs) in &staged.events {
             let dedupe = new.dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
-            let event = call.key(self.keys.event(partition, base));
             call.value(new.event.id.as_str())
                 .number(dedupe)
                 .value(new.dedupe.map_or([0; 16], |key| key.content))
-                .number(event)
-                .value(write_meta(&new.event, self.clock.now()))
                 .number(jobs.len());
         }
         let mut steps = vec![Step::Script(&self.scripts.commit, call)];
@@ -261,14 +265,14 @@ impl Core {
             let mut field = Vec::new();
             if !document.is_empty() {
                 // The meta of an event that is written begins with its count of jobs.
-                let meta = read_meta(&[&[0; 3], meta].concat())?;
-                let (bucket, own) = self.keys.public_id(&meta.tenant, &meta.id);
-                call.key(self.keys.tenant_log(&meta.tenant));
+                let read = read_meta(&[&[0; 3], meta].concat())?;
+                let (bucket, own) = self.keys.public_id(&read.tenant, &read.id);
+                call.key(self.keys.tenant_log(&read.tenant));
                 call.key(bucket);
                 field = own.to_vec();
             }
             call.number(at).number(event).value(base).number(all).number(first).number(count);
-            call.value(document).value(field);
+            call.value(meta).value(document).value(field);
             for job in jobs.chunks_exact(32) {
                 let (connection, mapping) = job.split_at(16);
                 let id = ConnectionId::from_bits(u128::from_be_bytes(connection.try_into().ok()?));

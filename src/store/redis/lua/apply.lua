@@ -1,7 +1,7 @@
 -- Writes one part of an accepted request. KEYS[FIXED + 1] is where it is staged. ARGV: 4 its name, 5 the part, 6 the
 -- partition; then for each event of the part: its number in the request, the index of its key, base, number of all its
--- jobs, the index of the first of these, their number, its document (empty but in the first part that has some of it), its
--- field in the bucket of ids; for each job: connection, mapping, the index of the connection's log.
+-- jobs, the index of the first of these, their number, its meta and its document (empty but in the first part that has some
+-- of it), its field in the bucket of ids; for each job: connection, mapping, the index of the connection's log.
 -- Answers how many lanes the ring holds, and when something happens by itself next.
 local staging, name, partition = KEYS[FIXED + 1], ARGV[4], ARGV[6]
 if call('HEXISTS', staging, 'left') == 0 or call('HDEL', staging, ARGV[5]) == 0 then return { S[S_RING], next_timer() } end
@@ -14,11 +14,11 @@ end
 while at < #ARGV do
   local wanted = call('HEXISTS', staging, 'x' .. take()) == 0
   local key, base, all, first, count = tonumber(take()), take(), tonumber(take()), tonumber(take()), tonumber(take())
-  local document, field = take(), take()
+  local meta, document, field = take(), take(), take()
   local fields = {}
   if wanted and document ~= '' then
     enter_event(key, base, all, field)
-    fields = { 'd', document }
+    fields = { 'm', number(all, 3) .. meta, 'd', document }
   end
   for index = first, first + count - 1 do
     local job = { connection = take(), mapping = take(), log = tonumber(take()) }

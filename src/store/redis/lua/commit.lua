@@ -1,9 +1,12 @@
--- Accepts a staged request, or refuses it as a whole. KEYS[FIXED + 1] is where it is staged. ARGV: 4 its name, 5 in how many
--- parts, 6 the idempotency key's index in KEYS (0 for none), 7 its content, 8 the number of events; for each of them: public
--- id, dedupe's index (0 for none), its content, the index of its key, its meta, the number of its jobs.
--- Answers as `ingest` does. Once accepted, `apply` writes the parts; nothing but the names of the events is written here.
+-- Accepts a staged request, or refuses it as a whole. KEYS[FIXED + 1] is where it is staged, the next, if there is an
+-- idempotency key, is that; then come the keys of the events, then those of their dedupes. ARGV: 4 its name, 5 in how many
+-- parts, 6 whether there is an idempotency key, 7 its content, 8 the number of events; for each of them: public id, dedupe's
+-- index in KEYS (0 for none), its content, the number of its jobs.
+-- Answers as `ingest` does. Once accepted, `apply` writes the parts: all that is written here is what tells repeats.
 local staging, name, parts = KEYS[FIXED + 1], ARGV[4], tonumber(ARGV[5])
-local EACH = 6
+local key, content, events = tonumber(ARGV[6]) * (FIXED + 2), ARGV[7], tonumber(ARGV[8])
+local EACH, SOME = 4, 1000
+local first_event = FIXED + 1 + tonumber(ARGV[6])
 
 local function drop(answer)
   call('UNLINK', staging)
@@ -13,29 +16,37 @@ end
 
 -- Upkeep removed it, or another one has its name.
 if call('HLEN', staging) ~= parts then return { 'collision' } end
-local key, content = tonumber(ARGV[6]), ARGV[7]
 local known = seen(key, content)
 if known then return drop(known.same and { 'repeated', known.answer } or { 'reused' }) end
-for n = 0, tonumber(ARGV[8]) - 1 do
-  if call('EXISTS', KEYS[tonumber(ARGV[COMMON + 6 + n * EACH + 3])]) == 1 then return drop({ 'collision' }) end
+for from = first_event + 1, first_event + events, SOME do
+  local upto = math.min(from + SOME - 1, first_event + events)
+  if call('EXISTS', unpack(KEYS, from, upto)) > 0 then return drop({ 'collision' }) end
 end
-local answer, kept, fresh = { 'stored' }, {}, 0
-for n = 0, tonumber(ARGV[8]) - 1 do
+-- One look for all dedupes, by their index in KEYS.
+local before = {}
+for from = first_event + events + 1, #KEYS, SOME do
+  for offset, raw in ipairs(call('MGET', unpack(KEYS, from, math.min(from + SOME - 1, #KEYS)))) do
+    before[from + offset - 1] = raw or nil
+  end
+end
+local answer, kept, fresh, mine = { 'stored' }, {}, 0, {}
+for n = 0, events - 1 do
   local at = COMMON + 6 + n * EACH
-  local dedupe, same, event, jobs = tonumber(ARGV[at + 1]), ARGV[at + 2], KEYS[tonumber(ARGV[at + 3])], tonumber(ARGV[at + 5])
-  local before = seen(dedupe, same)
+  local dedupe, same, jobs = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3]
+  -- The same one may come twice in a request.
+  local earlier = dedupe > 0 and (mine[KEYS[dedupe]] or read_seen(before[dedupe], same))
   local written
-  if before then
-    written = before.same and tostring(-1 - tonumber(before.answer)) or 'reused'
+  if earlier then
+    written = (earlier.content or same) == same and earlier.same and tostring(-1 - tonumber(earlier.answer)) or 'reused'
     call('HSET', staging, 'x' .. n, '')
   else
-    written = tostring(jobs)
-    call('HSET', event, 'm', number(jobs, 3) .. ARGV[at + 4])
+    written = jobs
     remember(dedupe, same, written)
+    if dedupe > 0 then mine[KEYS[dedupe]] = { same = true, content = same, answer = written } end
     fresh = fresh + 1
   end
   answer[#answer + 1] = written
-  kept[#kept + 1] = { ARGV[at], written }
+  if key > 0 then kept[#kept + 1] = { ARGV[at], written } end
 end
 remember(key, content, #kept > 0 and cjson.encode(kept) or '[]')
 if fresh == 0 then return drop(answer) end

@@ -1,13 +1,16 @@
 -- Keys that tell a repeat, shared by the scripts that accept events.
 local DAY = 86400000
 
-local function seen(index, content)
-  if index == 0 then return nil end
-  local raw = call('GET', KEYS[index])
+local function read_seen(raw, content)
   if not raw then return nil end
   local expires, known, answer = struct.unpack('>I6c16', raw)
   if expires <= now then return nil end
   return { same = known == content, answer = raw:sub(23) }
+end
+
+local function seen(index, content)
+  if index == 0 then return nil end
+  return read_seen(call('GET', KEYS[index]), content)
 end
 
 local function remember(index, content, answer)

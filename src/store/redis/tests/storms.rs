@@ -12,6 +12,26 @@ struct Cost {
     longest_us: u64,
 }
 
+/// The four slowest commands, and how many arguments each had.
+async fn slowest(server: &Server) -> Vec<(u64, usize)> {
+    let entries: Vec<Vec<redis::Value>> =
+        redis::from_redis_value(server.command(&["SLOWLOG", "GET", "-1"]).await).unwrap();
+    let mut slowest: Vec<(u64, usize)> = entries
+        .into_iter()
+        .filter_map(|entry| {
+            let words: Vec<Vec<u8>> = redis::from_redis_value(entry.get(3)?.clone()).ok()?;
+            let more = words.last().and_then(|word| {
+                let text = String::from_utf8_lossy(word).into_owned();
+                text.strip_prefix("... (")?.split(' ').next()?.parse::<usize>().ok()
+            });
+            Some((redis::from_redis_value(entry.get(2)?.clone()).ok()?, words.len() + more.unwrap_or(0)))
+        })
+        .collect();
+    slowest.sort_unstable_by(|left, right| right.cmp(left));
+    slowest.truncate(4);
+    slowest
+}
+
 async fn measured<T>(bench: &Bench, phase: &'static str, work: impl Future<Output = T>) -> (T, Cost) {
     bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "500"]).await;
     bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
@@ -22,6 +42,9 @@ async fn measured<T>(bench: &Bench, phase: &'static str, work: impl Future<Outpu
     let scripts = ["evalsha", "eval"].iter().filter_map(|name| calls.get(*name)).sum::<u64>();
     let commands = calls.values().sum::<u64>();
     let cost = Cost { phase, scripts, commands, longest_us: longest(&bench.server).await };
+    for (us, arguments) in slowest(&bench.server).await {
+        println!("    {us} us with {arguments} arguments");
+    }
     println!(
         "{phase}: {scripts} scripts, {:.0} commands each, the longest took {} us",
         f64::from(u32::try_from(commands).unwrap()) / f64::from(u32::try_from(scripts.max(1)).unwrap()),
