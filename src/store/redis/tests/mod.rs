@@ -9,7 +9,7 @@ mod lanes;
 mod large;
 mod log;
 mod records;
-mod server;
+pub(crate) mod server;
 mod storms;
 mod tls;
 
