@@ -83,6 +83,12 @@ pub const SETTINGS: &[Setting] = &[
         "Certificates (PEM) by which Redis is known with TLS, in place of the system's",
     ),
     setting(
+        "role",
+        OneOf(&["both", "api", "worker"]),
+        "\"both\"",
+        "What this process does: takes events and answers the API, delivers, or both; one of them alone needs Redis",
+    ),
+    setting(
         "catalogue_dir",
         Text,
         "",

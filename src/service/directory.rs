@@ -183,7 +183,10 @@ impl Directory {
             Some(Record::Tenant(tenant)) => Ready::Tenant(Arc::new(tenant)),
             Some(Record::Key(key)) => Ready::Key(Arc::new(key)),
             Some(Record::Connection(record)) => {
-                let live = self.compiler.compile(*record, change.revision);
+                let mut live = self.compiler.compile(*record, change.revision);
+                if let Some(before) = self.connection(live.record.id) {
+                    live.inherit(&before);
+                }
                 if let Err(reason) = &live.works {
                     tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
                 }
@@ -304,7 +307,11 @@ impl Directory {
         exact
             .chain(broad)
             .filter(|live| live.passes(event))
-            .map(|live| NewJob { connection: live.record.id, mapping: live.mapping_version })
+            .map(|live| NewJob {
+                connection: live.record.id,
+                mapping: live.mapping_version,
+                triggered: false,
+            })
             .collect()
     }
 

@@ -7,8 +7,10 @@ mod deliveries;
 mod events;
 mod mappings;
 mod operations;
+mod receiver;
 mod redis;
 mod schema;
+mod trigger;
 mod walk;
 
 use std::sync::Arc;

@@ -34,7 +34,10 @@
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
+//! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
 //! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
+//! | `pb:{N}:b:<hash>` | string | a bucket of tokens (by scope and name): when it is full again, in microseconds | when it is full |
+//! | `pb:{N}:h:<hash>` | string | a hold (by name): its end, its owner | at its end |
 //! | `pb:{c}:docs` | hash | kind and id -> a record's JSON | when deleted |
 //! | `pb:{c}:feed` | zset by revision | kind and id of every record there is or was | never: 40 bytes a deleted record |
 //! | `pb:{c}:revision` | string | the newest revision | never |
@@ -89,7 +92,11 @@ impl Keys {
 
     /// Where a tenant's things are.
     pub fn partition(&self, tenant: &TenantId) -> Partition {
-        let hash = hash(&[tenant.as_str().as_bytes()]);
+        self.partition_by(tenant.as_str())
+    }
+
+    fn partition_by(&self, name: &str) -> Partition {
+        let hash = hash(&[name.as_bytes()]);
         let short = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
         u16::try_from(short % u32::from(self.partitions)).unwrap_or(0)
     }
@@ -160,9 +167,25 @@ impl Keys {
         (self.named(self.partition(tenant), "i:", &bucket.to_be_bytes()), field)
     }
 
+    /// A tenant's newest events by type.
+    pub fn newest(&self, tenant: &TenantId) -> Vec<u8> {
+        self.named(self.partition(tenant), "n:", tenant.as_str().as_bytes())
+    }
+
     /// A dedupe or idempotency key.
     pub fn dedupe(&self, partition: Partition, key: &[u8; 16]) -> Vec<u8> {
         self.named(partition, "d:", key)
+    }
+
+    /// A bucket of tokens. All of a scope lie in one partition, so that one call can take from several.
+    pub fn bucket(&self, scope: &str, name: &str) -> Vec<u8> {
+        let hash = hash(&[scope.as_bytes(), b"\0", name.as_bytes()]);
+        self.named(self.partition_by(scope), "b:", &hash[..16])
+    }
+
+    /// A hold.
+    pub fn hold(&self, name: &str) -> Vec<u8> {
+        self.named(self.partition_by(name), "h:", &hash(&[name.as_bytes()])[..16])
     }
 
     fn control(&self, name: &str) -> Vec<u8> {
@@ -286,7 +309,10 @@ mod tests {
         all.push(keys.tenant_log(&tenant));
         all.push(keys.connection_log(partition, ConnectionId::from_bits(7)));
         all.push(keys.public_id(&tenant, "1").0);
+        all.push(keys.newest(&tenant));
         all.push(keys.dedupe(partition, &[7; 16]));
+        all.push(keys.bucket("acme", "writes"));
+        all.push(keys.hold("acme"));
         let tag = format!("pb:{{{partition}}}:");
         for key in all {
             assert!(key.starts_with(tag.as_bytes()), "{}", String::from_utf8_lossy(&key));

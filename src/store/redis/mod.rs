@@ -65,6 +65,7 @@ mod removal;
 mod script;
 mod server;
 mod settle;
+mod shares;
 #[cfg(test)]
 pub(crate) mod tests;
 mod upkeep;
@@ -82,13 +83,13 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use cadence::Cadence;
 use ingest::{Bases, Intake};
@@ -225,7 +226,7 @@ pub struct RedisStore {
     intake: Intake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     closed: AtomicBool,
-    note: Option<String>,
+    about: About,
 }
 
 impl RedisStore {
@@ -242,7 +243,7 @@ impl RedisStore {
         };
         let link = Link::new(&settings.url, authorities)?;
         let keys = Keys::new(&settings.prefix, settings.partitions);
-        let (note, durability) = server::check(&link, settings.durability).await?;
+        let (about, durability) = server::check(&link, settings.durability).await?;
         let owner = format!("{:032x}", ids.next());
         let epoch = server::claim_layout(&link, &keys, &owner).await?;
         let bases = Bases::default();
@@ -277,13 +278,8 @@ impl RedisStore {
             intake,
             tasks: Mutex::new(vec![taking, listening, beating]),
             closed: AtomicBool::new(false),
-            note,
+            about,
         })
-    }
-
-    /// What an operator has to know about what a 202 promises on this server; `None` when it promises all it can.
-    pub fn durability_note(&self) -> Option<&str> {
-        self.note.as_deref()
     }
 
     fn core(&self) -> Result<&Arc<Core>, StoreError> {
@@ -299,6 +295,10 @@ impl Drop for RedisStore {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn about(&self) -> About {
+        self.about.clone()
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.core()?.ingest(&self.intake, ingest).await
     }
@@ -307,12 +307,25 @@ impl Store for RedisStore {
         self.core()?.event(tenant, id).await
     }
 
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.core()?.newest_events(tenant, patterns, limit).await
+    }
+
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
         self.core()?.lease(room, span).await
     }
 
     async fn wait_for_work(&self) {
         self.core.wake.wait(&self.core.clock).await;
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.core()?.record(recorded).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError> {
@@ -325,6 +338,18 @@ impl Store for RedisStore {
 
     async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError> {
         self.core()?.hold(leases, None).await
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.core()?.spend(scope, spends).await
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.core()?.take_hold(name, owner, span).await
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.core()?.let_go(name, owner).await
     }
 
     async fn put(&self, record: Record, expected: Expected) -> Result<Revision, StoreError> {

@@ -10,6 +10,7 @@
 mod claims;
 mod ingest;
 mod lanes;
+mod newest;
 mod read;
 mod records;
 mod refill;
@@ -18,6 +19,7 @@ mod retry;
 mod rows;
 mod schema;
 mod settle;
+mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -33,14 +35,15 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use claims::Claims;
+use shares::Shares;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
@@ -64,6 +67,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     walk: Arc<Mutex<sweep::Walk>>,
+    shares: Mutex<Shares>,
     /// Whether this process owns the folder; a guest doesn't.
     owner: bool,
 }
@@ -111,6 +115,7 @@ impl SqliteStore {
                 thread: Mutex::new(Some(thread)),
                 readers: Arc::default(),
                 walk: Arc::default(),
+                shares: Mutex::default(),
                 owner,
             })
         })
@@ -161,6 +166,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn about(&self) -> About {
+        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
@@ -174,6 +183,16 @@ impl Store for SqliteStore {
     async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.read(move |database| read::event(database, &tenant, &id)).await
+    }
+
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (tenant, patterns) = (tenant.clone(), patterns.to_vec());
+        self.read(move |database| newest::events(database, &tenant, &patterns, limit)).await
     }
 
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
@@ -237,6 +256,14 @@ impl Store for SqliteStore {
         Ok(taken)
     }
 
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
+    }
+
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
         self.ensure_open()?;
         let deadline = self.clock.now().plus(span);
@@ -258,6 +285,25 @@ impl Store for SqliteStore {
         }
         drop(lanes);
         self.shared.work.notify_one();
+        Ok(())
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        Ok(self.shares.lock().spend(scope, spends, self.clock.now()))
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        let now = self.clock.now();
+        Ok(self.shares.lock().hold(name, owner, now.plus(span), now))
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        self.shares.lock().let_go(name, owner);
         Ok(())
     }
 

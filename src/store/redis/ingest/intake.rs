@@ -17,6 +17,7 @@ use crate::store::redis::codec::{self, strange, write_meta};
 use crate::store::redis::keys::Partition;
 use crate::store::redis::link::{Answers, Link, Step};
 use crate::store::redis::{Core, REPLY};
+use crate::store::types::UNANSWERED;
 
 /// Requests that may wait.
 const QUEUE: usize = 8_192;
@@ -112,7 +113,7 @@ impl Core {
     fn write_step(&self, partition: Partition, portions: &[Portion]) -> Step<'_> {
         let now = self.clock.now();
         let mut call = self.call(partition);
-        call.value(partition.to_be_bytes());
+        call.value(partition.to_be_bytes()).value(UNANSWERED);
         for portion in portions {
             let key = portion.idempotency.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
             call.number(key)
@@ -126,9 +127,11 @@ impl Core {
                 let at = call.key(self.keys.event(partition, &base));
                 call.key(self.keys.tenant_log(&event.tenant));
                 call.key(bucket);
+                call.key(self.keys.newest(&event.tenant));
                 call.value(base)
                     .value(write_meta(event, now))
                     .value(&new.document[..])
+                    .value(event.kind.as_str())
                     .value(event.id.as_str());
                 call.value(field)
                     .number(dedupe)
@@ -139,7 +142,8 @@ impl Core {
                     let log = call.key(self.keys.connection_log(partition, job.connection));
                     call.value(job.connection.bits().to_be_bytes())
                         .value(job.mapping.bits().to_be_bytes())
-                        .number(log);
+                        .number(log)
+                        .number(u8::from(job.triggered));
                 }
             }
         }

@@ -29,7 +29,7 @@ use crate::store::redis::keys::{BASE, Base, Partition};
 use crate::store::redis::link::Step;
 use crate::store::redis::script::Call;
 use crate::store::redis::{Core, REPLY};
-use crate::store::types::{Dedupe, Ingest, NewEvent, NewJob};
+use crate::store::types::{Dedupe, Ingest, NewEvent, NewJob, UNANSWERED};
 
 /// Large requests under way at once in this process.
 pub(in super::super) const LARGE: usize = 2;
@@ -37,6 +37,8 @@ pub(in super::super) const LARGE: usize = 2;
 const PART: usize = 64;
 /// Lanes asked about in one step.
 const SCOUTED: usize = 500;
+/// Bytes of a job in a part: connection, mapping, whether it is triggered.
+const JOB: usize = 33;
 /// Parts written or applied in one pipeline.
 const PARTS: usize = 16;
 
@@ -253,32 +255,35 @@ impl Core {
     fn apply_call(&self, partition: Partition, name: &Base, number: usize, part: &[u8]) -> Option<Call> {
         let mut call = self.call(partition);
         call.key(self.keys.staging(partition, name));
-        call.value(*name).number(number).value(partition.to_be_bytes());
+        call.value(*name).number(number).value(partition.to_be_bytes()).value(UNANSWERED);
         let mut logs: HashMap<ConnectionId, usize> = HashMap::new();
         let mut pieces = Pieces(part);
         while !pieces.0.is_empty() {
             let (at, base) = (pieces.number()?, Base::try_from(pieces.take(BASE)?).ok()?);
             let (all, first, count) = (pieces.number()?, pieces.number()?, pieces.number()?);
-            let jobs = pieces.take(usize::try_from(count).ok()?.checked_mul(32)?)?;
+            let jobs = pieces.take(usize::try_from(count).ok()?.checked_mul(JOB)?)?;
             let (meta, document) = (pieces.bytes()?, pieces.bytes()?);
             let event = call.key(self.keys.event(partition, &base));
-            let mut field = Vec::new();
+            let (mut kind, mut field) = (String::new(), Vec::new());
             if !document.is_empty() {
                 // The meta of an event that is written begins with its count of jobs.
                 let read = read_meta(&[&[0; 3], meta].concat())?;
                 let (bucket, own) = self.keys.public_id(&read.tenant, &read.id);
                 call.key(self.keys.tenant_log(&read.tenant));
                 call.key(bucket);
+                call.key(self.keys.newest(&read.tenant));
+                kind = read.kind;
                 field = own.to_vec();
             }
             call.number(at).number(event).value(base).number(all).number(first).number(count);
-            call.value(meta).value(document).value(field);
-            for job in jobs.chunks_exact(32) {
-                let (connection, mapping) = job.split_at(16);
+            call.value(meta).value(document).value(kind).value(field);
+            for job in jobs.chunks_exact(JOB) {
+                let (connection, rest) = job.split_at(16);
+                let (mapping, triggered) = rest.split_at(16);
                 let id = ConnectionId::from_bits(u128::from_be_bytes(connection.try_into().ok()?));
                 let log =
                     *logs.entry(id).or_insert_with(|| call.key(self.keys.connection_log(partition, id)));
-                call.value(connection).value(mapping).number(log);
+                call.value(connection).value(mapping).number(log).number(u8::from(triggered == [1]));
             }
         }
         Some(call)
@@ -314,6 +319,7 @@ fn write_piece(part: &mut Vec<u8>, at: usize, base: &Base, all: usize, first: us
     for job in jobs {
         part.extend_from_slice(&job.connection.bits().to_be_bytes());
         part.extend_from_slice(&job.mapping.bits().to_be_bytes());
+        part.push(u8::from(job.triggered));
     }
 }
 

@@ -1,7 +1,8 @@
--- Writes requests of events and their jobs. ARGV: 4 the partition; then for each request: the idempotency key's index in
--- KEYS (0 for none), its content, the number of events; for each event: base, meta, document, public id, its field in the
--- bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log and the bucket
--- of ids follow it), the number of jobs; for each job: connection, mapping, the index of the connection's log.
+-- Writes requests of events and their jobs. ARGV: 4 the partition, 5 the reason of triggered jobs; then for each request:
+-- the idempotency key's index in KEYS (0 for none), its content, the number of events; for each event: base, meta, document, type, public id, its field
+-- in the bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log, the bucket
+-- of ids and the tenant's newest events follow it), the number of jobs; for each job: connection, mapping, the index of the
+-- connection's log, whether it is triggered.
 -- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`.
 -- Requests are decided one after the other, and a refused one writes nothing. One call carries at most 128 events and jobs.
@@ -15,20 +16,19 @@ local function read_request()
   local request = { key = tonumber(take()), content = take(), events = {} }
   for _ = 1, tonumber(take()) do
     local event = {
-      base = take(), meta = take(), document = take(), id = take(), field = take(),
+      base = take(), meta = take(), document = take(), kind = take(), id = take(), field = take(),
       dedupe = tonumber(take()), content = take(), key = tonumber(take()), jobs = {},
     }
     for _ = 1, tonumber(take()) do
-      event.jobs[#event.jobs + 1] = { connection = take(), mapping = take(), log = tonumber(take()) }
+      event.jobs[#event.jobs + 1] = { connection = take(), mapping = take(), log = tonumber(take()), triggered = take() == '1' }
     end
     request.events[#request.events + 1] = event
   end
   return request
 end
 
-local partition = take()
+local partition, unanswered = take(), take()
 local answers = {}
-
 local function write_event(event)
   local known = seen(event.dedupe, event.content)
   if known then
@@ -42,10 +42,13 @@ local function write_event(event)
   local fields = { 'm', number(#made, 3) .. event.meta, 'd', event.document }
   for index, job in ipairs(made) do
     fields[#fields + 1] = index - 1
-    fields[#fields + 1] = struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
+    -- Whoever triggers a job tries it outside its lane, where it has no place.
+    fields[#fields + 1] = job.triggered
+      and struct.pack(RECORD, job.connection, job.mapping, DEAD, 0, 0, 0, now) .. unanswered
+      or struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
   end
   call('HSET', KEYS[event.key], unpack(fields))
-  enter_event(event.key, event.base, #made, event.field)
+  enter_event(event.key, event.base, #made, event.field, event.kind)
   for index, job in ipairs(made) do enter_job(event.base, index - 1, partition, job) end
   remember(event.dedupe, event.content, tostring(#made))
   return #made
@@ -78,5 +81,6 @@ end
 while at < #ARGV do
   answers[#answers + 1] = decide(read_request())
 end
+write_newest()
 finish()
 return answers

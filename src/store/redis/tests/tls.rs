@@ -43,7 +43,7 @@ async fn works(settings: RedisSettings) -> Result<Option<String>, StoreError> {
     tokio::time::timeout(Duration::from_secs(5), store.wait_for_upkeep()).await.ok();
     assert_eq!(store.stats().await?.open, 0);
     store.health().await?;
-    Ok(store.durability_note().map(str::to_owned))
+    Ok(store.about().note.clone())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
