@@ -10,6 +10,7 @@ mod operations;
 mod outbound;
 mod receiver;
 mod reload;
+mod redis;
 mod schema;
 mod trigger;
 mod walk;
@@ -68,6 +69,10 @@ impl TestApi {
 
     pub async fn with(settings: Settings) -> Self {
         let (gateway, clock, folder) = testing::gateway(settings).await;
+        Self::over(gateway, clock, folder).await
+    }
+
+    pub async fn over(gateway: Arc<Gateway>, clock: Clock, folder: TempDir) -> Self {
         let operator = gateway.first_operator_key().await.unwrap().unwrap().reveal().to_owned();
         Self { router: router(Arc::clone(&gateway)), gateway, clock, operator, folder }
     }

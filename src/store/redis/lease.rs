@@ -253,8 +253,12 @@ impl Core {
             {
                 call.value(job.bits().to_be_bytes());
             }
-            let ahead = self.link.script(&self.scripts.reclaim, call, REPLY).await?;
-            self.look_ahead(partition, &codec::list(ahead)?)?;
+            let answer = codec::list(self.link.script(&self.scripts.reclaim, call, REPLY).await?)?;
+            self.look_ahead(partition, &answer)?;
+            if answer.get(2) == Some(&Value::Int(1)) {
+                // There are more; the next beat goes on.
+                continue;
+            }
             let mut doubtful = self.doubtful.lock();
             match doubtful.get_mut(&partition) {
                 Some(looks) if *looks > 1 => *looks -= 1,
