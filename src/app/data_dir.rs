@@ -28,6 +28,24 @@ pub fn prepare(folder: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Fails where there is no database: opening it would make an empty one.
+pub fn ensure_database(folder: &Path) -> Result<(), AppError> {
+    if folder.join(DATABASE_FILE).exists() {
+        return Ok(());
+    }
+    let reason = format!("holds no store ({DATABASE_FILE})");
+    Err(AppError::DataDir {
+        path: folder.to_owned(),
+        reason,
+        hint: Some("name the data folder of a gateway"),
+    })
+}
+
+/// Where a folder keeps its key, if it has one.
+pub fn key_file(folder: &Path) -> Option<std::path::PathBuf> {
+    Some(folder.join(KEY_FILE)).filter(|path| path.exists())
+}
+
 /// The key that seals secrets: the one given, else the folder's own, made at the first start.
 pub fn secret_key(
     folder: &Path,

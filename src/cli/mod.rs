@@ -10,6 +10,7 @@ pub mod client;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod health;
 pub mod http1;
 pub mod input;
 pub mod listen;
@@ -21,6 +22,7 @@ pub mod schema;
 pub mod scratch;
 pub mod send;
 pub mod serve;
+pub mod store;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -103,6 +105,11 @@ enum Command {
     /// List, show and retry deliveries
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Move everything from one store to another
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Ask a running process whether it is ready
+    Health(health::HealthArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
     /// Print the document that describes the HTTP API
@@ -162,6 +169,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keys(command) => accounts::run_keys(&command, &environment, output).await,
         Command::Connections(command) => deliveries::run_connections(&command, output).await,
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
+        Command::Store(command) => store::run(&command, &environment, output).await,
+        Command::Health(args) => health::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {
             Ok(document) => {

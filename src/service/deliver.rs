@@ -78,7 +78,7 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     }
     let working = live.works.as_ref().map_err(|reason| Obstacle::Broken(reason.clone()))?;
     let mapping = mapping(gateway, lease, live, working).await?;
-    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
+    let (connection, job) = (lease.job.connection.to_string(), lease.job.name.to_string());
     let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
     working.endpoint.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)
 }
@@ -105,7 +105,7 @@ async fn mapping(
 
 async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
     let at = gateway.clock.now();
-    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
+    let (connection, job) = (lease.job.connection.to_string(), lease.job.name.to_string());
     let outgoing = Outgoing {
         event: &lease.event.document,
         context: event_context(&lease.event, &connection, &job, lease.job.tries + 1),

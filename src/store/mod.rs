@@ -31,9 +31,9 @@ use crate::domain::event::Event;
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
-    About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, LaneCounts,
-    Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError,
-    Sweep,
+    About, Accepted, Change, Cursor, Dedupe, Delivery, DeliveryQuery, Duty, Expected, Exported, Ingest,
+    Ingested, KeptEvent, KeptJob, LaneCounts, Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Retried,
+    Revision, Settlement, Stats, StoreError, Sweep,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -107,6 +107,15 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Whether this process is the one that has a duty for `span` from now: the first that asks, until it no longer asks.
     /// Two may have it for a moment after a process stood still, so a duty must bear that.
     async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError>;
+
+    /// Every event with its jobs, in the order of writing: at most `limit` events after `after`. For moving a store while
+    /// nobody writes to it.
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError>;
+
+    /// Writes events as another store gave them, after their records and in their order; those that are there already
+    /// stay as they are. How many were new. Jobs may get other ids, but keep their names. Their lanes follow at the
+    /// latest when the store is opened again.
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError>;
 
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;

@@ -87,7 +87,7 @@ async fn a_change_made_through_one_process_is_seen_by_all_within_a_second() {
     is_seen("a resume", async || state(&one).await != told).await;
     fleet.receiver.wait_for(2).await;
 
-    let wanted = json!({"tenant": "acme", "scopes": ["read"]});
+    let wanted = json!({"tenant": "acme", "name": "reader", "scopes": ["read"]});
     let (status, key) = fleet.call(&one, "POST", "/v1/keys", Some(&wanted)).await;
     assert_eq!(status, 201, "{key}");
     let other = two.with_key(key["token"].as_str().unwrap());

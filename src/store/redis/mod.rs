@@ -57,6 +57,7 @@ mod server;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod upkeep;
 mod wake;
 
@@ -76,8 +77,8 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
-    RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Duty, Expected, Exported, Ingest, Ingested, KeptEvent,
+    Lease, LeaseRef, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
@@ -359,6 +360,14 @@ impl Store for RedisStore {
 
     async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError> {
         self.core()?.claim(duty, span).await
+    }
+
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {
+        self.core()?.export(after.as_ref(), limit).await
+    }
+
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
+        self.core()?.import(&events).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -21,6 +21,7 @@ mod settle;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -37,8 +38,8 @@ use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
-    RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Duty, Expected, Exported, Ingest, Ingested, KeptEvent,
+    Lease, LeaseRef, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
 };
 use claims::Claims;
 use writer::{Shared, Writer};
@@ -365,6 +366,15 @@ impl Store for SqliteStore {
     async fn claim(&self, _: Duty, _: Duration) -> Result<bool, StoreError> {
         self.ensure_open()?;
         Ok(self.owner)
+    }
+
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {
+        self.read(move |database| transfer::export(database, after.as_ref(), limit)).await
+    }
+
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
+        self.ensure_owner()?;
+        self.writer.write(move |database, _| transfer::import(database, &events)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
