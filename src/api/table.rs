@@ -4,7 +4,9 @@ use futures::future::BoxFuture;
 
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
-use super::{NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations};
+use super::{
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, trigger,
+};
 use crate::domain::account::Scope;
 
 /// Who may call an endpoint.
@@ -59,6 +61,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
+    POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
     GET "/v1/deliveries" READ => deliveries::list;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;

@@ -183,7 +183,10 @@ impl Directory {
             Some(Record::Tenant(tenant)) => Ready::Tenant(Arc::new(tenant)),
             Some(Record::Key(key)) => Ready::Key(Arc::new(key)),
             Some(Record::Connection(record)) => {
-                let live = self.compiler.compile(*record, change.revision);
+                let mut live = self.compiler.compile(*record, change.revision);
+                if let Some(before) = self.connection(live.record.id) {
+                    live.inherit(&before);
+                }
                 if let Err(reason) = &live.works {
                     tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
                 }
@@ -282,6 +285,18 @@ impl Directory {
         self.state.read().tenants.get(tenant).map_or(0, |household| household.connections.len())
     }
 
+    /// Everything there is, as the store has it.
+    pub fn records(&self) -> Vec<Record> {
+        let state = self.state.read();
+        let tenants = state.tenants.values().filter_map(|household| household.tenant.as_deref());
+        let connections = state.order.keys().filter_map(|id| state.connections.get(id));
+        tenants
+            .map(|tenant| Record::Tenant(tenant.clone()))
+            .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
+            .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
+            .collect()
+    }
+
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
     /// passes. Paused ones keep theirs for later; closed ones get none; broken ones get theirs, so that nothing is lost.
     pub fn fan_out(&self, event: &Event) -> Vec<NewJob> {
@@ -292,7 +307,11 @@ impl Directory {
         exact
             .chain(broad)
             .filter(|live| live.passes(event))
-            .map(|live| NewJob { connection: live.record.id, mapping: live.mapping_version })
+            .map(|live| NewJob {
+                connection: live.record.id,
+                mapping: live.mapping_version,
+                triggered: false,
+            })
             .collect()
     }
 

@@ -231,10 +231,12 @@ impl Core {
                 let at = call.key(self.keys.event(partition, base));
                 call.key(self.keys.tenant_log(&event.tenant));
                 call.key(bucket);
+                call.key(self.keys.newest(&event.tenant));
                 call.value(*base)
                     .value(write_meta(event, created))
                     .value(field)
                     .number(at)
+                    .value(event.kind.as_str())
                     .number(kept.jobs.len());
                 for KeptJob { delivery, .. } in &kept.jobs {
                     let job = &delivery.job;

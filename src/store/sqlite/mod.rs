@@ -10,6 +10,7 @@
 mod claims;
 mod ingest;
 mod lanes;
+mod newest;
 mod read;
 mod records;
 mod refill;
@@ -18,6 +19,7 @@ mod retry;
 mod rows;
 mod schema;
 mod settle;
+mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -34,18 +36,22 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Cursor, Delivery, DeliveryQuery, Duty, Expected, Exported, Ingest, Ingested, KeptEvent,
-    Lease, LeaseRef, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
+    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
+    Sweep,
 };
 use claims::Claims;
+use shares::Shares;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often there may be something to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Idle read connections kept for the next reads.
 const READERS: usize = 4;
 /// The longest sleep until something is due: what a leap of the wall clock can delay.
@@ -63,6 +69,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     walk: Arc<Mutex<sweep::Walk>>,
+    shares: Mutex<Shares>,
     /// Whether this process owns the folder; a guest doesn't.
     owner: bool,
 }
@@ -110,6 +117,7 @@ impl SqliteStore {
                 thread: Mutex::new(Some(thread)),
                 readers: Arc::default(),
                 walk: Arc::default(),
+                shares: Mutex::default(),
                 owner,
             })
         })
@@ -179,6 +187,16 @@ impl Store for SqliteStore {
         self.read(move |database| read::event(database, &tenant, &id)).await
     }
 
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (tenant, patterns) = (tenant.clone(), patterns.to_vec());
+        self.read(move |database| newest::events(database, &tenant, &patterns, limit)).await
+    }
+
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
         self.ensure_open()?;
         if !self.owner {
@@ -240,6 +258,14 @@ impl Store for SqliteStore {
         Ok(taken)
     }
 
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
+    }
+
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
         self.ensure_open()?;
         let deadline = self.clock.now().plus(span);
@@ -261,6 +287,25 @@ impl Store for SqliteStore {
         }
         drop(lanes);
         self.shared.work.notify_one();
+        Ok(())
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        Ok(self.shares.lock().spend(scope, spends, self.clock.now()))
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        let now = self.clock.now();
+        Ok(self.shares.lock().hold(name, owner, now.plus(span), now))
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        self.shares.lock().let_go(name, owner);
         Ok(())
     }
 
@@ -307,6 +352,12 @@ impl Store for SqliteStore {
                 () = self.clock.sleep(FOLLOW_EVERY) => {}
             }
         }
+    }
+
+    async fn rebuild(&self, _: Vec<Record>, _: Revision) -> Result<bool, StoreError> {
+        // A file is not emptied under the process that holds it.
+        self.ensure_open()?;
+        Ok(false)
     }
 
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError> {
@@ -363,9 +414,8 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn claim(&self, _: Duty, _: Duration) -> Result<bool, StoreError> {
-        self.ensure_open()?;
-        Ok(self.owner)
+    async fn wait_for_upkeep(&self) {
+        self.clock.sleep(SWEEP_EVERY).await;
     }
 
     async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {

@@ -83,8 +83,15 @@ fn write(database: &Connection, kept: &KeptEvent) -> Result<bool, StoreError> {
     }
     run(
         database,
-        "INSERT INTO events(key, tenant, id, received, document) VALUES(?, ?, ?, ?, ?)",
-        params![key, event.tenant.as_str(), event.id, event.received.millis(), &kept.document[..]],
+        "INSERT INTO events(key, tenant, id, received, document, kind) VALUES(?, ?, ?, ?, ?, ?)",
+        params![
+            key,
+            event.tenant.as_str(),
+            event.id,
+            event.received.millis(),
+            &kept.document[..],
+            event.kind
+        ],
     )?;
     let sequence = database.last_insert_rowid();
     for job in &kept.jobs {
