@@ -113,8 +113,6 @@ async fn the_documented_access_rule_is_enough() {
     let data = folder.path().join("data");
     let process = Process::start_on(&url, &data, &crate::support::process::Door::default(), &[]);
     let door = process.door().clone();
-    let (status, ready) = fleet.call(&door, "GET", "/readyz", None).await;
-    assert_eq!((status, &ready["store"]["durability"]), (200, &serde_json::json!("fsync")));
     fleet.connect(&door, 1).await;
     for number in 0..5 {
         assert_eq!(fleet.publish(&door, &format!("lead-{number}")).await, 202);
@@ -122,4 +120,6 @@ async fn the_documented_access_rule_is_enough() {
     fleet.wait_until_settled(&door).await;
     assert_eq!(fleet.tally("with an access rule", 5).lost, 0);
     assert_eq!(fleet.delivered(&door).await.len(), 5);
+    let (status, ready) = fleet.call(&door, "GET", "/readyz", None).await;
+    assert_eq!((status, &ready["store"]["durability"]), (200, &serde_json::json!("fsync")));
 }

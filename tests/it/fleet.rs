@@ -40,10 +40,10 @@ async fn a_process_does_what_its_role_says() {
     let worker = fleet.start(&["--role", "worker"]);
     let probes = worker.door().clone();
     fleet.receiver.wait_for(1).await;
+    fleet.wait_until_settled(&probes).await;
     for path in ["/healthz", "/readyz"] {
         assert_eq!(fleet.call(&probes, "GET", path, None).await.0, 200, "{path}");
     }
-    fleet.wait_until_settled(&probes).await;
     for path in ["/v1/events", "/v1/tenants", "/openapi.json", "/docs"] {
         let (status, problem) = fleet.call(&probes, "GET", path, None).await;
         assert_eq!((status, &problem["code"]), (404, &json!("no_such_route")), "{path}");
@@ -256,4 +256,19 @@ async fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     fleet.wait_until_settled(processes[0].door()).await;
     let tally = fleet.tally("rolling restart", accepted);
     assert_eq!((tally.lost, tally.duplicated), (0, 0));
+}
+
+#[test]
+fn the_bench_measures_a_gateway_on_redis() {
+    let (server, folder) = (Server::durable(), tempfile::tempdir().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+        .current_dir(folder.path())
+        .env_clear()
+        .args(["bench", "--json", "--events", "200", "--rate", "200", "--concurrency", "8", "--fan-out", "2"])
+        .args(["--store", &server.url()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["full"]["accepted"], &report["full"]["delivered"]), (&json!(200), &json!(400)));
 }
