@@ -154,7 +154,7 @@ async fn one_of_three_is_killed_under_load_and_its_jobs_come_again_within_ten_se
     let doors: Vec<Door> = processes.iter().map(|process| process.door().clone()).collect();
     fleet.connect(&doors[0], 8).await;
     fleet.receiver.otherwise(Reply::Slow(Duration::from_millis(150)));
-    let load = fleet.load(&doors, events / 8);
+    let load = fleet.load(&doors, events / 8).await;
     load.wait_for(events / 16).await;
     fleet.receiver.wait_for(events / 8).await;
     let settled: BTreeSet<String> = fleet.delivered(&doors[1]).await.into_iter().collect();
@@ -228,7 +228,7 @@ async fn slow_attempts_are_not_taken_from_a_process_that_lives() {
     let processes = [fleet.start(&[]), fleet.start(&[])];
     fleet.connect(processes[0].door(), 2).await;
     fleet.receiver.otherwise(Reply::Slow(slow));
-    let load = fleet.load(&[processes[0].door().clone()], 8);
+    let load = fleet.load(&[processes[0].door().clone()], 8).await;
     let accepted = load.finish().await;
     fleet.receiver.wait_for(accepted * 2).await;
     fleet.wait_until_settled(processes[1].door()).await;
@@ -242,7 +242,7 @@ async fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     let mut processes = vec![fleet.start(&[]), fleet.start(&[])];
     let doors: Vec<Door> = processes.iter().map(|process| process.door().clone()).collect();
     fleet.connect(&doors[0], 1).await;
-    let load = fleet.load(&doors, events);
+    let load = fleet.load(&doors, events).await;
     for round in 0..2 {
         load.wait_for(events * (round + 1) / 4).await;
         let old = processes.remove(0);
