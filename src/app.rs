@@ -4,7 +4,7 @@
 //! store writes what it holds and closes. Whatever is cut off by the limit is in the store and is tried again at the next
 //! start.
 
-mod data_dir;
+pub mod data_dir;
 mod listener;
 mod reload;
 
@@ -230,6 +230,24 @@ async fn open_gateway(
         },
     };
     Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })
+}
+
+/// Opens a store for a command that must have it alone; the embedded one only where there is one, unless it is to be `made`.
+pub async fn open_store_alone(
+    config: &Config,
+    clock: &Clock,
+    ids: &Ids,
+    made: bool,
+) -> Result<Arc<dyn Store>, AppError> {
+    if matches!(config.store, StoreConfig::Sqlite) {
+        if made {
+            data_dir::prepare(&config.data_dir)?;
+        } else {
+            data_dir::ensure_database(&config.data_dir)?;
+        }
+    }
+    let opened = open_store(config, clock, ids, Place::Owner).await;
+    opened.map_err(|error| AppError::Store { store: store_name(config), error })
 }
 
 async fn open_store(

@@ -12,6 +12,7 @@ pub mod connectors;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod health;
 pub mod http1;
 pub mod input;
 pub mod listen;
@@ -23,6 +24,7 @@ pub mod schema;
 pub mod scratch;
 pub mod send;
 pub mod serve;
+pub mod store;
 pub mod trigger;
 pub mod verify;
 
@@ -114,6 +116,11 @@ enum Command {
     /// List, show and retry deliveries
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Move everything from one store to another
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Ask a running process whether it is ready
+    Health(health::HealthArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
     /// Print the document that describes the HTTP API
@@ -175,6 +182,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Connectors(args) => connectors::run(&args, &environment, output).await,
         Command::Trigger(args) => trigger::run(&args, output).await,
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
+        Command::Store(command) => store::run(&command, &environment, output).await,
+        Command::Health(args) => health::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {
             Ok(document) => {

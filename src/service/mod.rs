@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
+pub mod migrate;
 pub mod rate;
 pub mod reload;
 mod running;

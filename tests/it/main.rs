@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod bounds;
 mod cli;
 mod delivery;
@@ -10,6 +11,8 @@ mod floors;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
+mod migrate;
+mod packaging;
 mod redis_faults;
 mod store_faults;
 mod support;

@@ -18,6 +18,7 @@ pub(in crate::store) mod settle;
 pub(in crate::store) mod shares;
 pub(in crate::store) mod storm;
 pub(in crate::store) mod sweep;
+pub(in crate::store) mod transfer;
 mod world;
 
 pub(in crate::store) use world::{Engine, RETENTION, World};
@@ -69,6 +70,8 @@ macro_rules! conformance_suite {
             sweep: a_closed_lane_is_cancelled_in_steps,
             sweep: upkeep_is_called_for_in_time,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,
+            transfer: what_is_exported_is_what_is_there,
+            transfer: what_is_imported_goes_on_where_it_stood,
             crash: everything_accepted_is_there_again,
             crash: waits_and_pauses_outlive_a_crash,
             crash: a_closed_store_says_so,

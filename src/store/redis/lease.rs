@@ -147,7 +147,7 @@ impl Core {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.event(*partition, base)).arg("m").arg("d");
             for index in indexes {
-                get.arg(*index).arg(format!("b{index}"));
+                get.arg(*index).arg(format!("b{index}")).arg(format!("o{index}"));
             }
             groups.push(vec![Step::Plain(get)]);
         }
@@ -305,7 +305,9 @@ fn read_event(
         .map(|index| {
             let record = next()?.as_deref().and_then(codec::read_record).ok_or_else(gone)?;
             let rendered = next()?.map(Bytes::from);
-            Ok((codec::job(base, *index, partition, &meta, &record), Arc::clone(&event), rendered))
+            let mut job = codec::job(base, *index, partition, &meta, &record);
+            job.name = next()?.as_deref().and_then(codec::read_id).unwrap_or(job.name);
+            Ok((job, Arc::clone(&event), rendered))
         })
         .collect()
 }

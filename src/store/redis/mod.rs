@@ -68,6 +68,7 @@ mod settle;
 mod shares;
 #[cfg(test)]
 pub(crate) mod tests;
+mod transfer;
 mod upkeep;
 mod wake;
 
@@ -88,8 +89,9 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
-    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
+    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
+    Sweep,
 };
 use cadence::Cadence;
 use ingest::{Bases, Intake};
@@ -415,6 +417,14 @@ impl Store for RedisStore {
 
     async fn wait_for_upkeep(&self) {
         self.core.wait_for_upkeep().await;
+    }
+
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {
+        self.core()?.export(after.as_ref(), limit).await
+    }
+
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
+        self.core()?.import(&events).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
