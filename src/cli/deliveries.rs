@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::client::Remote;
 use super::failure::Failure;
+use super::filter::warn;
 use super::input;
 use super::output::{Output, cell, one_line};
 use crate::domain::id::{ConnectionId, JobId};
@@ -102,6 +103,9 @@ pub struct CreateArgs {
     /// A mapping of the catalogue by name, or @file with one as JSON
     #[arg(long)]
     mapping: Option<String>,
+    /// A condition that events must meet, as JSON; @file reads a file
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
     /// The endpoint
     #[arg(value_name = "ENDPOINT")]
     target: String,
@@ -184,6 +188,16 @@ pub async fn run_connections(command: &ConnectionsCommand, output: Output) -> Re
                 });
                 format!("{} made{secret}", cell(&made, "id"))
             });
+            if !output.is_json() {
+                let recent = &made["recent"];
+                if args.filter.is_some() && recent.is_object() {
+                    eprintln!(
+                        "{} of {} recent events pass its filter",
+                        recent["matched"], recent["looked_at"]
+                    );
+                }
+                warn(&recent["warnings"]);
+            }
             Ok(())
         }
     }
@@ -203,6 +217,9 @@ fn connection_of(args: &CreateArgs) -> Result<Value, Failure> {
         Some(text) if text.starts_with('@') => body["mapping"] = input::json_argument(text)?,
         Some(name) => body["mapping"] = name.into(),
         None => {}
+    }
+    if let Some(text) = args.filter.as_deref() {
+        body["filter"] = input::json_argument(text)?;
     }
     Ok(body)
 }

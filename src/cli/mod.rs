@@ -10,6 +10,7 @@ pub mod client;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod filter;
 pub mod http1;
 pub mod input;
 pub mod listen;
@@ -17,6 +18,7 @@ pub mod map;
 pub mod output;
 pub mod path;
 pub mod receiver;
+pub mod replay;
 pub mod schema;
 pub mod scratch;
 pub mod send;
@@ -103,6 +105,17 @@ enum Command {
     /// List, show and retry deliveries
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Send deliveries again that failed by their mapping, after it was mended
+    #[command(
+        after_help = "Examples:\n  patchbay replay --mapping-failed --connection con_... --dry-run\n  patchbay \
+                            replay --mapping-failed --connection con_..."
+    )]
+    Replay(replay::ReplayArgs),
+    /// Show which recent events a filter lets pass, and why not the others
+    #[command(
+        after_help = "Example:\n  patchbay filter '{\"path\":\"$.data.score\",\"op\":\"gte\",\"value\":4}' --event rating.given"
+    )]
+    Filter(filter::FilterArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
     /// Print the document that describes the HTTP API
@@ -162,6 +175,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Keys(command) => accounts::run_keys(&command, &environment, output).await,
         Command::Connections(command) => deliveries::run_connections(&command, output).await,
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
+        Command::Replay(args) => replay::run(&args, output).await,
+        Command::Filter(args) => filter::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {
             Ok(document) => {

@@ -12,6 +12,8 @@ pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
+pub mod recent;
+pub mod replay;
 mod running;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -22,7 +22,7 @@ use crate::egress::Url;
 use crate::spec::{ConnectorSpec, SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 use wish::{Checked, Wish};
-pub use wish::{MAX_PATTERNS, below};
+pub use wish::{MAX_PATTERNS, below, check_patterns};
 
 /// How long a replaced secret still signs beside the new one.
 pub const SECRET_OVERLAP: Duration = Duration::from_hours(24);

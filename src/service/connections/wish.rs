@@ -9,7 +9,7 @@ use crate::connector::{Given, Settings, check_custom_headers, check_settings};
 use crate::domain::connection::{Connection, MappingChoice};
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::event::EventPattern;
-use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::domain::fault::{Fault, Faults, did_you_mean, key_in_field};
 use crate::domain::policy::PolicyOverrides;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Url};
@@ -176,7 +176,7 @@ impl Wish {
         let mut seen = BTreeSet::new();
         for (key, node) in entries {
             let name = key.name.to_ascii_lowercase();
-            let field = format!("target.headers.{}", key.name.escape_debug());
+            let field = format!("target.headers.{}", key_in_field(&key.name));
             if !seen.insert(name.clone()) {
                 let hint = "upper and lower case are the same in a header's name".to_owned();
                 faults.at_field(field, "is there twice", Some(hint));
@@ -300,6 +300,7 @@ impl Wish {
             }
             MappingChoice::Inline(source) => {
                 match Mapping::from_json(source) {
+                    // The short form is kept, and shown, as the rows that it stands for.
                     Ok(mapping) => inline = Some(mapping),
                     Err(found) => below("mapping", &found, faults),
                 }
@@ -345,7 +346,10 @@ impl Wish {
             name: self.name,
             events,
             filter: self.filter,
-            mapping: self.mapping,
+            mapping: match &inline {
+                Some(mapping) => MappingChoice::Inline(mapping.to_json().clone()),
+                None => self.mapping,
+            },
             inline,
             url: self.url,
             called: settings?.urls,
@@ -380,7 +384,7 @@ fn read_values<T>(
         match read(&node.kind) {
             Ok(value) => drop(values.insert(key.name.clone(), value)),
             Err(message) => {
-                faults.at_field(format!("{field}.{}", key.name.escape_debug()), message, None);
+                faults.at_field(format!("{field}.{}", key_in_field(&key.name)), message, None);
             }
         }
     }
@@ -403,7 +407,8 @@ fn secret_text(kind: &Kind) -> Result<Secret, String> {
     }
 }
 
-fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
+/// Event patterns as written, each once.
+pub fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
     if texts.is_empty() {
         let hint = "at least one type, \"lead.*\" or \"*\"".to_owned();
         faults.at_field("events", "is empty", Some(hint));
