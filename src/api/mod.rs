@@ -11,9 +11,11 @@ mod connections;
 mod deliveries;
 pub mod docs;
 mod events;
+mod filters;
 mod mappings;
 mod operations;
 pub mod problem;
+mod replays;
 pub mod table;
 #[cfg(test)]
 mod tests;
