@@ -15,9 +15,9 @@
 mod answer;
 mod body;
 mod custom;
-#[cfg(test)]
 mod golden;
 mod http;
+mod mask;
 mod oauth;
 mod settings;
 #[cfg(test)]
@@ -26,8 +26,10 @@ mod tests;
 pub use answer::{Verdict, attempt, classify};
 pub use body::Progress;
 pub use custom::check_custom_headers;
+pub use golden::{CheckedCases, check_cases};
 pub use http::{Endpoint, EndpointError, Key};
-pub use oauth::{Client, Token};
+pub use mask::{HIDDEN, Mask};
+pub use oauth::{Client, Granted, Token};
 pub use settings::{Given, Settings, check_settings};
 
 pub use crate::spec::Names;

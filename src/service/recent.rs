@@ -127,7 +127,8 @@ impl Gateway {
                 return Ok(mapping_warnings(mapping, &documents(&events), WITNESS));
             }
         }
-        let samples: Vec<&Value> = self.catalogue.samples().get(kind).into_iter().collect();
+        let catalogue = self.catalogue();
+        let samples: Vec<&Value> = catalogue.samples().get(kind).into_iter().collect();
         Ok(mapping_warnings(mapping, &samples, "no sample of the event"))
     }
 }

@@ -7,7 +7,11 @@ mod deliveries;
 mod events;
 mod mappings;
 mod operations;
+mod outbound;
+mod receiver;
+mod reload;
 mod schema;
+mod trigger;
 mod walk;
 
 use std::sync::Arc;

@@ -21,6 +21,7 @@ impl Script {
         Self::new(format!("#!lua{flags}\n{}{body}", include_str!("lua/partition.lua")))
     }
 
+    /// A script that stands alone.
     fn of_control(flags: &str, body: &str) -> Self {
         Self::new(format!("#!lua{flags}\n{body}"))
     }
@@ -76,6 +77,7 @@ pub(super) struct Scripts {
     pub ingest: Script,
     pub lease: Script,
     pub settle: Script,
+    pub record: Script,
     pub hold: Script,
     pub beat: Script,
     pub reclaim: Script,
@@ -89,6 +91,10 @@ pub(super) struct Scripts {
     pub delete: Script,
     pub changes: Script,
     pub mirrored: Script,
+    pub spend: Script,
+    pub take_hold: Script,
+    pub let_go: Script,
+    pub rebuilt: Script,
 }
 
 impl Scripts {
@@ -99,6 +105,7 @@ impl Scripts {
             ingest: Script::of_partition("", include_str!("lua/ingest.lua")),
             lease: Script::of_partition(always, include_str!("lua/lease.lua")),
             settle: Script::of_partition(always, include_str!("lua/settle.lua")),
+            record: Script::of_partition(always, include_str!("lua/record.lua")),
             hold: Script::of_partition(always, include_str!("lua/hold.lua")),
             beat: Script::of_partition(always, include_str!("lua/beat.lua")),
             reclaim: Script::of_partition(always, include_str!("lua/reclaim.lua")),
@@ -112,6 +119,10 @@ impl Scripts {
             delete: Script::of_control(always, include_str!("lua/control_delete.lua")),
             changes: Script::of_control(reads, include_str!("lua/control_changes.lua")),
             mirrored: Script::of_control(always, include_str!("lua/control_mirrored.lua")),
+            spend: Script::of_control(always, include_str!("lua/spend.lua")),
+            take_hold: Script::of_control(always, include_str!("lua/take_hold.lua")),
+            let_go: Script::of_control(always, include_str!("lua/let_go.lua")),
+            rebuilt: Script::of_control(always, include_str!("lua/control_rebuilt.lua")),
         }
     }
 }

@@ -8,12 +8,12 @@ use super::REPLY;
 use super::codec;
 use super::keys::Keys;
 use super::link::{Link, Step};
-use crate::store::StoreError;
+use crate::store::{About, StoreError};
 
 /// How long a durable write may take on the server's side.
 const WAIT_MILLIS: u64 = 1_500;
 /// Raised with every change of the keys or of what lies in them.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// What a stored event has survived when the store says that it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,16 +95,28 @@ struct Settings {
     waits: bool,
 }
 
-/// Refuses a server that would evict what it keeps or can't give the wanted durability. Gives the warning that an operator
-/// has to see, and what has to be waited for: with `appendfsync always` an answer comes after the sync anyway.
-pub(super) async fn check(
-    link: &Link,
-    durability: Durability,
-) -> Result<(Option<String>, Durability), StoreError> {
+/// Refuses a server that would evict what it keeps or can't give the wanted durability. Gives what it promises, with the
+/// warning that an operator has to see, and what has to be waited for: with `appendfsync always` an answer comes after
+/// the sync anyway.
+pub(super) async fn check(link: &Link, durability: Durability) -> Result<(About, Durability), StoreError> {
     let settings = read(link).await?;
     let note = judge(&settings, durability)?;
+    let about = About { engine: "redis", durability: survives(&settings, durability), note };
     let always = settings.fsync.as_deref() == Some("always");
-    Ok((note, if durability == Durability::Fsync && always { Durability::Server } else { durability }))
+    Ok((about, if durability == Durability::Fsync && always { Durability::Server } else { durability }))
+}
+
+/// What an accepted event survives, as [`About`] names it.
+fn survives(settings: &Settings, durability: Durability) -> String {
+    match (durability, settings.append_only, settings.fsync.as_deref()) {
+        (Durability::Replicas(count), ..) => return format!("replicas:{count}"),
+        (Durability::Fsync, ..) | (_, Some(true), Some("always")) => "fsync",
+        (_, Some(false), _) => "memory",
+        (_, Some(true), Some("everysec")) => "everysec",
+        (_, Some(true), Some("no")) => "system",
+        _ => "unknown",
+    }
+    .to_owned()
 }
 
 async fn read(link: &Link) -> Result<Settings, StoreError> {
@@ -206,8 +218,26 @@ fn judge(settings: &Settings, durability: Durability) -> Result<Option<String>, 
     Ok(note)
 }
 
-/// Notes format and partitions where nothing is stored yet, else refuses others; gives the epoch.
+/// Notes format and partitions where nothing is stored yet, else refuses others; gives the epoch, which is the caller's
+/// where there was none.
 pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Result<String, StoreError> {
+    let mut rebuilder = redis::cmd("EXISTS");
+    rebuilder.arg(keys.rebuilder());
+    if codec::count(&link.plain(rebuilder, REPLY).await?)? > 0 {
+        return Err(StoreError::Unavailable(
+            "Redis was emptied, and another gateway is writing its records again: start once it is done"
+                .to_owned(),
+        ));
+    }
+    note_layout(link, keys).await?;
+    let mut set = redis::cmd("SET");
+    set.arg(keys.epoch()).arg(epoch).arg("NX").arg("GET");
+    let known = codec::bytes(link.plain(set, REPLY).await?)?;
+    Ok(known.map_or_else(|| epoch.to_owned(), |known| String::from_utf8_lossy(&known).into_owned()))
+}
+
+/// Notes format and partitions where nothing is stored yet, else refuses others.
+pub(super) async fn note_layout(link: &Link, keys: &Keys) -> Result<(), StoreError> {
     let partitions = keys.partitions().to_string();
     let set = |field: &str, value: &str| {
         let mut command = redis::cmd("HSETNX");
@@ -215,9 +245,8 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
         Step::Plain(command)
     };
     let mut get = redis::cmd("HMGET");
-    get.arg(keys.layout()).arg("format").arg("partitions").arg("epoch");
-    let steps =
-        [set("format", FORMAT), set("partitions", &partitions), set("epoch", epoch), Step::Plain(get)];
+    get.arg(keys.layout()).arg("format").arg("partitions");
+    let steps = [set("format", FORMAT), set("partitions", &partitions), Step::Plain(get)];
     let mut answers = link.run(&steps, REPLY).await?;
     let found = codec::list(answers.pop().unwrap_or(Ok(Value::Nil))?)?;
     for answer in answers {
@@ -225,7 +254,7 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
     }
     let mut found = found.into_iter().map(codec::text);
     let mut next = || found.next().unwrap_or_else(|| Err(codec::strange("no layout")));
-    let (format, known, epoch) = (next()?, next()?, next()?);
+    let (format, known) = (next()?, next()?);
     if format != FORMAT {
         return Err(StoreError::Corrupt(format!(
             "these keys were written by another version of the gateway (format {format}, this one knows {FORMAT})"
@@ -237,7 +266,7 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
              another prefix with `patchbay store migrate`"
         )));
     }
-    Ok(epoch)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -275,6 +304,20 @@ mod tests {
         let waits = Settings { waits: true, ..settings("noeviction", true, "everysec") };
         assert_eq!(judge(&waits, Durability::Fsync), Ok(None));
         assert!(judge(&Settings { append_only: Some(false), ..waits }, Durability::Fsync).is_err());
+    }
+
+    #[test]
+    fn what_an_event_survives_has_a_name() {
+        let name = |append_only, fsync, durability| {
+            survives(&settings("noeviction", append_only, fsync), durability)
+        };
+        assert_eq!(name(true, "always", Durability::Server), "fsync");
+        assert_eq!(name(true, "everysec", Durability::Fsync), "fsync");
+        assert_eq!(name(true, "everysec", Durability::Server), "everysec");
+        assert_eq!(name(true, "no", Durability::Server), "system");
+        assert_eq!(name(false, "always", Durability::Server), "memory");
+        assert_eq!(name(false, "always", Durability::Replicas(2)), "replicas:2");
+        assert_eq!(survives(&Settings::default(), Durability::Server), "unknown");
     }
 
     #[test]

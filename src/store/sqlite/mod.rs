@@ -19,6 +19,7 @@ mod retry;
 mod rows;
 mod schema;
 mod settle;
+mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -38,14 +39,17 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use claims::Claims;
+use shares::Shares;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often there may be something to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Idle read connections kept for the next reads.
 const READERS: usize = 4;
 /// The longest sleep until something is due: what a leap of the wall clock can delay.
@@ -63,6 +67,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     walk: Arc<Mutex<sweep::Walk>>,
+    shares: Mutex<Shares>,
     /// Whether this process owns the folder; a guest doesn't.
     owner: bool,
 }
@@ -110,6 +115,7 @@ impl SqliteStore {
                 thread: Mutex::new(Some(thread)),
                 readers: Arc::default(),
                 walk: Arc::default(),
+                shares: Mutex::default(),
                 owner,
             })
         })
@@ -160,6 +166,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn about(&self) -> About {
+        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
@@ -246,6 +256,14 @@ impl Store for SqliteStore {
         Ok(taken)
     }
 
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
+    }
+
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
         self.ensure_open()?;
         let deadline = self.clock.now().plus(span);
@@ -267,6 +285,25 @@ impl Store for SqliteStore {
         }
         drop(lanes);
         self.shared.work.notify_one();
+        Ok(())
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        Ok(self.shares.lock().spend(scope, spends, self.clock.now()))
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        let now = self.clock.now();
+        Ok(self.shares.lock().hold(name, owner, now.plus(span), now))
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        self.shares.lock().let_go(name, owner);
         Ok(())
     }
 
@@ -313,6 +350,12 @@ impl Store for SqliteStore {
                 () = self.clock.sleep(FOLLOW_EVERY) => {}
             }
         }
+    }
+
+    async fn rebuild(&self, _: Vec<Record>, _: Revision) -> Result<bool, StoreError> {
+        // A file is not emptied under the process that holds it.
+        self.ensure_open()?;
+        Ok(false)
     }
 
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError> {
@@ -367,6 +410,10 @@ impl Store for SqliteStore {
                 Ok(sweep)
             })
             .await
+    }
+
+    async fn wait_for_upkeep(&self) {
+        self.clock.sleep(SWEEP_EVERY).await;
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
