@@ -96,7 +96,7 @@ impl Gateway {
     }
 
     /// Sends a page of a connection's deliveries again, the oldest of the page first.
-    pub async fn replay(
+    pub async fn replay_deliveries(
         &self,
         live: &LiveConnection,
         replay: Replay,
@@ -119,7 +119,7 @@ impl Gateway {
     }
 
     /// What a replay of a page would come to; nothing is sent, and nothing changes.
-    pub async fn rehearse(
+    pub async fn rehearse_deliveries(
         &self,
         live: &LiveConnection,
         replay: Replay,
