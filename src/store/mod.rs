@@ -27,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
@@ -39,6 +39,12 @@ pub use types::{
 /// spends no attempt and must not fill the disk with its answers.
 pub const KEPT_ATTEMPTS: u32 = 100;
 
+/// The newest events of one type of one tenant that [`Store::newest_events`] can give.
+pub const NEWEST_EVENTS: usize = 100;
+
+/// The types of one tenant that [`Store::newest_events`] looks through.
+pub const NEWEST_TYPES: usize = 256;
+
 /// A durable store. Every method may be called by many tasks at once.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
@@ -48,6 +54,15 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// The newest event of a tenant with this public id.
     async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError>;
+
+    /// A tenant's newest events of the types that any of `patterns` matches, newest first: at most `limit`, of each type at
+    /// most [`NEWEST_EVENTS`], of at most [`NEWEST_TYPES`] types. Costs the same however many events there are.
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError>;
 
     /// Leases at most `room` jobs for `span`, going round the ready lanes; an empty list when none has work. A lease that
     /// is neither settled, renewed nor released by its deadline returns to its lane.

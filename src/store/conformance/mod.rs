@@ -11,6 +11,7 @@ pub(in crate::store) mod ingest;
 pub(in crate::store) mod lanes;
 pub(in crate::store) mod log;
 mod model;
+pub(in crate::store) mod newest;
 pub(in crate::store) mod records;
 pub(in crate::store) mod retry;
 pub(in crate::store) mod settle;
@@ -54,6 +55,9 @@ macro_rules! conformance_suite {
             records: mappings_are_kept_by_version,
             log: each_filter_narrows,
             log: a_cursor_walks_all_deliveries_once,
+            newest: the_newest_events_are_given_by_type,
+            newest: what_is_given_is_bounded,
+            newest: many_events_and_types_cost_little,
             retry: an_ended_job_runs_again_with_a_fresh_schedule,
             retry: only_what_makes_sense_is_retried,
             retry: a_waiting_job_becomes_due_at_once,

@@ -312,9 +312,11 @@ impl Core {
                 let at = call.key(self.keys.event(partition, &base));
                 call.key(self.keys.tenant_log(&event.tenant));
                 call.key(bucket);
+                call.key(self.keys.newest(&event.tenant));
                 call.value(base)
                     .value(write_meta(event, now))
                     .value(&new.document[..])
+                    .value(event.kind.as_str())
                     .value(event.id.as_str());
                 call.value(field)
                     .number(dedupe)

@@ -32,6 +32,7 @@
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
+//! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
 //! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
 //! | `pb:{c}:docs` | hash | kind and id -> a record's JSON | when deleted |
 //! | `pb:{c}:feed` | zset by revision | kind and id of every record there is or was | never: 40 bytes a deleted record |
@@ -137,6 +138,11 @@ impl Keys {
         let bucket = u16::from_be_bytes([hash[8], hash[9]]) % BUCKETS;
         let field = [hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]];
         (self.named(self.partition(tenant), "i:", &bucket.to_be_bytes()), field)
+    }
+
+    /// A tenant's newest events by type.
+    pub fn newest(&self, tenant: &TenantId) -> Vec<u8> {
+        self.named(self.partition(tenant), "n:", tenant.as_str().as_bytes())
     }
 
     /// A dedupe or idempotency key.
@@ -250,6 +256,7 @@ mod tests {
         all.push(keys.tenant_log(&tenant));
         all.push(keys.connection_log(partition, ConnectionId::from_bits(7)));
         all.push(keys.public_id(&tenant, "1").0);
+        all.push(keys.newest(&tenant));
         all.push(keys.dedupe(partition, &[7; 16]));
         let tag = format!("pb:{{{partition}}}:");
         for key in all {

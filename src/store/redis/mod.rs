@@ -71,7 +71,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
@@ -284,6 +284,15 @@ impl Store for RedisStore {
 
     async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
         self.core()?.event(tenant, id).await
+    }
+
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.core()?.newest_events(tenant, patterns, limit).await
     }
 
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {

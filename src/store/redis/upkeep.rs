@@ -126,6 +126,7 @@ impl Core {
                     let (bucket, field) = self.keys.public_id(&meta.tenant, &meta.id);
                     call.key(self.keys.tenant_log(&meta.tenant));
                     call.key(bucket);
+                    call.key(self.keys.newest(&meta.tenant));
                     for record in records {
                         let log = record.map_or_else(
                             || self.keys.events(partition),
@@ -133,13 +134,14 @@ impl Core {
                         );
                         call.key(log);
                     }
-                    call.value(*entry).value(field).number(cutoff.millis());
+                    call.value(*entry).value(field).number(cutoff.millis()).value(meta.kind);
                 }
                 None => {
                     // Nothing is left of it but its entry.
                     call.key(self.keys.events(partition));
                     call.key(self.keys.event(partition, base));
-                    call.value(*entry).value("").number(cutoff.millis());
+                    call.key(self.keys.event(partition, base));
+                    call.value(*entry).value("").number(cutoff.millis()).value("");
                 }
             }
             steps.push(Step::Script(&self.scripts.remove, call));

@@ -65,12 +65,15 @@ fn write_event(
         }
     }
     database
-        .prepare_cached("INSERT INTO events(key, tenant, id, received, document) VALUES(?, ?, ?, ?, ?)")
+        .prepare_cached(
+            "INSERT INTO events(key, tenant, id, kind, received, document) VALUES(?, ?, ?, ?, ?, ?)",
+        )
         .and_then(|mut insert| {
             insert.execute(params![
                 event.key.bits().to_be_bytes(),
                 event.tenant.as_str(),
                 event.id,
+                event.kind,
                 event.received.millis(),
                 &new.document[..],
             ])

@@ -10,6 +10,7 @@
 mod claims;
 mod ingest;
 mod lanes;
+mod newest;
 mod read;
 mod records;
 mod refill;
@@ -33,7 +34,7 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
@@ -172,6 +173,16 @@ impl Store for SqliteStore {
     async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.read(move |database| read::event(database, &tenant, &id)).await
+    }
+
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (tenant, patterns) = (tenant.clone(), patterns.to_vec());
+        self.read(move |database| newest::events(database, &tenant, &patterns, limit)).await
     }
 
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {

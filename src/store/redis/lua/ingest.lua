@@ -1,12 +1,14 @@
 -- Writes requests of events and their jobs. ARGV: 4 the partition; then for each request: the idempotency key's index in
--- KEYS (0 for none), its content, the number of events; for each event: base, meta, document, public id, its field in the
--- bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log and the bucket
--- of ids follow it), the number of jobs; for each job: connection, mapping, the index of the connection's log.
+-- KEYS (0 for none), its content, the number of events; for each event: base, meta, document, type, public id, its field
+-- in the bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log, the bucket
+-- of ids and the tenant's newest events follow it), the number of jobs; for each job: connection, mapping, the index of the connection's log.
 -- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`.
 -- Requests are decided one after the other, and a refused one writes nothing.
 local DAY = 86400000
 local IDS_KEPT = 16
+-- `NEWEST_EVENTS` and `NEWEST_TYPES` of the port.
+local NEWEST, TYPES = 100, 256
 local at = COMMON
 local function take()
   at = at + 1
@@ -31,7 +33,7 @@ local function read_request()
   local request = { key = tonumber(take()), content = take(), events = {} }
   for _ = 1, tonumber(take()) do
     local event = {
-      base = take(), meta = take(), document = take(), id = take(), field = take(),
+      base = take(), meta = take(), document = take(), kind = take(), id = take(), field = take(),
       dedupe = tonumber(take()), content = take(), key = tonumber(take()), jobs = {},
     }
     for _ = 1, tonumber(take()) do
@@ -44,6 +46,29 @@ end
 
 local partition = take()
 local answers = {}
+-- Bases written by this call, oldest first, by the key of the tenant's newest events and type.
+local newest = {}
+
+local function note_newest(key, kind, base)
+  newest[key] = newest[key] or {}
+  local kinds = newest[key]
+  kinds[kind] = kinds[kind] or {}
+  table.insert(kinds[kind], base)
+end
+
+local function write_newest()
+  for key, kinds in pairs(newest) do
+    for kind, bases in pairs(kinds) do
+      local others = call('HGET', key, kind)
+      if others or call('HLEN', key) < TYPES then
+        local list = {}
+        for at = #bases, math.max(1, #bases - NEWEST + 1), -1 do list[#list + 1] = bases[at] end
+        list[#list + 1] = (others or ''):sub(1, 11 * (NEWEST - #list))
+        call('HSET', key, kind, table.concat(list))
+      end
+    end
+  end
+end
 
 local function write_event(event)
   local known = seen(event.dedupe, event.content)
@@ -71,6 +96,7 @@ local function write_event(event)
   call('ZADD', KEYS[event.key + 1], 0, entry)
   local others = call('HGET', KEYS[event.key + 2], event.field) or ''
   call('HSET', KEYS[event.key + 2], event.field, event.base .. others:sub(1, 11 * (IDS_KEPT - 1)))
+  note_newest(KEYS[event.key + 3], event.kind, event.base)
   for index, job in ipairs(made) do
     local place = number(index - 1, 3)
     local id = event.base .. place .. partition
@@ -113,5 +139,6 @@ end
 while at < #ARGV do
   answers[#answers + 1] = decide(read_request())
 end
+write_newest()
 finish()
 return answers
