@@ -1,0 +1,223 @@
+//! Checks a wish as a whole: its connector, addresses, mapping, events and policy, every fault at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Wish;
+use crate::connector::{Given, Settings, check_custom_headers, check_settings};
+use crate::domain::connection::MappingChoice;
+use crate::domain::document::Node;
+use crate::domain::event::EventPattern;
+use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::domain::policy::PolicyOverrides;
+use crate::domain::secret::Secret;
+use crate::egress::{AddressPolicy, Url};
+use crate::mapping::{Condition, Mapping};
+use crate::service::accounts::check_name;
+use crate::spec::{Catalogue, ConnectorSpec, check_overrides};
+
+/// The most patterns of a connection.
+pub const MAX_PATTERNS: usize = 50;
+
+/// Checked settings.
+#[derive(Debug)]
+pub struct Checked {
+    /// The connector.
+    pub connector: Arc<ConnectorSpec>,
+    /// What a person calls it.
+    pub name: String,
+    /// The events it wants.
+    pub events: Vec<EventPattern>,
+    /// The filter as written.
+    pub filter: Option<Value>,
+    /// The mapping as chosen.
+    pub mapping: MappingChoice,
+    /// The connection's own mapping, compiled.
+    pub inline: Option<Mapping>,
+    /// The connection's own target, normalised; empty where the connector says where requests go.
+    pub url: String,
+    /// Every URL that requests go to, each with the field that it comes from.
+    pub called: Vec<(&'static str, Url)>,
+    /// Custom headers in clear.
+    pub headers: BTreeMap<String, String>,
+    /// The connector's options in clear.
+    pub options: BTreeMap<String, String>,
+    /// Credentials and secret options.
+    pub credentials: BTreeMap<String, Secret>,
+    /// Changes of the policy.
+    pub policy: PolicyOverrides,
+}
+
+impl Wish {
+    /// Checks where requests go, and the options and credentials, as far as they can be without a connector. Normalises the
+    /// target's URL.
+    fn check_urls(
+        &mut self,
+        connector: Option<&Arc<ConnectorSpec>>,
+        addresses: &AddressPolicy,
+        faults: &mut Faults,
+    ) -> Option<Settings> {
+        let takes_target = connector.is_none_or(|connector| connector.needs_target());
+        let mut told = false;
+        if self.url.is_empty() {
+            if takes_target && connector.is_some() {
+                faults.at_field("target.url", "missing", Some("say where requests go".to_owned()));
+                told = true;
+            }
+        } else if takes_target {
+            match addresses.check_url(&self.url) {
+                Ok(url) => self.url = url.into(),
+                Err(refusal) => {
+                    faults.at_field("target.url", refusal.to_string(), Some(refusal.hint().to_owned()));
+                    told = true;
+                }
+            }
+        }
+        let given = Given { url: &self.url, options: &self.options, credentials: &self.credentials };
+        match check_settings(connector?, &given) {
+            Ok(settings) => {
+                for (field, url) in &settings.urls {
+                    // One fault is enough for what many URLs have in common.
+                    if !told && let Err(refusal) = addresses.check_url(url.as_str()) {
+                        faults.at_field(*field, refusal.to_string(), Some(refusal.hint().to_owned()));
+                        told = true;
+                    }
+                }
+                Some(settings)
+            }
+            Err(found) => {
+                for fault in found.list() {
+                    if !(told && fault.place.field == "target.url") {
+                        faults.push(fault.clone());
+                    }
+                }
+                None
+            }
+        }
+    }
+
+    /// Checks all of it at once.
+    pub fn check(
+        mut self,
+        catalogue: &Catalogue,
+        addresses: &AddressPolicy,
+        faults: &mut Faults,
+    ) -> Option<Checked> {
+        let before = faults.len();
+        check_name(&self.name, "name", faults);
+        let events = check_patterns(&self.events, faults);
+        if let Some(filter) = &self.filter {
+            Condition::parse(&Node::from_json(filter), "filter", faults);
+        }
+        let connector = catalogue.connector(&self.connector);
+        let settings = self.check_urls(connector, addresses, faults);
+        if let Err(found) = check_overrides(&self.policy, "policy") {
+            faults.extend(found);
+        }
+        let mut inline = None;
+        let named = match &self.mapping {
+            MappingChoice::Default => None,
+            MappingChoice::Named(name) => {
+                let mapping = catalogue.mapping(name);
+                if mapping.is_none() {
+                    let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
+                    faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
+                }
+                mapping
+            }
+            MappingChoice::Inline(source) => {
+                match Mapping::from_json(source) {
+                    Ok(mapping) => inline = Some(mapping),
+                    Err(found) => below("mapping", &found, faults),
+                }
+                None
+            }
+        };
+        match connector {
+            None => {
+                let known = catalogue.connectors().keys().map(String::as_str);
+                let hint = did_you_mean(&self.connector, known.clone())
+                    .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
+                if !self.connector.is_empty() {
+                    faults.at_field(
+                        "connector",
+                        format!("there is no connector \"{}\"", self.connector),
+                        hint,
+                    );
+                }
+            }
+            Some(connector) => {
+                if let Some(mapping) = inline.as_ref().or(named.map(AsRef::as_ref))
+                    && let Err(found) = connector.check_mapping(mapping)
+                {
+                    // A file's own places would point nowhere in the request.
+                    if inline.is_some() {
+                        below("mapping", &found, faults);
+                    } else {
+                        for fault in found.list() {
+                            faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
+                        }
+                    }
+                }
+                if let Err(found) = check_custom_headers(connector, &self.headers) {
+                    below("target", &found, faults);
+                }
+            }
+        }
+        if faults.len() > before {
+            return None;
+        }
+        Some(Checked {
+            connector: Arc::clone(connector?),
+            name: self.name,
+            events,
+            filter: self.filter,
+            mapping: self.mapping,
+            inline,
+            url: self.url,
+            called: settings?.urls,
+            headers: self.headers,
+            options: self.options,
+            credentials: self.credentials,
+            policy: self.policy,
+        })
+    }
+}
+
+fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
+    if texts.is_empty() {
+        let hint = "at least one type, \"lead.*\" or \"*\"".to_owned();
+        faults.at_field("events", "is empty", Some(hint));
+    } else if texts.len() > MAX_PATTERNS {
+        faults.at_field(
+            "events",
+            format!("{} patterns", texts.len()),
+            Some(format!("at most {MAX_PATTERNS}")),
+        );
+    }
+    let mut patterns: Vec<EventPattern> = Vec::new();
+    for (index, text) in texts.iter().enumerate().take(MAX_PATTERNS) {
+        match text.parse() {
+            Ok(pattern) if patterns.contains(&pattern) => {
+                faults.at_field(format!("events[{index}]"), "is there twice", None);
+            }
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => {
+                faults.at_field(format!("events[{index}]"), "is no event type", Some(error.to_string()));
+            }
+        }
+    }
+    patterns
+}
+
+/// Adds faults of something that stands under `field`.
+pub fn below(field: &str, found: &Faults, faults: &mut Faults) {
+    for fault in found.list() {
+        let Fault { mut place, message, hint } = fault.clone();
+        place.field =
+            if place.field.is_empty() { field.to_owned() } else { format!("{field}.{}", place.field) };
+        faults.push(Fault { place, message, hint });
+    }
+}
