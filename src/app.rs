@@ -18,20 +18,23 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api;
 use crate::clock::{Clock, Entropy, Ids};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, Role, StoreConfig};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
-use crate::service::{Gateway, Parts, ServiceError, Settings, vault::Vault};
+use crate::service::vault::{Vault, VaultError};
+use crate::service::{Gateway, Parts, ServiceError, Settings};
 use crate::spec::Catalogue;
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Duty, Store, StoreError, Sweep};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
 use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
 
 /// How often the store is swept when there is nothing left to sweep at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// For how long a process keeps the sweep for itself: what may pass until another takes over from a dead one.
+const SWEEP_SPAN: Duration = Duration::from_secs(30);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,9 @@ pub enum AppError {
         /// Why.
         error: StoreError,
     },
+    /// The secret key opens nothing of what is stored.
+    #[error("{0}")]
+    SecretKey(VaultError),
     /// The HTTP client does not start.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -101,6 +107,11 @@ impl AppError {
                 "restore the folder from a backup; a store of another version opens with that version"
                     .to_owned(),
             ),
+            Self::SecretKey(_) => Some(
+                "every process on one store needs the same key: give it in PATCHBAY_SECRET_KEY, or copy \
+                 secret.key into the data folder"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -117,7 +128,7 @@ pub struct RunningApp {
     drain: Duration,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
-    workers: Workers,
+    workers: Option<Workers>,
     background: JoinSet<()>,
 }
 
@@ -127,23 +138,34 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
     let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;
-    let operator_token = gateway.first_operator_key().await?;
+    gateway.check_secret_key().map_err(AppError::SecretKey)?;
+    let role = config.role;
+    let operator_token = if role.serves_api() { gateway.first_operator_key().await? } else { None };
 
-    let settings = WorkerSettings { concurrency: config.delivery.concurrency, lease: config.delivery.lease };
-    let workers = worker::start(&gateway, &settings, config.delivery.drain)?;
+    let workers = if role.delivers() {
+        let settings =
+            WorkerSettings { concurrency: config.delivery.concurrency, lease: config.delivery.lease };
+        Some(worker::start(&gateway, &settings, config.delivery.drain)?)
+    } else {
+        gateway.progress.expect_nothing();
+        None
+    };
     let mut background = JoinSet::new();
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
-    let router = api::router(Arc::clone(&gateway));
+    let router = match role {
+        Role::Both | Role::Api => api::router(Arc::clone(&gateway)),
+        Role::Worker => api::probe_router(Arc::clone(&gateway)),
+    };
     let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
     let server = axum::serve(listener, router).with_graceful_shutdown(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
     let server = tokio::spawn(server.into_future());
     let drain = config.delivery.drain;
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "started");
+    tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
     Ok(RunningApp { address, operator_token, gateway, drain, stop, server, workers, background })
 }
 
@@ -170,6 +192,12 @@ async fn open_gateway(
     let folder = config.data_dir.clone();
     data_dir::prepare(&folder)?;
     let key = data_dir::secret_key(&folder, config.secret_key.as_ref(), &entropy)?;
+    if config.secret_key.is_none() && matches!(config.store, StoreConfig::Redis(_)) {
+        tracing::warn!(
+            folder = %folder.display(),
+            "secrets are sealed with the secret.key of this folder: any other process on this Redis needs the same"
+        );
+    }
     let ids = Ids::new(clock.clone(), entropy.clone());
     let opened = open_store(config, &clock, &ids, place).await;
     let store = opened.map_err(|error| AppError::Store { store: store_name(config), error })?;
@@ -211,13 +239,7 @@ async fn open_store(
             Arc::new(SqliteStore::open(folder, clock, ids, config.retention).await?)
         }
         (StoreConfig::Sqlite, Place::Guest) => Arc::new(SqliteStore::open_guest(folder, clock, ids).await?),
-        (StoreConfig::Redis(settings), _) => {
-            let store = RedisStore::open(settings.clone(), clock, ids).await?;
-            if let Some(note) = store.durability_note() {
-                tracing::warn!("{note}");
-            }
-            Arc::new(store)
-        }
+        (StoreConfig::Redis(settings), _) => Arc::new(RedisStore::open(settings.clone(), clock, ids).await?),
     })
 }
 
@@ -233,10 +255,15 @@ async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
 }
 
-/// Sweeps the store as long as it is open.
+/// Sweeps the store as long as it is open: of the processes that share it, one.
 async fn sweep(gateway: Arc<Gateway>) {
     loop {
-        match gateway.store.sweep().await {
+        let swept = match gateway.store.claim(Duty::Sweep, SWEEP_SPAN).await {
+            Ok(true) => gateway.store.sweep().await,
+            Ok(false) => Ok(Sweep::default()),
+            Err(error) => Err(error),
+        };
+        match swept {
             Ok(swept) if swept.more => tokio::task::yield_now().await,
             Ok(_) => gateway.clock.sleep(SWEEP_EVERY).await,
             Err(StoreError::Closed) => return,
@@ -266,7 +293,12 @@ impl RunningApp {
         let limit = self.drain;
         self.stop.send_replace(true);
         let served = tokio::time::timeout(limit, &mut self.server);
-        let (served, ()) = tokio::join!(served, self.workers.drain());
+        let drained = async {
+            if let Some(workers) = self.workers {
+                workers.drain().await;
+            }
+        };
+        let (served, ()) = tokio::join!(served, drained);
         if served.is_err() {
             tracing::warn!("requests were still open when the time to stop was up");
             self.server.abort();

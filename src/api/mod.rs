@@ -48,8 +48,22 @@ const NO_ROUTE: &str = "(none)";
 
 /// The router over a gateway.
 pub fn router(gateway: Arc<Gateway>) -> Router {
+    router_of(ROUTES.iter(), &table::NO_SUCH_ROUTE, gateway)
+}
+
+/// The router of a process that only delivers: what its operator probes, and nothing else.
+pub fn probe_router(gateway: Arc<Gateway>) -> Router {
+    let probes = ROUTES.iter().filter(|endpoint| table::PROBES.contains(&endpoint.path));
+    router_of(probes, &table::NO_API_HERE, gateway)
+}
+
+fn router_of(
+    endpoints: impl Iterator<Item = &'static Endpoint>,
+    otherwise: &'static Endpoint,
+    gateway: Arc<Gateway>,
+) -> Router {
     let mut router = Router::new();
-    for endpoint in ROUTES {
+    for endpoint in endpoints {
         let run =
             move |State(gateway): State<Arc<Gateway>>, request: Request| serve(endpoint, gateway, request);
         router = router.route(endpoint.path, on(filter(endpoint.method), run));
@@ -58,8 +72,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(|State(gateway): State<Arc<Gateway>>, request: Request| {
             serve(&table::METHOD_NOT_ALLOWED, gateway, request)
         })
-        .fallback(|State(gateway): State<Arc<Gateway>>, request: Request| {
-            serve(&table::NO_SUCH_ROUTE, gateway, request)
+        .fallback(move |State(gateway): State<Arc<Gateway>>, request: Request| {
+            serve(otherwise, gateway, request)
         })
         .with_state(gateway)
 }

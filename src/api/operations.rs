@@ -11,6 +11,7 @@ use super::call::{Answer, Call, reply};
 use super::problem::{Code, Problem};
 use crate::domain::fault::Faults;
 use crate::service::Gateway;
+use crate::store::About;
 
 /// How long the store may take to answer a probe.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +29,7 @@ async fn probe(gateway: &Gateway) -> Result<(), String> {
     }
 }
 
-/// `GET /readyz`: the store can be written to, and the workers get on.
+/// `GET /readyz`: the store can be written to, and the workers get on, where this process has some.
 pub async fn ready(call: Call) -> Answer {
     let gateway = &call.gateway;
     let mut faults = Faults::default();
@@ -41,7 +42,9 @@ pub async fn ready(call: Call) -> Answer {
         faults.at_field("workers", "were not heard of lately: nothing is delivered", None);
     }
     if faults.is_empty() {
-        return Ok(reply(StatusCode::OK, &json!({ "status": "ready" })));
+        let About { engine, durability, note } = gateway.store.about();
+        let store = json!({ "engine": engine, "durability": durability, "note": note });
+        return Ok(reply(StatusCode::OK, &json!({ "status": "ready", "store": store })));
     }
     let mut problem = Problem::faults(Code::NotReady, faults).retry_after(1);
     problem.cause = cause;

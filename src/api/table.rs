@@ -74,6 +74,9 @@ pub static ROUTES: &[Endpoint] = routes! {
     GET "/docs" Auth::Open => docs::page;
 };
 
+/// What a process that only delivers answers.
+pub static PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// What runs where a path is known and the method is not.
 pub(super) static METHOD_NOT_ALLOWED: Endpoint = Endpoint {
     method: "",
@@ -94,6 +97,19 @@ pub(super) static NO_SUCH_ROUTE: Endpoint = Endpoint {
     run: |_| {
         Box::pin(async {
             Err(Problem::new(Code::NoSuchRoute, "no route has this path").hint("/docs lists every route"))
+        })
+    },
+};
+
+/// What runs for every other path in a process that only delivers.
+pub(super) static NO_API_HERE: Endpoint = Endpoint {
+    method: "",
+    path: NO_ROUTE,
+    auth: Auth::Open,
+    run: |_| {
+        Box::pin(async {
+            let hint = "send it to a process whose role is api or both";
+            Err(Problem::new(Code::NoSuchRoute, "this process only delivers (role = \"worker\")").hint(hint))
         })
     },
 };

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::settings::{SETTINGS, SettingKind, setting_of};
 use super::{
-    Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, SecretKey, StoreConfig,
+    Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, Role, SecretKey, StoreConfig,
 };
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
@@ -21,6 +21,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let listen = parsed(&mut table, "listen", "expected an address and a port such as 127.0.0.1:8080");
     let data_dir = table.text("data_dir").map(PathBuf::from);
     let store = read_store(&mut table);
+    let role = read_role(&mut table, store.as_ref());
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
     let delivery = section(&mut table, "delivery", |table| {
@@ -61,6 +62,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
             }
             StoreConfig::Sqlite => StoreConfig::Sqlite,
         },
+        role: role?,
         catalogue_dir,
         public_url,
         delivery: delivery?,
@@ -137,6 +139,18 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
     let url = text.to_owned();
     let (partitions, durability, prefix) = redis?;
     Some(StoreConfig::Redis(RedisSettings { partitions, durability, prefix, ..RedisSettings::new(url) }))
+}
+
+fn read_role(table: &mut TableReader<'_>, store: Option<&StoreConfig>) -> Option<Role> {
+    let roles = [Role::Both, Role::Api, Role::Worker].map(|role| (role.name(), role));
+    let role = table.choice("role", &roles)?;
+    if role != Role::Both && matches!(store, Some(StoreConfig::Sqlite)) {
+        let hint = "the embedded store belongs to one process, which does all: set store to a redis:// URL that every \
+                    process reaches, or leave role out";
+        table.fault("role", format!("\"{}\" needs Redis as the store", role.name()), Some(hint.to_owned()));
+        return None;
+    }
+    Some(role)
 }
 
 fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {

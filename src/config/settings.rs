@@ -77,6 +77,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("redis.prefix", Text, "\"pb\"", "What every key in Redis begins with"),
     setting(
+        "role",
+        OneOf(&["both", "api", "worker"]),
+        "\"both\"",
+        "What this process does: takes events and answers the API, delivers, or both; one of them alone needs Redis",
+    ),
+    setting(
         "catalogue_dir",
         Text,
         "",

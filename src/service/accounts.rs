@@ -4,6 +4,7 @@
 //! something of the same length where the key is unknown, so that the time says nothing about which keys exist.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +16,7 @@ use crate::domain::account::{ApiKey, Scope, Tenant};
 use crate::domain::fault::Faults;
 use crate::domain::id::{KeyId, TenantId};
 use crate::domain::secret::Secret;
-use crate::store::{Expected, Record, RecordId, StoreError};
+use crate::store::{Duty, Expected, Record, RecordId, StoreError};
 
 const TOKEN_PREFIX: &str = "pb_";
 const ID_CHARS: usize = 26;
@@ -129,7 +130,14 @@ impl Gateway {
     }
 
     /// Makes the first operator's key where there is none: for the first start.
+    /// Of processes that start together on one store one makes it.
     pub async fn first_operator_key(&self) -> Result<Option<Secret>, ServiceError> {
+        const SPAN: Duration = Duration::from_secs(10);
+        if self.directory.has_operator_key() || !self.store.claim(Duty::FirstKey, SPAN).await? {
+            return Ok(None);
+        }
+        // Whoever had the duty before may have done it meanwhile.
+        self.directory.catch_up(self.store.as_ref()).await?;
         if self.directory.has_operator_key() {
             return Ok(None);
         }

@@ -138,6 +138,24 @@ impl Gateway {
         }))
     }
 
+    /// Fails when stored secrets are there and none of the first ones opens: the key is not the one they were sealed with.
+    pub fn check_secret_key(&self) -> Result<(), VaultError> {
+        /// Connections looked at.
+        const LOOKED_AT: usize = 100;
+        let mut found = Ok(());
+        for live in self.directory.connections(None, None, LOOKED_AT) {
+            let (record, owner) = (&live.record, live.record.id.to_string());
+            let signing = record.signing.iter().map(|secret| &secret.sealed);
+            for sealed in signing.chain(record.credentials.values()).chain(record.target.headers.values()) {
+                match self.vault.open(&owner, sealed) {
+                    Ok(_) => return Ok(()),
+                    Err(error) => found = Err(error),
+                }
+            }
+        }
+        found
+    }
+
     /// Keeps the directory fresh with what other processes write; runs until it is dropped.
     pub async fn follow(&self) {
         /// Before the store is asked again after it failed.
@@ -226,6 +244,22 @@ impl From<Faults> for ServiceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn another_secret_key_than_the_stores_is_noticed() {
+        let (first, clock, folder) = testing::gateway(Settings::default()).await;
+        assert_eq!(first.check_secret_key(), Ok(()), "nothing is sealed yet");
+        let tenant = first.make_tenant("acme".parse().unwrap(), "Acme").await.unwrap().id.clone();
+        let wanted = serde_json::json!({"name": "x", "connector": "webhook", "events": ["*"],
+                                        "target": {"url": "http://127.0.0.1:9/"}});
+        first.make_connection(Some(&tenant), &wanted).await.unwrap();
+        assert_eq!(first.check_secret_key(), Ok(()));
+        for (key, wanted) in [(7, Ok(())), (8, Err(VaultError::Sealed))] {
+            let gateway =
+                testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;
+            assert_eq!(gateway.check_secret_key(), wanted);
+        }
+    }
 
     #[test]
     fn progress_is_fresh_only_for_a_while_after_a_beat() {

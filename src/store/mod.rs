@@ -11,6 +11,7 @@
 //!
 //! - A job is open (in its lane) until a settlement with [`Next::Done`] is written; a lease only hides it for a time.
 //! - A settlement counts only under the token of the job's newest lease: nothing is settled twice.
+//! - A lane with a batch is strict, and a whole batch is its one attempt: it gives nothing while one of its jobs is leased.
 //! - A job's order in its lane is the order in which jobs were written. In a lane of concurrency 1 a job that waits for its
 //!   retry holds back those behind it.
 //! - An event and its dedupe key are written together: while its jobs do not exist, neither does the refusal of a repeat.
@@ -31,8 +32,9 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
-    Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
-    LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Stats, StoreError, Sweep,
+    About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, LaneCounts,
+    Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Spend, Spent, Stats,
+    StoreError, Sweep,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -45,9 +47,18 @@ pub const NEWEST_EVENTS: usize = 100;
 /// The types of one tenant that [`Store::newest_events`] looks through.
 pub const NEWEST_TYPES: usize = 256;
 
+/// The most jobs of a batch.
+pub const MAX_BATCH: u32 = 500;
+
+/// A batch ends before its events' documents and rendered bodies come to more than this; one job is always given.
+pub const BATCH_BYTES: usize = 2 << 20;
+
 /// A durable store. Every method may be called by many tasks at once.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    /// What it is and what it promises, for people and for probes.
+    fn about(&self) -> About;
+
     /// Writes events and their jobs, all or nothing; returns when they are durable. A repeat of an idempotency key or of
     /// an event's id gives the first answer again and writes nothing.
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError>;
@@ -64,8 +75,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
         limit: usize,
     ) -> Result<Vec<Event>, StoreError>;
 
-    /// Leases at most `room` jobs for `span`, going round the ready lanes; an empty list when none has work. A lease that
-    /// is neither settled, renewed nor released by its deadline returns to its lane.
+    /// Leases at most `room` jobs for `span`, going round the ready lanes; an empty list when none has work. A batch counts
+    /// as one of them, whatever its size: up to the lane's batch of its first jobs, as far as [`BATCH_BYTES`] go. A lease
+    /// that is neither settled, renewed nor released by its deadline returns to its lane.
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError>;
 
     /// Returns when [`Store::lease`] may have something to give, perhaps for nothing. Costs nothing while it waits.
@@ -80,6 +92,17 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Gives leased jobs back untried; each stands where it stood.
     async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError>;
+
+    /// Takes tokens from every bucket named, or from none, over all processes. `scope` decides where in the store the
+    /// buckets lie: the same name in another scope is another bucket. What was spent may be forgotten by a crash.
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError>;
+
+    /// Takes or extends a hold: until `span` from now, or until it is let go, nobody else gets the one of this name, over
+    /// all processes. `false` when another owner has it. The embedded store forgets holds when it closes or crashes.
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError>;
+
+    /// Ends a hold, if it is still this owner's.
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError>;
 
     /// Writes a record if `expected` holds, else [`StoreError::Conflict`]. A connection's pause, closing and concurrency
     /// hold for its lane from here on.
@@ -114,6 +137,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// One bounded step of upkeep: cancels jobs of closed connections, removes what is past its retention. To be called
     /// again at once while [`Sweep::more`].
     async fn sweep(&self) -> Result<Sweep, StoreError>;
+
+    /// Whether this process is the one that has a duty for `span` from now: the first that asks, until it no longer asks.
+    /// Two may have it for a moment after a process stood still, so a duty must bear that.
+    async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError>;
 
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;

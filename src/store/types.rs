@@ -43,6 +43,37 @@ pub enum StoreError {
     Closed,
 }
 
+/// What a store is and what it promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Which engine: `sqlite` or `redis`.
+    pub engine: &'static str,
+    /// What an accepted event survives: `fsync` and `replicas:N` are what they say; `everysec` (but for the last second),
+    /// `system` (but for the last half minute) and `memory` speak of the server's machine; `unknown` where it does not tell.
+    pub durability: String,
+    /// What an operator has to know of that; `None` when there is nothing to mend.
+    pub note: Option<String>,
+}
+
+/// What one process does for all that share a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Duty {
+    /// Upkeep: [`Store::sweep`](super::Store::sweep).
+    Sweep,
+    /// Making the first operator's key.
+    FirstKey,
+}
+
+impl Duty {
+    /// Its name in stores.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::FirstKey => "first_key",
+        }
+    }
+}
+
 /// A key for dedupe and what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dedupe {
@@ -126,6 +157,11 @@ pub struct Lease {
     pub token: u64,
     /// When the job returns to its lane by itself.
     pub deadline: Timestamp,
+    /// One of a batch: of an answer's leases, all that have this and one connection are to be tried and settled together.
+    pub batch: bool,
+    /// An earlier lease of it may have been lost to a crash or a deadline: what was done under it is not known. Never
+    /// `false` where that happened; `true` also for jobs that only may have been leased.
+    pub doubtful: bool,
 }
 
 impl Lease {
@@ -161,6 +197,45 @@ pub struct Settlement {
     pub effect: LaneEffect,
     /// What the next attempt begins with, in place of what was kept before; `None` keeps what is there.
     pub rendered: Option<Bytes>,
+}
+
+/// What a call costs one bucket of tokens. All processes must name the same `rate`, `per` and `burst` for a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spend {
+    /// Names the bucket inside its scope.
+    pub bucket: String,
+    /// Tokens taken; at most `burst`, and what is above counts as `burst`.
+    pub cost: u32,
+    /// So many tokens come back, evenly, in each `per`; at least 1.
+    pub rate: u32,
+    /// The span that `rate` speaks of.
+    pub per: Duration,
+    /// What a full bucket holds, at least 1. In any span of `per` at most `rate + burst` tokens are spent.
+    pub burst: u32,
+}
+
+impl Spend {
+    /// A bucket that lies so much further ahead than it can be spent, in microseconds, was written by a broken clock, and
+    /// counts as full: nobody waits for it.
+    pub(in crate::store) const SKEW_MICROS: u64 = 60_000_000;
+
+    /// How far into the future a bucket may be spent, in microseconds; and how far this call spends it.
+    pub(in crate::store) fn reach_and_price(&self) -> (u64, u64) {
+        let per = u64::try_from(self.per.as_micros()).unwrap_or(u64::MAX);
+        let interval = (per / u64::from(self.rate.max(1))).max(1);
+        let burst = self.burst.max(1);
+        let micros = |tokens: u32| interval.saturating_mul(tokens.into());
+        (micros(burst), micros(self.cost.min(burst)))
+    }
+}
+
+/// Whether a call may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spent {
+    /// Its tokens were taken, from every bucket.
+    Granted,
+    /// Nothing was taken; not before this time is there enough in every bucket.
+    Wait(Duration),
 }
 
 /// Something small that every process knows.

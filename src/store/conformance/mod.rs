@@ -15,6 +15,7 @@ pub(in crate::store) mod newest;
 pub(in crate::store) mod records;
 pub(in crate::store) mod retry;
 pub(in crate::store) mod settle;
+pub(in crate::store) mod shares;
 pub(in crate::store) mod storm;
 pub(in crate::store) mod sweep;
 mod world;
@@ -64,12 +65,18 @@ macro_rules! conformance_suite {
             sweep: what_ended_long_ago_is_removed,
             sweep: a_closed_lane_is_cancelled_in_steps,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,
+            sweep: a_duty_stays_with_whoever_has_it,
             crash: everything_accepted_is_there_again,
             crash: waits_and_pauses_outlive_a_crash,
             crash: a_closed_store_says_so,
             crowd: nothing_is_lost_or_settled_twice_by_many_at_once,
             crowd: concurrent_repeats_store_one_event,
             crowd: one_record_has_one_winner,
+            shares: a_bucket_gives_no_more_than_its_rate_and_burst,
+            shares: a_call_takes_from_all_its_buckets_or_from_none,
+            shares: many_at_once_never_overspend,
+            shares: a_broken_clock_blocks_no_bucket,
+            shares: a_hold_has_one_owner_until_it_ends,
             storm: a_storm_of_due_retries_is_leased_in_steps,
             storm: a_long_lane_gives_all_in_order,
             storm: many_lanes_come_back_after_a_crash,

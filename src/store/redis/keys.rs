@@ -34,12 +34,15 @@
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
 //! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
 //! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
+//! | `pb:{N}:b:<hash>` | string | a bucket of tokens (by scope and name): when it is full again, in microseconds | when it is full |
+//! | `pb:{N}:h:<hash>` | string | a hold (by name): its end, its owner | at its end |
 //! | `pb:{c}:docs` | hash | kind and id -> a record's JSON | when deleted |
 //! | `pb:{c}:feed` | zset by revision | kind and id of every record there is or was | never: 40 bytes a deleted record |
 //! | `pb:{c}:revision` | string | the newest revision | never |
 //! | `pb:{c}:unmirrored` | hash | connection -> revision that its lane has yet to hear of | within the same call, or by the next sweep |
 //! | `pb:{c}:of:<tenant>` | set | the keys and connections of a tenant | with them |
 //! | `pb:{c}:mappings` | hash | version -> a mapping's source | never: one entry a version |
+//! | `pb:{c}:duty:<name>` | string | the process that has a duty for all, such as the sweep | its own expiry, seconds |
 //! | `pb:{c}:layout` | hash | format and count of partitions | never |
 //!
 //! Fields of an event: `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
@@ -84,7 +87,11 @@ impl Keys {
 
     /// Where a tenant's things are.
     pub fn partition(&self, tenant: &TenantId) -> Partition {
-        let hash = hash(&[tenant.as_str().as_bytes()]);
+        self.partition_by(tenant.as_str())
+    }
+
+    fn partition_by(&self, name: &str) -> Partition {
+        let hash = hash(&[name.as_bytes()]);
         let short = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
         u16::try_from(short % u32::from(self.partitions)).unwrap_or(0)
     }
@@ -150,6 +157,17 @@ impl Keys {
         self.named(partition, "d:", key)
     }
 
+    /// A bucket of tokens. All of a scope lie in one partition, so that one call can take from several.
+    pub fn bucket(&self, scope: &str, name: &str) -> Vec<u8> {
+        let hash = hash(&[scope.as_bytes(), b"\0", name.as_bytes()]);
+        self.named(self.partition_by(scope), "b:", &hash[..16])
+    }
+
+    /// A hold.
+    pub fn hold(&self, name: &str) -> Vec<u8> {
+        self.named(self.partition_by(name), "h:", &hash(&[name.as_bytes()])[..16])
+    }
+
     fn control(&self, name: &str) -> Vec<u8> {
         format!("{}:{{c}}:{name}", self.prefix).into_bytes()
     }
@@ -182,6 +200,11 @@ impl Keys {
     /// Mappings' sources.
     pub fn mappings(&self) -> Vec<u8> {
         self.control("mappings")
+    }
+
+    /// Who has a duty.
+    pub fn duty(&self, name: &str) -> Vec<u8> {
+        self.control(&format!("duty:{name}"))
     }
 
     /// Format and count of partitions.
@@ -258,6 +281,8 @@ mod tests {
         all.push(keys.public_id(&tenant, "1").0);
         all.push(keys.newest(&tenant));
         all.push(keys.dedupe(partition, &[7; 16]));
+        all.push(keys.bucket("acme", "writes"));
+        all.push(keys.hold("acme"));
         let tag = format!("pb:{{{partition}}}:");
         for key in all {
             assert!(key.starts_with(tag.as_bytes()), "{}", String::from_utf8_lossy(&key));

@@ -162,7 +162,7 @@ impl Core {
             match read {
                 Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
                     let token = *tokens.get(&job.id)?;
-                    Some(Lease { job, event, rendered, token, deadline })
+                    Some(Lease { job, event, rendered, token, deadline, batch: false, doubtful: false })
                 })),
                 Err(error) => {
                     tracing::error!(%error, "leased jobs cannot be read; giving them back");

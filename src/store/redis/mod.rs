@@ -55,6 +55,7 @@ mod records;
 mod script;
 mod server;
 mod settle;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod upkeep;
@@ -76,8 +77,8 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
+    RecordId, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
@@ -216,7 +217,7 @@ pub struct RedisStore {
     intake: Intake,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     closed: AtomicBool,
-    note: Option<String>,
+    about: About,
 }
 
 impl RedisStore {
@@ -224,7 +225,7 @@ impl RedisStore {
     pub async fn open(settings: RedisSettings, clock: Clock, ids: Ids) -> Result<Self, StoreError> {
         let link = Link::new(&settings.url)?;
         let keys = Keys::new(&settings.prefix, settings.partitions);
-        let (note, durability) = server::check(&link, settings.durability).await?;
+        let (about, durability) = server::check(&link, settings.durability).await?;
         let owner = format!("{:032x}", ids.next());
         let epoch = server::claim_layout(&link, &keys, &owner).await?;
         let bases = Bases::default();
@@ -256,13 +257,8 @@ impl RedisStore {
             intake,
             tasks: Mutex::new(vec![taking, listening, beating]),
             closed: AtomicBool::new(false),
-            note,
+            about,
         })
-    }
-
-    /// What an operator has to know about what a 202 promises on this server; `None` when it promises all it can.
-    pub fn durability_note(&self) -> Option<&str> {
-        self.note.as_deref()
     }
 
     fn core(&self) -> Result<&Core, StoreError> {
@@ -278,6 +274,10 @@ impl Drop for RedisStore {
 
 #[async_trait]
 impl Store for RedisStore {
+    fn about(&self) -> About {
+        self.about.clone()
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.core()?.ingest(&self.intake, ingest).await
     }
@@ -313,6 +313,18 @@ impl Store for RedisStore {
 
     async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError> {
         self.core()?.hold(leases, None).await
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.core()?.spend(scope, spends).await
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.core()?.take_hold(name, owner, span).await
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.core()?.let_go(name, owner).await
     }
 
     async fn put(&self, record: Record, expected: Expected) -> Result<Revision, StoreError> {
@@ -365,6 +377,10 @@ impl Store for RedisStore {
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
         self.core()?.sweep().await
+    }
+
+    async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError> {
+        self.core()?.claim(duty, span).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -21,6 +21,7 @@ impl Script {
         Self::new(format!("#!lua{flags}\n{}{body}", include_str!("lua/partition.lua")))
     }
 
+    /// A script that stands alone.
     fn of_control(flags: &str, body: &str) -> Self {
         Self::new(format!("#!lua{flags}\n{body}"))
     }
@@ -89,6 +90,9 @@ pub(super) struct Scripts {
     pub delete: Script,
     pub changes: Script,
     pub mirrored: Script,
+    pub spend: Script,
+    pub take_hold: Script,
+    pub let_go: Script,
 }
 
 impl Scripts {
@@ -112,6 +116,9 @@ impl Scripts {
             delete: Script::of_control(always, include_str!("lua/control_delete.lua")),
             changes: Script::of_control(reads, include_str!("lua/control_changes.lua")),
             mirrored: Script::of_control(always, include_str!("lua/control_mirrored.lua")),
+            spend: Script::of_control(always, include_str!("lua/spend.lua")),
+            take_hold: Script::of_control(always, include_str!("lua/take_hold.lua")),
+            let_go: Script::of_control(always, include_str!("lua/let_go.lua")),
         }
     }
 }

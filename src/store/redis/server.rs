@@ -8,7 +8,7 @@ use super::REPLY;
 use super::codec;
 use super::keys::Keys;
 use super::link::{Link, Step};
-use crate::store::StoreError;
+use crate::store::{About, StoreError};
 
 /// How long a durable write may take on the server's side.
 const WAIT_MILLIS: u64 = 1_500;
@@ -95,16 +95,28 @@ struct Settings {
     waits: bool,
 }
 
-/// Refuses a server that would evict what it keeps or can't give the wanted durability. Gives the warning that an operator
-/// has to see, and what has to be waited for: with `appendfsync always` an answer comes after the sync anyway.
-pub(super) async fn check(
-    link: &Link,
-    durability: Durability,
-) -> Result<(Option<String>, Durability), StoreError> {
+/// Refuses a server that would evict what it keeps or can't give the wanted durability. Gives what it promises, with the
+/// warning that an operator has to see, and what has to be waited for: with `appendfsync always` an answer comes after
+/// the sync anyway.
+pub(super) async fn check(link: &Link, durability: Durability) -> Result<(About, Durability), StoreError> {
     let settings = read(link).await?;
     let note = judge(&settings, durability)?;
+    let about = About { engine: "redis", durability: survives(&settings, durability), note };
     let always = settings.fsync.as_deref() == Some("always");
-    Ok((note, if durability == Durability::Fsync && always { Durability::Server } else { durability }))
+    Ok((about, if durability == Durability::Fsync && always { Durability::Server } else { durability }))
+}
+
+/// What an accepted event survives, as [`About`] names it.
+fn survives(settings: &Settings, durability: Durability) -> String {
+    match (durability, settings.append_only, settings.fsync.as_deref()) {
+        (Durability::Replicas(count), ..) => return format!("replicas:{count}"),
+        (Durability::Fsync, ..) | (_, Some(true), Some("always")) => "fsync",
+        (_, Some(false), _) => "memory",
+        (_, Some(true), Some("everysec")) => "everysec",
+        (_, Some(true), Some("no")) => "system",
+        _ => "unknown",
+    }
+    .to_owned()
 }
 
 async fn read(link: &Link) -> Result<Settings, StoreError> {
@@ -275,6 +287,20 @@ mod tests {
         let waits = Settings { waits: true, ..settings("noeviction", true, "everysec") };
         assert_eq!(judge(&waits, Durability::Fsync), Ok(None));
         assert!(judge(&Settings { append_only: Some(false), ..waits }, Durability::Fsync).is_err());
+    }
+
+    #[test]
+    fn what_an_event_survives_has_a_name() {
+        let name = |append_only, fsync, durability| {
+            survives(&settings("noeviction", append_only, fsync), durability)
+        };
+        assert_eq!(name(true, "always", Durability::Server), "fsync");
+        assert_eq!(name(true, "everysec", Durability::Fsync), "fsync");
+        assert_eq!(name(true, "everysec", Durability::Server), "everysec");
+        assert_eq!(name(true, "no", Durability::Server), "system");
+        assert_eq!(name(false, "always", Durability::Server), "memory");
+        assert_eq!(name(false, "always", Durability::Replicas(2)), "replicas:2");
+        assert_eq!(survives(&Settings::default(), Durability::Server), "unknown");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{Core, REPLY};
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{LaneCounts, Stats, Sweep};
+use crate::store::types::{Duty, LaneCounts, Stats, Sweep};
 
 /// Jobs or events that one step touches in each partition.
 const STEP: usize = 200;
@@ -90,6 +90,27 @@ impl Core {
         }
         let cancelled = self.link.script(&self.scripts.cancel, call, REPLY).await?;
         usize::try_from(codec::count(&cancelled)?).map_err(|_| strange("a count of cancelled jobs"))
+    }
+
+    /// Takes or keeps a duty; see [`Store::claim`](crate::store::Store::claim).
+    pub(super) async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError> {
+        let key = self.keys.duty(duty.name());
+        let mut take = redis::cmd("SET");
+        take.arg(&key).arg(&self.owner).arg("NX").arg("PX").arg(span.as_millis().max(1).to_string());
+        let mut holder = redis::cmd("GET");
+        holder.arg(&key);
+        let mut answers = self.link.run(&[Step::Plain(take), Step::Plain(holder)], REPLY).await?.into_iter();
+        let taken = !matches!(answers.next().unwrap_or(Ok(Value::Nil))?, Value::Nil);
+        if taken {
+            return Ok(true);
+        }
+        let holder = codec::bytes(answers.next().unwrap_or(Ok(Value::Nil))?)?;
+        if holder.as_deref() != Some(self.owner.as_bytes()) {
+            return Ok(false);
+        }
+        let mut keep = redis::cmd("PEXPIRE");
+        keep.arg(&key).arg(span.as_millis().max(1).to_string());
+        Ok(codec::number(&self.link.plain(keep, REPLY).await?)? == 1)
     }
 
     /// Removes events whose jobs all ended before `cutoff`.

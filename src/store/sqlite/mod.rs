@@ -19,6 +19,7 @@ mod retry;
 mod rows;
 mod schema;
 mod settle;
+mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -38,10 +39,11 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
+    RecordId, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use claims::Claims;
+use shares::Shares;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
@@ -63,6 +65,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     walk: Arc<Mutex<sweep::Walk>>,
+    shares: Mutex<Shares>,
     /// Whether this process owns the folder; a guest doesn't.
     owner: bool,
 }
@@ -110,6 +113,7 @@ impl SqliteStore {
                 thread: Mutex::new(Some(thread)),
                 readers: Arc::default(),
                 walk: Arc::default(),
+                shares: Mutex::default(),
                 owner,
             })
         })
@@ -160,6 +164,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn about(&self) -> About {
+        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
@@ -270,6 +278,25 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        Ok(self.shares.lock().spend(scope, spends, self.clock.now()))
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        let now = self.clock.now();
+        Ok(self.shares.lock().hold(name, owner, now.plus(span), now))
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        self.shares.lock().let_go(name, owner);
+        Ok(())
+    }
+
     async fn put(&self, record: Record, expected: Expected) -> Result<Revision, StoreError> {
         self.writer.write(move |database, effects| records::put(database, &record, expected, effects)).await
     }
@@ -367,6 +394,11 @@ impl Store for SqliteStore {
                 Ok(sweep)
             })
             .await
+    }
+
+    async fn claim(&self, _: Duty, _: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        Ok(self.owner)
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

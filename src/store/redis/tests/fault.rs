@@ -41,7 +41,7 @@ async fn cut_connections_heal() {
 #[tokio::test]
 async fn nothing_accepted_is_lost_when_the_server_is_killed() {
     let mut bench = Bench::on(Server::durable()).await;
-    assert_eq!(bench.store.durability_note(), None);
+    assert_eq!(bench.store.about().note, None);
     let lane = bench.connection("acme", 256).await;
     let mut accepted = 0_u64;
     for _ in 0..3 {
@@ -197,7 +197,7 @@ async fn settings_that_do_not_fit_are_refused_and_weak_ones_named() {
         RedisStore::open(settings, clock.clone(), ids).await
     };
     let store = open(RedisSettings::new(server.url())).await.unwrap();
-    assert!(store.durability_note().unwrap().contains("LOST"));
+    assert!(store.about().note.unwrap().contains("LOST"));
     let fsync = RedisSettings { durability: "fsync".parse().unwrap(), ..RedisSettings::new(server.url()) };
     assert!(open(fsync).await.unwrap_err().to_string().contains("appendonly"));
     let other = RedisSettings { partitions: 8, ..RedisSettings::new(server.url()) };
