@@ -11,6 +11,7 @@ mod connections;
 mod deliveries;
 pub mod docs;
 mod events;
+mod hooks;
 mod mappings;
 mod operations;
 pub mod problem;

@@ -4,7 +4,9 @@ use futures::future::BoxFuture;
 
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
-use super::{NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations};
+use super::{
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, hooks, mappings, operations,
+};
 use crate::domain::account::Scope;
 
 /// Who may call an endpoint.
@@ -12,6 +14,8 @@ use crate::domain::account::Scope;
 pub enum Auth {
     /// Anyone.
     Open,
+    /// Any key.
+    Key,
     /// An operator's key.
     Operator,
     /// A tenant's key with this scope, or an operator's key.
@@ -38,6 +42,7 @@ macro_rules! routes {
 const READ: Auth = Auth::Scope(Scope::Read);
 const MANAGE: Auth = Auth::Scope(Scope::Manage);
 const PUBLISH: Auth = Auth::Scope(Scope::Publish);
+const SUBSCRIBE: Auth = Auth::Scope(Scope::Subscribe);
 
 /// All of them.
 pub static ROUTES: &[Endpoint] = routes! {
@@ -59,6 +64,15 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
+    GET "/v1/me" Auth::Key => hooks::me;
+    GET "/v1/event-types" SUBSCRIBE => hooks::event_types;
+    POST "/v1/hooks" SUBSCRIBE => hooks::subscribe;
+    GET "/v1/hooks" SUBSCRIBE => hooks::list;
+    GET "/v1/hooks/samples" SUBSCRIBE => hooks::samples;
+    GET "/v1/hooks/{id}" SUBSCRIBE => hooks::read;
+    DELETE "/v1/hooks/{id}" SUBSCRIBE => hooks::unsubscribe;
+    POST "/api/v1/hooks/subscribe" SUBSCRIBE => hooks::fetchply_subscribe;
+    DELETE "/api/v1/hooks/subscribe" SUBSCRIBE => hooks::fetchply_unsubscribe;
     GET "/v1/deliveries" READ => deliveries::list;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;

@@ -8,6 +8,7 @@ pub mod connections;
 pub mod deliver;
 pub mod directory;
 pub mod exchange;
+pub mod hooks;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
@@ -16,6 +17,7 @@ mod running;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tryout;
+pub mod turn;
 pub mod vault;
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
-use directory::Directory;
+use directory::{Directory, MadeBy};
 use metrics::Metrics;
 use rate::Rates;
 use running::Running;
@@ -105,6 +107,10 @@ pub struct Gateway {
     rates: Rates,
     running: Running,
     trying: tokio::sync::Semaphore,
+    /// Held by whoever looks for a subscription and makes it where there is none.
+    subscribing: tokio::sync::Mutex<()>,
+    /// Rung when a subscription may need upkeep before its time.
+    hooks_changed: tokio::sync::Notify,
 }
 
 impl Gateway {
@@ -123,6 +129,8 @@ impl Gateway {
             rates: Rates::new(settings.events_per_second, batch),
             running: Running::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
+            subscribing: tokio::sync::Mutex::default(),
+            hooks_changed: tokio::sync::Notify::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
             store,
@@ -143,7 +151,7 @@ impl Gateway {
         /// Connections looked at.
         const LOOKED_AT: usize = 100;
         let mut found = Ok(());
-        for live in self.directory.connections(None, None, LOOKED_AT) {
+        for live in self.directory.connections(None, MadeBy::Anyone, None, LOOKED_AT) {
             let (record, owner) = (&live.record, live.record.id.to_string());
             let signing = record.signing.iter().map(|secret| &secret.sealed);
             for sealed in signing.chain(record.credentials.values()).chain(record.target.headers.values()) {
@@ -209,7 +217,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `event` or `delivery`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.
@@ -220,7 +228,7 @@ pub enum ServiceError {
     Conflict,
     /// As many as allowed are there.
     #[error("{0}")]
-    Limit(String),
+    Limit(Faults),
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),

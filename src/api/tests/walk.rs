@@ -12,6 +12,7 @@ use crate::api::table::{Auth, ROUTES};
 fn scope_name(auth: Auth) -> Option<&'static str> {
     match auth {
         Auth::Open => None,
+        Auth::Key => Some("any"),
         Auth::Operator => Some("operator"),
         Auth::Scope(scope) => Some(scope.name()),
     }
