@@ -11,3 +11,4 @@ mod kill;
 mod mapping;
 mod store_faults;
 mod support;
+mod zapier;

@@ -22,6 +22,11 @@ impl Door {
         self.address.read().clone()
     }
 
+    /// The operator's key.
+    pub fn key(&self) -> String {
+        self.key.read().clone()
+    }
+
     /// Posts JSON; answers status, headers and body, or `None` when nothing answered.
     pub async fn ask(
         &self,
