@@ -27,14 +27,12 @@ use crate::service::{Gateway, Parts, ServiceError, Settings};
 use crate::spec::Catalogue;
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Duty, Store, StoreError, Sweep};
+use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
 use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
 
-/// How often the store is swept when there is nothing left to sweep at once.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// For how long a process keeps the sweep for itself: what may pass until another takes over from a dead one.
-const SWEEP_SPAN: Duration = Duration::from_secs(30);
+/// Before the store is swept again after that failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -260,21 +258,16 @@ async fn tend_hooks(gateway: Arc<Gateway>) {
     gateway.tend_hooks_forever().await;
 }
 
-/// Sweeps the store as long as it is open: of the processes that share it, one.
+/// Sweeps the store as long as it is open.
 async fn sweep(gateway: Arc<Gateway>) {
     loop {
-        let swept = match gateway.store.claim(Duty::Sweep, SWEEP_SPAN).await {
-            Ok(true) => gateway.store.sweep().await,
-            Ok(false) => Ok(Sweep::default()),
-            Err(error) => Err(error),
-        };
-        match swept {
+        match gateway.store.sweep().await {
             Ok(swept) if swept.more => tokio::task::yield_now().await,
-            Ok(_) => gateway.clock.sleep(SWEEP_EVERY).await,
+            Ok(_) => gateway.store.wait_for_upkeep().await,
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "the store could not be swept; trying again");
-                gateway.clock.sleep(SWEEP_EVERY).await;
+                gateway.clock.sleep(SWEEP_AGAIN).await;
             }
         }
     }

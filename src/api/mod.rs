@@ -18,6 +18,7 @@ pub mod problem;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use super::call::{Answer, Call, reply};
 use super::problem::{Code, Problem};
 use crate::domain::fault::Faults;
 use crate::service::Gateway;
-use crate::store::About;
+use crate::store::{About, StoreError};
 
 /// How long the store may take to answer a probe.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -22,10 +22,12 @@ pub async fn health(_: Call) -> Answer {
 }
 
 /// Whether the store can be written to, in good time; else why not, for the log.
-async fn probe(gateway: &Gateway) -> Result<(), String> {
+async fn probe(gateway: &Gateway) -> Result<(), StoreError> {
     tokio::select! {
-        health = gateway.store.health() => health.map_err(|error| error.to_string()),
-        () = gateway.clock.sleep(STORE_TIMEOUT) => Err(format!("no answer within {} s", STORE_TIMEOUT.as_secs())),
+        health = gateway.store.health() => health,
+        () = gateway.clock.sleep(STORE_TIMEOUT) => {
+            Err(StoreError::Unavailable(format!("no answer within {} s", STORE_TIMEOUT.as_secs())))
+        }
     }
 }
 
@@ -34,9 +36,19 @@ pub async fn ready(call: Call) -> Answer {
     let gateway = &call.gateway;
     let mut faults = Faults::default();
     let mut cause = None;
-    if let Err(reason) = probe(gateway).await {
-        cause = Some(reason);
-        faults.at_field("store", "can't be written to", None);
+    if let Err(error) = probe(gateway).await {
+        let (message, hint) = match error {
+            StoreError::Emptied => (
+                "was emptied: events that were not delivered yet are lost",
+                Some(
+                    "the gateway writes its records again; nothing needs to be done for new events"
+                        .to_owned(),
+                ),
+            ),
+            _ => ("can't be written to", None),
+        };
+        faults.at_field("store", message, hint);
+        cause = Some(error.to_string());
     }
     if !gateway.progress.is_fresh(gateway.clock.now()) {
         faults.at_field("workers", "were not heard of lately: nothing is delivered", None);

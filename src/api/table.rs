@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, hooks, mappings, operations,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, hooks, mappings, operations, trigger,
 };
 use crate::domain::account::Scope;
 
@@ -64,6 +64,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
+    POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
     GET "/v1/me" Auth::Key => hooks::me;
     GET "/v1/event-types" SUBSCRIBE => hooks::event_types;
     POST "/v1/hooks" SUBSCRIBE => hooks::subscribe;

@@ -18,6 +18,7 @@ mod custom;
 #[cfg(test)]
 mod golden;
 mod http;
+mod mask;
 mod oauth;
 mod settings;
 #[cfg(test)]
@@ -27,7 +28,8 @@ pub use answer::{Verdict, attempt, classify};
 pub use body::{Progress, render};
 pub use custom::check_custom_headers;
 pub use http::{Endpoint, EndpointError, Key};
-pub use oauth::{Client, Token};
+pub use mask::{HIDDEN, Mask};
+pub use oauth::{Client, Granted, Token};
 pub use settings::{Given, Settings, check_settings};
 
 pub use crate::spec::Names;

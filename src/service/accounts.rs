@@ -16,7 +16,7 @@ use crate::domain::account::{ApiKey, Scope, Tenant};
 use crate::domain::fault::Faults;
 use crate::domain::id::{KeyId, TenantId};
 use crate::domain::secret::Secret;
-use crate::store::{Duty, Expected, Record, RecordId, StoreError};
+use crate::store::{Expected, Record, RecordId, StoreError};
 
 const TOKEN_PREFIX: &str = "pb_";
 const ID_CHARS: usize = 26;
@@ -133,7 +133,8 @@ impl Gateway {
     /// Of processes that start together on one store one makes it.
     pub async fn first_operator_key(&self) -> Result<Option<Secret>, ServiceError> {
         const SPAN: Duration = Duration::from_secs(10);
-        if self.directory.has_operator_key() || !self.store.claim(Duty::FirstKey, SPAN).await? {
+        let owner = u128::from_be_bytes(self.entropy.bytes());
+        if self.directory.has_operator_key() || !self.store.hold("first_key", owner, SPAN).await? {
             return Ok(None);
         }
         // Whoever had the duty before may have done it meanwhile.
@@ -142,7 +143,9 @@ impl Gateway {
             return Ok(None);
         }
         let new = NewKey { tenant: None, scopes: Vec::new(), name: "first operator key".to_owned() };
-        self.make_key(new).await.map(|(_, token)| Some(token))
+        let made = self.make_key(new).await.map(|(_, token)| Some(token));
+        self.store.let_go("first_key", owner).await?;
+        made
     }
 
     /// Revokes a key; `false` when there was none. What was subscribed with it receives nothing more.

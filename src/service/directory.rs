@@ -24,6 +24,7 @@ use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
+pub use hooks::MadeBy;
 use hooks::Hooks;
 
 /// How many changes are read at once.
@@ -175,27 +176,6 @@ impl State {
     }
 }
 
-/// Which connections are meant, by who made them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MadeBy {
-    /// People.
-    People,
-    /// Programs, by subscribing.
-    Subscribers,
-    /// Anyone.
-    Anyone,
-}
-
-impl MadeBy {
-    fn includes(self, live: &LiveConnection) -> bool {
-        match self {
-            Self::People => live.record.subscription.is_none(),
-            Self::Subscribers => live.record.subscription.is_some(),
-            Self::Anyone => true,
-        }
-    }
-}
-
 /// A change that was made ready outside the lock.
 enum Ready {
     Gone(RecordId),
@@ -236,7 +216,10 @@ impl Directory {
             Some(Record::Tenant(tenant)) => Ready::Tenant(Arc::new(tenant)),
             Some(Record::Key(key)) => Ready::Key(Arc::new(key)),
             Some(Record::Connection(record)) => {
-                let live = self.compiler.compile(*record, change.revision);
+                let mut live = self.compiler.compile(*record, change.revision);
+                if let Some(before) = self.connection(live.record.id) {
+                    live.inherit(&before);
+                }
                 if let Err(reason) = &live.works {
                     tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
                 }
@@ -339,21 +322,16 @@ impl Directory {
         all - state.hooks.closed(tenant)
     }
 
-    /// A tenant's subscriptions that go to a URL, oldest first.
-    pub fn hooks_at(&self, tenant: &TenantId, url: &str) -> Vec<Arc<LiveConnection>> {
+    /// Everything there is, as the store has it.
+    pub fn records(&self) -> Vec<Record> {
         let state = self.state.read();
-        let found = state.hooks.at_url(tenant, url);
-        found.iter().filter_map(|id| state.connections.get(id).cloned()).collect()
-    }
-
-    /// The subscriptions that something is to be done about by now, the longest due first; at most `limit`.
-    pub fn due_hooks(&self, now: Timestamp, limit: usize) -> Vec<ConnectionId> {
-        self.state.read().hooks.due(now, limit)
-    }
-
-    /// Why a subscription is over though it is not closed yet.
-    pub fn over(&self, live: &LiveConnection, now: Timestamp) -> Option<Over> {
-        self.state.read().over(live, now)
+        let tenants = state.tenants.values().filter_map(|household| household.tenant.as_deref());
+        let connections = state.order.keys().filter_map(|id| state.connections.get(id));
+        tenants
+            .map(|tenant| Record::Tenant(tenant.clone()))
+            .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
+            .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
+            .collect()
     }
 
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
@@ -367,7 +345,11 @@ impl Directory {
         exact
             .chain(broad)
             .filter(|live| live.passes(event) && state.over(live, event.received).is_none())
-            .map(|live| NewJob { connection: live.record.id, mapping: live.mapping_version })
+            .map(|live| NewJob {
+                connection: live.record.id,
+                mapping: live.mapping_version,
+                triggered: false,
+            })
             .collect()
     }
 

@@ -51,12 +51,22 @@ pub struct Working {
     /// Where and how requests go; it leaves out secrets that have expired.
     pub endpoint: Endpoint,
     /// The access token, where requests need one.
-    pub tokens: TokenSlot,
+    pub tokens: Arc<TokenSlot>,
     /// What a try has to wait its turn for; `None` where the system takes as many as there are.
     pub turns: Option<Turns>,
 }
 
 impl LiveConnection {
+    /// Takes over the access token of what it was before, where it is still good for what it is now.
+    pub fn inherit(&mut self, before: &Self) {
+        if let (Ok(working), Ok(before)) = (&mut self.works, &before.works)
+            && let (Some(client), Some(other)) = (working.endpoint.client(), before.endpoint.client())
+            && client.is_same(other)
+        {
+            working.tokens = Arc::clone(&before.tokens);
+        }
+    }
+
     /// Whether it wants events of this type.
     pub fn wants_type(&self, kind: &str) -> bool {
         self.record.events.iter().any(|pattern| pattern.matches(kind))
@@ -158,17 +168,21 @@ impl Compiler {
         }
         let headers = check_custom_headers(connector, &headers)
             .map_err(|faults| format!("its headers are refused: {faults}"))?;
-        let mut keys = Vec::with_capacity(record.signing.len());
+        let (mut keys, mut signing) = (Vec::with_capacity(record.signing.len()), Vec::new());
         if connector.secret != SecretUse::None {
             for secret in &record.signing {
                 let clear = self.vault.open(&owner, &secret.sealed).map_err(|error| error.to_string())?;
                 let key = connector.signature.key(clear.reveal()).map_err(|error| error.to_string())?;
                 keys.push(Key { key, expires: secret.expires });
+                signing.push(clear);
             }
         }
-        let endpoint =
+        let mut endpoint =
             Endpoint::compile(Arc::clone(connector), url, settings, &headers, keys, policy.timeout)
                 .map_err(|error| error.to_string())?;
+        for secret in &signing {
+            endpoint.hide(secret);
+        }
         for url in endpoint.urls() {
             self.addresses
                 .check_url(url.as_str())
@@ -177,7 +191,7 @@ impl Compiler {
         let calls = endpoint.calls();
         let last = endpoint.urls().nth(calls - 1);
         let turns = last.and_then(|url| Turns::of(connector, url, u32::try_from(calls).unwrap_or(1)));
-        let tokens = TokenSlot::default();
+        let tokens = Arc::default();
         Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens, turns }))
     }
 

@@ -16,6 +16,7 @@ pub mod rate;
 mod running;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trigger;
 pub mod tryout;
 pub mod turn;
 pub mod vault;
@@ -34,6 +35,7 @@ use directory::{Directory, MadeBy};
 use metrics::Metrics;
 use rate::Rates;
 use running::Running;
+use trigger::Triggers;
 use vault::{Vault, VaultError};
 
 /// The most events of one request.
@@ -106,6 +108,7 @@ pub struct Gateway {
     pub progress: Progress,
     rates: Rates,
     running: Running,
+    triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
     /// Held by whoever looks for a subscription and makes it where there is none.
     subscribing: tokio::sync::Mutex<()>,
@@ -120,14 +123,13 @@ impl Gateway {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
         let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
-        for mapping in catalogue.mappings().values() {
-            store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
-        }
+        keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
             running: Running::default(),
+            triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             subscribing: tokio::sync::Mutex::default(),
             hooks_changed: tokio::sync::Notify::default(),
@@ -171,14 +173,50 @@ impl Gateway {
         loop {
             self.store.wait_for_change(self.directory.revision()).await;
             if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
-                if error == StoreError::Closed {
-                    return;
+                match error {
+                    StoreError::Closed => return,
+                    StoreError::Emptied => match self.rebuild().await {
+                        Ok(true) => continue,
+                        Ok(false) => tracing::debug!("another process writes the store's records again"),
+                        Err(error) => {
+                            tracing::error!(%error, "the records of an emptied store could not be written again");
+                        }
+                    },
+                    error => tracing::warn!(%error, "the records could not be read; trying again"),
                 }
-                tracing::warn!(%error, "the records could not be read; trying again");
                 self.clock.sleep(PAUSE).await;
             }
         }
     }
+
+    /// Gives an emptied store the tenants, keys and connections that this process remembers.
+    async fn rebuild(&self) -> Result<bool, StoreError> {
+        let records = self.directory.records();
+        keep_mappings(&self.catalogue, self.store.as_ref()).await?;
+        for live in self.directory.connections(None, MadeBy::Anyone, None, usize::MAX) {
+            if let Ok(working) = &live.works {
+                self.store.put_mapping(live.mapping_version, working.mapping.to_json()).await?;
+            }
+        }
+        let count = records.len();
+        let is_first = self.store.rebuild(records, self.directory.revision()).await?;
+        if is_first {
+            tracing::error!(
+                records = count,
+                "THE STORE WAS EMPTIED: events that were accepted and not delivered are lost; its tenants, keys and \
+                 connections were written again from memory, and work goes on"
+            );
+        }
+        Ok(is_first)
+    }
+}
+
+/// Keeps the catalogue's mappings in the store, for the jobs that are pinned to them.
+async fn keep_mappings(catalogue: &Catalogue, store: &dyn Store) -> Result<(), StoreError> {
+    for mapping in catalogue.mappings().values() {
+        store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
+    }
+    Ok(())
 }
 
 /// When the workers last showed that they get on: for readiness.

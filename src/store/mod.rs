@@ -32,9 +32,9 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
-    About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, LaneCounts,
-    Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Retried, Revision, Settlement, Spend, Spent, Stats,
-    StoreError, Sweep,
+    About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
+    LeaseRef, NewEvent, NewJob, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
+    Stats, StoreError, Sweep, UNANSWERED,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -87,6 +87,10 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// the newest [`KEPT_ATTEMPTS`] are kept.
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError>;
 
+    /// Writes what came of a triggered job ([`NewJob::triggered`]). `false` when there is no such job, or it was tried or
+    /// put into its lane meanwhile: then nothing is written.
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError>;
+
     /// Extends leases by `span` from now; those already lost stay lost.
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError>;
 
@@ -118,6 +122,11 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Returns when there may be changes after `since`, within a second of their being written by any process.
     async fn wait_for_change(&self, since: Revision);
 
+    /// Writes `records` again into a store that was emptied under the running process ([`StoreError::Emptied`]), and
+    /// takes it into use; `newest` is the last revision that the caller knows, and new ones come after it. Of several
+    /// processes one does it: `false` where another does, or where nothing is missing.
+    async fn rebuild(&self, records: Vec<Record>, newest: Revision) -> Result<bool, StoreError>;
+
     /// Keeps a mapping's source under its version, for the jobs that are pinned to it.
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError>;
 
@@ -138,9 +147,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// again at once while [`Sweep::more`].
     async fn sweep(&self) -> Result<Sweep, StoreError>;
 
-    /// Whether this process is the one that has a duty for `span` from now: the first that asks, until it no longer asks.
-    /// Two may have it for a moment after a process stood still, so a duty must bear that.
-    async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError>;
+    /// Returns when [`Store::sweep`] may find something, and it is this process that should look; costs next to nothing
+    /// while there is nothing.
+    async fn wait_for_upkeep(&self);
 
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;

@@ -32,6 +32,11 @@ pub enum StoreError {
     /// Too much is waiting to be written already.
     #[error("the store is overloaded")]
     Overloaded,
+    /// What it held is gone; see [`Store::rebuild`](super::Store::rebuild).
+    #[error(
+        "the store was emptied: what the gateway kept there is gone, and with it every event that was not delivered yet"
+    )]
+    Emptied,
     /// The record changed meanwhile, or exists already.
     #[error("the record changed meanwhile")]
     Conflict,
@@ -53,25 +58,6 @@ pub struct About {
     pub durability: String,
     /// What an operator has to know of that; `None` when there is nothing to mend.
     pub note: Option<String>,
-}
-
-/// What one process does for all that share a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Duty {
-    /// Upkeep: [`Store::sweep`](super::Store::sweep).
-    Sweep,
-    /// Making the first operator's key.
-    FirstKey,
-}
-
-impl Duty {
-    /// Its name in stores.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sweep => "sweep",
-            Self::FirstKey => "first_key",
-        }
-    }
 }
 
 /// A key for dedupe and what it stands for.
@@ -112,6 +98,28 @@ pub struct NewJob {
     pub connection: ConnectionId,
     /// Rendered by which mapping version.
     pub mapping: MappingVersion,
+    /// Whether whoever makes it tries it at once, outside its lane: then it is written as [`JobState::Dead`] with
+    /// [`UNANSWERED`], and [`Store::record`](super::Store::record) says what came of it. So a crash leaves no job that
+    /// would be sent a second time, and a log that says what is known.
+    pub triggered: bool,
+}
+
+/// What a triggered job's log says until its outcome is written.
+pub const UNANSWERED: &str = "it was triggered, and what came of it is not known: it may have arrived";
+
+/// What came of a job that was tried outside its lane.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The job.
+    pub job: JobId,
+    /// The record of the try; its number tells a job that was tried meanwhile.
+    pub attempt: Attempt,
+    /// Where the job ends.
+    pub state: JobState,
+    /// Why, in plain words, for the delivery log.
+    pub reason: String,
+    /// What becomes of the lane.
+    pub effect: LaneEffect,
 }
 
 /// What [`Store::ingest`](super::Store::ingest) did.

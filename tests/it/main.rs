@@ -5,10 +5,12 @@
 mod bounds;
 mod cli;
 mod delivery;
+mod fleet;
 mod floors;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
+mod redis_faults;
 mod store_faults;
 mod support;
 mod zapier;

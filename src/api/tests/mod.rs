@@ -7,7 +7,9 @@ mod deliveries;
 mod events;
 mod mappings;
 mod operations;
+mod receiver;
 mod schema;
+mod trigger;
 mod walk;
 
 use std::sync::Arc;

@@ -12,6 +12,8 @@ use crate::spec::{ConnectorSpec, SecretUse};
 
 /// How long a replaced secret still signs beside the new one.
 pub const SECRET_OVERLAP: Duration = Duration::from_hours(24);
+/// The credential that a token endpoint may replace.
+const REFRESH_TOKEN: &str = "refresh_token";
 /// The most secrets that sign at once.
 const MAX_SECRETS: usize = 4;
 
@@ -31,6 +33,46 @@ impl Gateway {
         let owner = record.id.to_string();
         let open = |(name, sealed): (&String, &Sealed)| Ok((name.clone(), self.vault.open(&owner, sealed)?));
         record.credentials.iter().map(open).collect()
+    }
+
+    /// Puts `new` in place of the refresh token `used`. A connection that has another one by now, or is gone, keeps what it
+    /// has: a person, or another process, was faster.
+    pub(in crate::service) async fn replace_refresh_token(
+        &self,
+        id: ConnectionId,
+        used: &Secret,
+        new: &Secret,
+    ) -> Result<(), ServiceError> {
+        let owner = id.to_string();
+        let sealed = self.vault.seal(&owner, new)?;
+        let changed = self
+            .change(None, id, |record| {
+                let Some(held) = record.credentials.get_mut(REFRESH_TOKEN) else { return Ok(false) };
+                if self.vault.open(&owner, held)? != *used {
+                    return Ok(false);
+                }
+                *held = sealed.clone();
+                Ok(true)
+            })
+            .await;
+        match changed {
+            Ok(_) | Err(ServiceError::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The connection's refresh token as the store has it now, where it is another one than `used`.
+    pub(in crate::service) async fn newer_refresh_token(
+        &self,
+        id: ConnectionId,
+        used: &Secret,
+    ) -> Option<Secret> {
+        if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
+            tracing::warn!(%error, connection = %id, "cannot look for a newer refresh token");
+        }
+        let live = self.directory.connection(id)?;
+        let sealed = live.record.credentials.get(REFRESH_TOKEN)?;
+        self.vault.open(&id.to_string(), sealed).ok().filter(|newest| newest != used)
     }
 
     /// Gives a connection a new secret, `given` or made here; the ones it had sign beside it for [`SECRET_OVERLAP`].

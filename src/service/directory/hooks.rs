@@ -1,11 +1,34 @@
 //! Subscriptions by what is asked of them: which a key made, which go to a URL, which need upkeep by now.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
+use super::{Directory, LiveConnection};
 use crate::domain::connection::{Connection, ConnectionState};
 use crate::domain::id::{ConnectionId, KeyId, TenantId};
-use crate::domain::subscription::next_upkeep;
+use crate::domain::subscription::{Over, next_upkeep};
 use crate::domain::time::Timestamp;
+
+/// Which connections are meant, by who made them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeBy {
+    /// People.
+    People,
+    /// Programs, by subscribing.
+    Subscribers,
+    /// Anyone.
+    Anyone,
+}
+
+impl MadeBy {
+    pub(super) fn includes(self, live: &LiveConnection) -> bool {
+        match self {
+            Self::People => live.record.subscription.is_none(),
+            Self::Subscribers => live.record.subscription.is_some(),
+            Self::Anyone => true,
+        }
+    }
+}
 
 /// The subscriptions of all tenants.
 #[derive(Debug, Default)]
@@ -92,5 +115,24 @@ impl Hooks {
     /// How many of a tenant's are closed.
     pub fn closed(&self, tenant: &TenantId) -> usize {
         self.closed.get(tenant).copied().unwrap_or_default()
+    }
+}
+
+impl Directory {
+    /// A tenant's subscriptions that go to a URL, oldest first.
+    pub fn hooks_at(&self, tenant: &TenantId, url: &str) -> Vec<Arc<LiveConnection>> {
+        let state = self.state.read();
+        let found = state.hooks.at_url(tenant, url);
+        found.iter().filter_map(|id| state.connections.get(id).cloned()).collect()
+    }
+
+    /// The subscriptions that something is to be done about by now, the longest due first; at most `limit`.
+    pub fn due_hooks(&self, now: Timestamp, limit: usize) -> Vec<ConnectionId> {
+        self.state.read().hooks.due(now, limit)
+    }
+
+    /// Why a subscription is over though it is not closed yet.
+    pub fn over(&self, live: &LiveConnection, now: Timestamp) -> Option<Over> {
+        self.state.read().over(live, now)
     }
 }

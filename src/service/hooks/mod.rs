@@ -142,7 +142,7 @@ impl Gateway {
         if live.record.subscription.is_none() {
             return Err(ServiceError::Missing("hook"));
         }
-        self.end(&live).await
+        self.end_hook(&live).await
     }
 
     /// Ends a tenant's subscriptions of one event for one URL, however many there are.
@@ -156,12 +156,12 @@ impl Gateway {
         while let Some(live) =
             self.same_hook(tenant, url.as_str(), wanted.event.as_deref().unwrap_or_default(), connector)
         {
-            self.end(&live).await?;
+            self.end_hook(&live).await?;
         }
         Ok(())
     }
 
-    async fn end(&self, live: &LiveConnection) -> Result<(), ServiceError> {
+    async fn end_hook(&self, live: &LiveConnection) -> Result<(), ServiceError> {
         match self.delete_connection(None, live.record.id).await {
             Ok(()) => {
                 tracing::info!(hook = %live.record.id, tenant = %live.record.tenant, "unsubscribed");

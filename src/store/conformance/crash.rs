@@ -1,7 +1,7 @@
 //! Crashes and ends.
 
 use crate::domain::job::Outcome;
-use crate::store::{Duty, Expected, Ingest, Record, StoreError};
+use crate::store::{Expected, Ingest, Record, StoreError};
 
 use super::world::{SPAN, World};
 
@@ -86,7 +86,6 @@ pub async fn a_closed_store_says_so(world: World) {
     assert_eq!(store.delivery(lease[0].job.id).await, Err(closed.clone()));
     assert_eq!(store.retry(lease[0].job.id, None).await, Err(closed.clone()));
     assert_eq!(store.sweep().await, Err(closed.clone()));
-    assert_eq!(store.claim(Duty::Sweep, SPAN).await, Err(closed.clone()));
     assert_eq!(store.stats().await, Err(closed.clone()));
     assert_eq!(store.health().await, Err(closed));
     // Nobody is left waiting.

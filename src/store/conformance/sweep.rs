@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::job::{JobState, Outcome};
-use crate::store::{DeliveryQuery, Duty, RecordId};
+use crate::store::{DeliveryQuery, RecordId};
 
 use super::world::{RETENTION, SPAN, World, tenant_id};
 
@@ -73,11 +73,4 @@ pub async fn a_lease_that_outlives_its_connection_is_cancelled(world: World) {
     assert_eq!(world.sweep().await.cancelled, 2);
     assert_eq!(world.settle(&leases, Outcome::Delivered).await, 0);
     assert_eq!(world.stats().await, crate::store::Stats::default());
-}
-
-pub async fn a_duty_stays_with_whoever_has_it(world: World) {
-    for _ in 0..3 {
-        assert_eq!(world.store.claim(Duty::Sweep, SPAN).await, Ok(true));
-    }
-    assert_eq!(world.store.claim(Duty::FirstKey, SPAN).await, Ok(true), "each duty is one of its own");
 }

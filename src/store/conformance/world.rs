@@ -154,7 +154,10 @@ impl World {
             received: self.now(),
             document,
         };
-        let jobs = to.iter().map(|connection| NewJob { connection: *connection, mapping: MAPPING }).collect();
+        let jobs = to
+            .iter()
+            .map(|connection| NewJob { connection: *connection, mapping: MAPPING, triggered: false })
+            .collect();
         NewEvent { event: Arc::new(event), document: bytes, dedupe: None, jobs }
     }
 

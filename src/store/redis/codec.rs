@@ -44,6 +44,13 @@ pub(super) fn time_bytes(time: Timestamp) -> [u8; 6] {
     bytes
 }
 
+/// The time in an event's name.
+pub(super) fn time_of(base: &Base) -> Timestamp {
+    let [time @ .., _, _, _, _, _] = base;
+    let millis = time.iter().fold(0, |number, byte| number << 8 | i64::from(*byte));
+    Timestamp::from_millis(millis)
+}
+
 /// Writes the meta of a new event; the script puts the count of jobs before it.
 pub(super) fn write_meta(event: &Event, created: Timestamp) -> Vec<u8> {
     let tenant = event.tenant.as_str();
@@ -108,6 +115,38 @@ pub(super) fn read_meta(bytes: &[u8]) -> Option<Meta> {
         },
         id: String::from_utf8_lossy(reader.0).into_owned(),
     })
+}
+
+/// Reads a list of whole numbers as `cmsgpack` writes it: a partition's counters.
+pub(super) fn read_counters(bytes: &[u8]) -> Option<Vec<i64>> {
+    let mut reader = Reader(bytes);
+    let length = match reader.number(1)? {
+        short @ 0x90..=0x9f => short - 0x90,
+        0xdc => reader.number(2)?,
+        _ => return None,
+    };
+    let signed = |number: u64, bytes: u32| {
+        // Shifted to the top and back, the sign spreads.
+        let shift = 64 - 8 * bytes;
+        (number << shift).cast_signed() >> shift
+    };
+    (0..length)
+        .map(|_| {
+            Some(match reader.number(1)? {
+                small @ 0..=0x7f => signed(small, 8),
+                small @ 0xe0..=0xff => signed(small, 1),
+                0xcc => signed(reader.number(1)?, 8),
+                0xcd => signed(reader.number(2)?, 8),
+                0xce => signed(reader.number(4)?, 8),
+                0xcf => signed(reader.number(8)?, 8),
+                0xd0 => signed(reader.number(1)?, 1),
+                0xd1 => signed(reader.number(2)?, 2),
+                0xd2 => signed(reader.number(4)?, 4),
+                0xd3 => signed(reader.number(8)?, 8),
+                _ => return None,
+            })
+        })
+        .collect()
 }
 
 /// Reads a job's record.
@@ -232,6 +271,15 @@ mod tests {
         assert_eq!((meta.id, meta.kind, meta.tenant), (event.id, event.kind, event.tenant));
         assert_eq!(meta.received, event.received);
         assert_eq!(read_meta(&bytes[..20]), None);
+    }
+
+    #[test]
+    fn counters_read_as_they_are_packed() {
+        let packed =
+            [&[0x95, 0x07, 0xff, 0xcc, 200][..], &[0xd1, 0xff, 0x00, 0xcf, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(read_counters(&packed), Some(vec![7, -1, 200, -256, 1 << 40]));
+        assert_eq!(read_counters(&packed[..6]), None);
+        assert_eq!(read_counters(b""), None);
     }
 
     #[test]

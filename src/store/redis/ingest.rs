@@ -20,7 +20,7 @@ use crate::clock::Ids;
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Accepted, Dedupe, Ingest, Ingested, NewEvent};
+use crate::store::types::{Accepted, Dedupe, Ingest, Ingested, NewEvent, UNANSWERED};
 
 /// Requests that may wait.
 const QUEUE: usize = 8_192;
@@ -298,7 +298,7 @@ impl Core {
     fn write_step(&self, partition: Partition, portions: &[Portion]) -> Step<'_> {
         let now = self.clock.now();
         let mut call = self.call(partition);
-        call.value(partition.to_be_bytes());
+        call.value(partition.to_be_bytes()).value(UNANSWERED);
         for portion in portions {
             let key = portion.idempotency.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
             call.number(key)
@@ -327,7 +327,8 @@ impl Core {
                     let log = call.key(self.keys.connection_log(partition, job.connection));
                     call.value(job.connection.bits().to_be_bytes())
                         .value(job.mapping.bits().to_be_bytes())
-                        .number(log);
+                        .number(log)
+                        .number(u8::from(job.triggered));
                 }
             }
         }

@@ -42,13 +42,16 @@
 //! | `pb:{c}:unmirrored` | hash | connection -> revision that its lane has yet to hear of | within the same call, or by the next sweep |
 //! | `pb:{c}:of:<tenant>` | set | the keys and connections of a tenant | with them |
 //! | `pb:{c}:mappings` | hash | version -> a mapping's source | never: one entry a version |
-//! | `pb:{c}:duty:<name>` | string | the process that has a duty for all, such as the sweep | its own expiry, seconds |
-//! | `pb:{c}:layout` | hash | format and count of partitions | never |
+//! | `pb:{c}:layout` | hash | format and count of partitions, when health was last asked for | never |
+//! | `pb:{c}:epoch` | string | names this filling of the server: without it the server was emptied | never |
+//! | `pb:{c}:rebuilder` | string | the process that writes the records of an emptied server again | seconds (its own expiry) |
+//! | `pb:{c}:sweeper` | string | the process that sweeps | 10 s (its own expiry) |
 //!
 //! Fields of an event: `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
 //! job `i`, `b<i>` its rendered bytes, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
 //!
-//! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty.
+//! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty, or that
+//! something was left to upkeep there.
 
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use sha2::{Digest, Sha256};
@@ -117,6 +120,11 @@ impl Keys {
         let mut key = format!("{}:{{{partition}}}:{name}", self.prefix).into_bytes();
         key.extend_from_slice(rest);
         key
+    }
+
+    /// A partition's counters.
+    pub fn state(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "state", b"")
     }
 
     /// All events of a partition.
@@ -202,14 +210,24 @@ impl Keys {
         self.control("mappings")
     }
 
-    /// Who has a duty.
-    pub fn duty(&self, name: &str) -> Vec<u8> {
-        self.control(&format!("duty:{name}"))
-    }
-
     /// Format and count of partitions.
     pub fn layout(&self) -> Vec<u8> {
         self.control("layout")
+    }
+
+    /// Names this filling of the server.
+    pub fn epoch(&self) -> Vec<u8> {
+        self.control("epoch")
+    }
+
+    /// The process that writes the records of an emptied server again.
+    pub fn rebuilder(&self) -> Vec<u8> {
+        self.control("rebuilder")
+    }
+
+    /// The process that sweeps.
+    pub fn sweeper(&self) -> Vec<u8> {
+        self.control("sweeper")
     }
 
     /// Tells of new revisions.

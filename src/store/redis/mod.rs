@@ -45,12 +45,14 @@
 //! minute while idle; 0.3 ms from accepted to leased by another process (p99). A queued job with an event of 224 bytes
 //! takes 1,180 bytes of memory, a settled delivery 1,200.
 
+mod cadence;
 mod codec;
 mod ingest;
 mod keys;
 mod lease;
 mod link;
 mod read;
+mod rebuild;
 mod records;
 mod script;
 mod server;
@@ -77,9 +79,10 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
-    RecordId, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
+use cadence::Cadence;
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
 use link::Link;
@@ -92,7 +95,7 @@ const REPLY: Duration = Duration::from_secs(2);
 /// How often a process with leases says that it lives.
 const BEAT: Duration = Duration::from_secs(2);
 /// How often a change is looked for that no message told of.
-const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+const FOLLOW_EVERY: Duration = Duration::from_secs(10);
 
 /// How the store is reached and what it keeps.
 #[derive(Clone)]
@@ -154,13 +157,17 @@ struct Core {
     retention: Duration,
     /// Names this filling of the server; another one means that it was emptied.
     epoch: String,
-    wake: Arc<Wake>,
+    wake: Wake,
     held: Mutex<HashMap<JobId, Timestamp>>,
     /// Partitions that may have given leases whose answer was lost, and how often that is still to be looked into.
     doubtful: Mutex<HashMap<Partition, u8>>,
     /// Held by each lease until its answer is noted, so that nobody takes it for a lost one.
     leasing: tokio::sync::RwLock<()>,
-    walk: Mutex<HashMap<Partition, Vec<u8>>>,
+    /// How far each partition was looked through for events past their retention, and when that began.
+    walk: Mutex<HashMap<Partition, (Vec<u8>, Timestamp)>>,
+    cadence: Cadence,
+    /// Whether the server was found to be emptied.
+    emptied: AtomicBool,
 }
 
 impl Core {
@@ -171,21 +178,6 @@ impl Core {
             .value(self.owner.clone())
             .value(self.keys.wake_channel(partition));
         call
-    }
-
-    /// Fails when the server was emptied since this process started.
-    async fn check_epoch(&self) -> Result<(), StoreError> {
-        let mut get = redis::cmd("HGET");
-        get.arg(self.keys.layout()).arg("epoch");
-        let epoch = codec::bytes(self.link.plain(get, REPLY).await?)?;
-        if epoch.as_deref() == Some(self.epoch.as_bytes()) {
-            return Ok(());
-        }
-        Err(StoreError::Unavailable(
-            "what the gateway kept in Redis is gone (the server was emptied, or is another one): \
-             restore a backup, or start the gateway anew on the empty server"
-                .to_owned(),
-        ))
     }
 
     /// Says every few seconds that this process lives, wherever it holds leases.
@@ -230,7 +222,6 @@ impl RedisStore {
         let epoch = server::claim_layout(&link, &keys, &owner).await?;
         let bases = Bases::default();
         read::newest(&link, &keys).await?.iter().for_each(|base| bases.after(base));
-        let wake = Arc::new(Wake::new(keys.partitions()));
         let core = Arc::new(Core {
             scripts: Scripts::new(),
             reads: link.again(),
@@ -242,15 +233,17 @@ impl RedisStore {
             durability,
             retention: settings.retention,
             epoch,
-            wake: Arc::clone(&wake),
+            wake: Wake::new(keys.partitions()),
             held: Mutex::default(),
             doubtful: Mutex::default(),
             leasing: tokio::sync::RwLock::default(),
             walk: Mutex::default(),
-            keys: keys.clone(),
+            cadence: Cadence::new(),
+            emptied: AtomicBool::new(false),
+            keys,
         });
         let (intake, taking) = Intake::start(&core);
-        let listening = tokio::spawn(wake::listen(wake, Arc::clone(&core.link), keys, core.owner.clone()));
+        let listening = tokio::spawn(wake::listen(Arc::clone(&core)));
         let beating = tokio::spawn(Arc::clone(&core).beat_on());
         Ok(Self {
             core,
@@ -303,6 +296,10 @@ impl Store for RedisStore {
         self.core.wake.wait(&self.core.clock).await;
     }
 
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.core()?.record(recorded).await
+    }
+
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError> {
         self.core()?.settle(settlements).await
     }
@@ -343,16 +340,20 @@ impl Store for RedisStore {
         let core = &self.core;
         let mut newest = core.wake.newest();
         loop {
-            if core.wake.is_closed() || *newest.borrow_and_update() > since {
+            let newer = *newest.borrow_and_update() > since;
+            if newer || core.wake.is_closed() || core.emptied.load(Ordering::Acquire) {
                 return;
             }
-            if tokio::time::timeout(FOLLOW_EVERY, newest.changed()).await.is_err() {
-                match wake::revision(&core.link, &core.keys).await {
-                    Ok(revision) => core.wake.revise(revision),
-                    Err(error) => tracing::warn!(error, "cannot look for changes; trying again"),
-                }
+            if tokio::time::timeout(FOLLOW_EVERY, newest.changed()).await.is_err()
+                && let Err(error) = core.look_for_changes().await
+            {
+                tracing::warn!(%error, "cannot look for changes; trying again");
             }
         }
+    }
+
+    async fn rebuild(&self, records: Vec<Record>, newest: Revision) -> Result<bool, StoreError> {
+        self.core()?.rebuild(&records, newest).await
     }
 
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError> {
@@ -376,11 +377,16 @@ impl Store for RedisStore {
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
-        self.core()?.sweep().await
+        let core = self.core()?;
+        let swept = core.sweep().await;
+        if swept.is_err() {
+            core.cadence.failed();
+        }
+        swept
     }
 
-    async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError> {
-        self.core()?.claim(duty, span).await
+    async fn wait_for_upkeep(&self) {
+        self.core.wait_for_upkeep().await;
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
@@ -401,6 +407,7 @@ impl Store for RedisStore {
             return;
         }
         self.core.wake.close();
+        self.core.cadence.close();
         self.intake.drain().await;
         self.tasks.lock().drain(..).for_each(|task| task.abort());
     }

@@ -77,6 +77,7 @@ pub(super) struct Scripts {
     pub ingest: Script,
     pub lease: Script,
     pub settle: Script,
+    pub record: Script,
     pub hold: Script,
     pub beat: Script,
     pub reclaim: Script,
@@ -93,6 +94,7 @@ pub(super) struct Scripts {
     pub spend: Script,
     pub take_hold: Script,
     pub let_go: Script,
+    pub rebuilt: Script,
 }
 
 impl Scripts {
@@ -103,6 +105,7 @@ impl Scripts {
             ingest: Script::of_partition("", include_str!("lua/ingest.lua")),
             lease: Script::of_partition(always, include_str!("lua/lease.lua")),
             settle: Script::of_partition(always, include_str!("lua/settle.lua")),
+            record: Script::of_partition(always, include_str!("lua/record.lua")),
             hold: Script::of_partition(always, include_str!("lua/hold.lua")),
             beat: Script::of_partition(always, include_str!("lua/beat.lua")),
             reclaim: Script::of_partition(always, include_str!("lua/reclaim.lua")),
@@ -119,6 +122,7 @@ impl Scripts {
             spend: Script::of_control(always, include_str!("lua/spend.lua")),
             take_hold: Script::of_control(always, include_str!("lua/take_hold.lua")),
             let_go: Script::of_control(always, include_str!("lua/let_go.lua")),
+            rebuilt: Script::of_control(always, include_str!("lua/control_rebuilt.lua")),
         }
     }
 }

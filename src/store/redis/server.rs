@@ -13,7 +13,7 @@ use crate::store::{About, StoreError};
 /// How long a durable write may take on the server's side.
 const WAIT_MILLIS: u64 = 1_500;
 /// Raised with every change of the keys or of what lies in them.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// What a stored event has survived when the store says that it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -218,8 +218,26 @@ fn judge(settings: &Settings, durability: Durability) -> Result<Option<String>, 
     Ok(note)
 }
 
-/// Notes format and partitions where nothing is stored yet, else refuses others; gives the epoch.
+/// Notes format and partitions where nothing is stored yet, else refuses others; gives the epoch, which is the caller's
+/// where there was none.
 pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Result<String, StoreError> {
+    let mut rebuilder = redis::cmd("EXISTS");
+    rebuilder.arg(keys.rebuilder());
+    if codec::count(&link.plain(rebuilder, REPLY).await?)? > 0 {
+        return Err(StoreError::Unavailable(
+            "Redis was emptied, and another gateway is writing its records again: start once it is done"
+                .to_owned(),
+        ));
+    }
+    note_layout(link, keys).await?;
+    let mut set = redis::cmd("SET");
+    set.arg(keys.epoch()).arg(epoch).arg("NX").arg("GET");
+    let known = codec::bytes(link.plain(set, REPLY).await?)?;
+    Ok(known.map_or_else(|| epoch.to_owned(), |known| String::from_utf8_lossy(&known).into_owned()))
+}
+
+/// Notes format and partitions where nothing is stored yet, else refuses others.
+pub(super) async fn note_layout(link: &Link, keys: &Keys) -> Result<(), StoreError> {
     let partitions = keys.partitions().to_string();
     let set = |field: &str, value: &str| {
         let mut command = redis::cmd("HSETNX");
@@ -227,9 +245,8 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
         Step::Plain(command)
     };
     let mut get = redis::cmd("HMGET");
-    get.arg(keys.layout()).arg("format").arg("partitions").arg("epoch");
-    let steps =
-        [set("format", FORMAT), set("partitions", &partitions), set("epoch", epoch), Step::Plain(get)];
+    get.arg(keys.layout()).arg("format").arg("partitions");
+    let steps = [set("format", FORMAT), set("partitions", &partitions), Step::Plain(get)];
     let mut answers = link.run(&steps, REPLY).await?;
     let found = codec::list(answers.pop().unwrap_or(Ok(Value::Nil))?)?;
     for answer in answers {
@@ -237,7 +254,7 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
     }
     let mut found = found.into_iter().map(codec::text);
     let mut next = || found.next().unwrap_or_else(|| Err(codec::strange("no layout")));
-    let (format, known, epoch) = (next()?, next()?, next()?);
+    let (format, known) = (next()?, next()?);
     if format != FORMAT {
         return Err(StoreError::Corrupt(format!(
             "these keys were written by another version of the gateway (format {format}, this one knows {FORMAT})"
@@ -249,7 +266,7 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
              another prefix with `patchbay store migrate`"
         )));
     }
-    Ok(epoch)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::codec::{self, JobRecord, strange, time_bytes};
+use super::codec::{self, JobRecord, strange, time_bytes, time_of};
 use super::keys::{BASE, Base, Partition, place_of};
 use super::link::Step;
 use super::read::read_records;
@@ -14,12 +14,18 @@ use super::{Core, REPLY};
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Duty, LaneCounts, Stats, Sweep};
+use crate::store::types::{LaneCounts, Stats, Sweep};
 
 /// Jobs or events that one step touches in each partition.
 const STEP: usize = 200;
+/// Lanes left behind that one step tells of their records, about.
+const LEFT_BEHIND: usize = 100;
+/// How often events past their retention are looked at again that were kept.
+const WALK_AGAIN: Duration = Duration::from_mins(10);
 /// How long a lane is kept after its connection was deleted, for processes that have yet to hear of it.
 const GONE: Duration = Duration::from_hours(24);
+/// Where a partition's counters count open jobs: `S_OPEN` in `partition.lua`, from 0.
+const OPEN: usize = 3;
 /// Milliseconds in one of the spans that open jobs are counted by.
 const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
@@ -33,20 +39,33 @@ struct Found {
     old: Vec<Vec<u8>>,
     pending: Vec<(ConnectionId, String)>,
     all_closing: u64,
+    /// The first event that is not past its retention.
+    young: Option<Timestamp>,
 }
 
 impl Core {
     /// One step; see [`Store::sweep`](crate::store::Store::sweep).
     pub(super) async fn sweep(&self) -> Result<Sweep, StoreError> {
-        let mut sweep = Sweep::default();
-        self.mirror_left_behind().await?;
-        let cutoff = self.clock.now().minus(self.retention);
-        let forget = self.clock.now().minus(GONE);
+        self.cadence.begin();
+        let now = self.clock.now();
+        let mut sweep = Sweep { more: self.mirror_left_behind().await? >= LEFT_BEHIND, ..Sweep::default() };
+        let cutoff = now.minus(self.retention);
+        let forget = now.minus(GONE);
+        let mut due: Option<Timestamp> = None;
         let groups = (0..self.keys.partitions())
             .map(|partition| {
-                let after = self.walk.lock().get(&partition).cloned().unwrap_or_default();
+                let mut walk = self.walk.lock();
+                // What was kept because it had not ended, or not long ago, is looked at again now and then.
+                let (after, _) = walk
+                    .entry(partition)
+                    .and_modify(|(after, began)| {
+                        if began.plus(WALK_AGAIN) <= now {
+                            (*after, *began) = (Vec::new(), now);
+                        }
+                    })
+                    .or_insert((Vec::new(), now));
                 let mut call = self.call(partition);
-                call.value(after).value(time_bytes(cutoff)).number(STEP).number(forget.millis());
+                call.value(after.clone()).value(time_bytes(cutoff)).number(STEP).number(forget.millis());
                 vec![Step::Script(&self.scripts.peek, call)]
             })
             .collect();
@@ -61,14 +80,15 @@ impl Core {
                 sweep.more |= found.members.len() == STEP || found.all_closing > 1;
             }
             sweep.removed += self.remove(partition, &found.old, cutoff).await?;
-            let full = found.old.len() == STEP;
-            sweep.more |= full;
-            let mut walk = self.walk.lock();
-            match found.old.into_iter().next_back().filter(|_| full) {
-                Some(last) => walk.insert(partition, last),
-                None => walk.remove(&partition),
-            };
+            sweep.more |= found.old.len() == STEP;
+            due = due.into_iter().chain(found.young.map(|young| young.plus(self.retention))).min();
+            if let Some(last) = found.old.into_iter().next_back()
+                && let Some((after, _)) = self.walk.lock().get_mut(&partition)
+            {
+                *after = last;
+            }
         }
+        self.cadence.end(due);
         Ok(sweep)
     }
 
@@ -90,27 +110,6 @@ impl Core {
         }
         let cancelled = self.link.script(&self.scripts.cancel, call, REPLY).await?;
         usize::try_from(codec::count(&cancelled)?).map_err(|_| strange("a count of cancelled jobs"))
-    }
-
-    /// Takes or keeps a duty; see [`Store::claim`](crate::store::Store::claim).
-    pub(super) async fn claim(&self, duty: Duty, span: Duration) -> Result<bool, StoreError> {
-        let key = self.keys.duty(duty.name());
-        let mut take = redis::cmd("SET");
-        take.arg(&key).arg(&self.owner).arg("NX").arg("PX").arg(span.as_millis().max(1).to_string());
-        let mut holder = redis::cmd("GET");
-        holder.arg(&key);
-        let mut answers = self.link.run(&[Step::Plain(take), Step::Plain(holder)], REPLY).await?.into_iter();
-        let taken = !matches!(answers.next().unwrap_or(Ok(Value::Nil))?, Value::Nil);
-        if taken {
-            return Ok(true);
-        }
-        let holder = codec::bytes(answers.next().unwrap_or(Ok(Value::Nil))?)?;
-        if holder.as_deref() != Some(self.owner.as_bytes()) {
-            return Ok(false);
-        }
-        let mut keep = redis::cmd("PEXPIRE");
-        keep.arg(&key).arg(span.as_millis().max(1).to_string());
-        Ok(codec::number(&self.link.plain(keep, REPLY).await?)? == 1)
     }
 
     /// Removes events whose jobs all ended before `cutoff`.
@@ -178,13 +177,14 @@ impl Core {
 
     /// Counts of what is there; see [`Store::stats`](crate::store::Store::stats).
     pub(super) async fn stats(&self) -> Result<Stats, StoreError> {
-        let groups = (0..self.keys.partitions())
-            .map(|partition| vec![Step::Script(&self.scripts.stats, self.call(partition))])
+        let partitions = self.busy_partitions().await?;
+        let groups = partitions
+            .iter()
+            .map(|partition| vec![Step::Script(&self.scripts.stats, self.call(*partition))])
             .collect();
         let mut stats = Stats::default();
         let mut spans = Vec::new();
-        for (partition, answer) in (0..self.keys.partitions()).zip(self.link.run_groups(groups, REPLY).await)
-        {
+        for (partition, answer) in partitions.into_iter().zip(self.link.run_groups(groups, REPLY).await) {
             let answer = codec::list(answer?.pop().unwrap_or(Ok(Value::Nil))?)?;
             let [open, leased, ready, waiting, full, paused, oldest] = answer.as_slice() else {
                 return Err(strange("counts"));
@@ -211,6 +211,31 @@ impl Core {
         Ok(stats)
     }
 
+    /// Partitions that hold open jobs.
+    async fn busy_partitions(&self) -> Result<Vec<Partition>, StoreError> {
+        let all = 0..self.keys.partitions();
+        let states: Vec<Value> = if self.link.is_cluster() {
+            let get = |partition| vec![Step::Plain(get_all([self.keys.state(partition)]))];
+            let mut states = Vec::new();
+            for answer in self.link.run_groups(all.clone().map(get).collect(), REPLY).await {
+                states.extend(codec::list(answer?.pop().unwrap_or(Ok(Value::Nil))?)?);
+            }
+            states
+        } else {
+            let get = get_all(all.clone().map(|partition| self.keys.state(partition)));
+            codec::list(self.link.plain(get, REPLY).await?)?
+        };
+        let mut busy = Vec::new();
+        for (partition, state) in all.zip(states) {
+            let Some(state) = codec::bytes(state)? else { continue };
+            let counters = codec::read_counters(&state).ok_or_else(|| strange("a partition's counters"))?;
+            if counters.get(OPEN).is_none_or(|open| *open != 0) {
+                busy.push(partition);
+            }
+        }
+        Ok(busy)
+    }
+
     /// When the oldest open job of a partition was made, which was not before `span`.
     async fn oldest(&self, partition: Partition, span: Timestamp) -> Result<Timestamp, StoreError> {
         let lower = [b"[".as_slice(), &time_bytes(span)].concat();
@@ -228,6 +253,14 @@ impl Core {
         }
         Ok(span)
     }
+}
+
+fn get_all(keys: impl IntoIterator<Item = Vec<u8>>) -> redis::Cmd {
+    let mut get = redis::cmd("MGET");
+    keys.into_iter().for_each(|key| {
+        get.arg(key);
+    });
+    get
 }
 
 fn is_kept(record: &JobRecord, cutoff: Timestamp) -> bool {
@@ -251,8 +284,9 @@ fn read_found(answer: Value) -> Result<Found, StoreError> {
     let mut pending = Vec::new();
     let mut noted = codec::list(next())?.into_iter();
     let all_closing = codec::count(&next())?;
+    let young = codec::bytes(next())?.and_then(|entry| entry.first_chunk().map(|base| time_of(base)));
     while let (Some(connection), Some(effect)) = (noted.next(), noted.next()) {
         pending.push((connection_of(connection)?, codec::text(effect)?));
     }
-    Ok(Found { closing, members, old, pending, all_closing })
+    Ok(Found { closing, members, old, pending, all_closing, young })
 }

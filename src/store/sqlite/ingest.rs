@@ -13,7 +13,7 @@ use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{Job, JobState};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Accepted, DEDUPE_SPAN, Dedupe, Ingest, Ingested, NewEvent};
+use crate::store::types::{Accepted, DEDUPE_SPAN, Dedupe, Ingest, Ingested, NewEvent, UNANSWERED};
 
 /// What was remembered under a key.
 enum Seen<T> {
@@ -95,14 +95,16 @@ fn write_event(
             attempts: 0,
             tries: 0,
         };
-        insert_job(database, &job, sequence, &event.kind)?;
-        effects.lanes.push(Effect::Made(Slot {
-            job,
-            event: Arc::clone(event),
-            document_bytes: new.document.len(),
-            rendered: None,
-            due: None,
-        }));
+        insert_job(database, &job, sequence, &event.kind, new_job.triggered)?;
+        if !new_job.triggered {
+            effects.lanes.push(Effect::Made(Slot {
+                job,
+                event: Arc::clone(event),
+                document_bytes: new.document.len(),
+                rendered: None,
+                due: None,
+            }));
+        }
         jobs += 1;
     }
     if let Some(key) = new.dedupe {
@@ -111,11 +113,22 @@ fn write_event(
     Ok(Accepted::Stored { id: event.id.clone(), jobs, duplicate: false })
 }
 
-fn insert_job(database: &Connection, job: &Job, event: i64, kind: &str) -> Result<(), StoreError> {
+fn insert_job(
+    database: &Connection,
+    job: &Job,
+    event: i64,
+    kind: &str,
+    triggered: bool,
+) -> Result<(), StoreError> {
+    let (state, due, finished, reason) = if triggered {
+        (JobState::Dead, None, Some(job.created.millis()), UNANSWERED)
+    } else {
+        (JobState::Queued, Some(0), None, "")
+    };
     database
         .prepare_cached(
-            "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, attempts, tries, reason)
-             VALUES(?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '')",
+            "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, finished, attempts, tries,
+             reason) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
         )
         .and_then(|mut insert| {
             insert.execute(params![
@@ -126,7 +139,10 @@ fn insert_job(database: &Connection, job: &Job, event: i64, kind: &str) -> Resul
                 kind,
                 job.mapping.bits().to_be_bytes(),
                 job.created.millis(),
-                state_code(JobState::Queued),
+                state_code(state),
+                due,
+                finished,
+                reason,
             ])
         })
         .map_err(|error| unavailable(&error))?;

@@ -39,8 +39,8 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Delivery, DeliveryQuery, Duty, Expected, Ingest, Ingested, Lease, LeaseRef, Record,
-    RecordId, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
 };
 use claims::Claims;
 use shares::Shares;
@@ -48,6 +48,8 @@ use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often there may be something to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Idle read connections kept for the next reads.
 const READERS: usize = 4;
 /// The longest sleep until something is due: what a leap of the wall clock can delay.
@@ -254,6 +256,14 @@ impl Store for SqliteStore {
         Ok(taken)
     }
 
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
+    }
+
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
         self.ensure_open()?;
         let deadline = self.clock.now().plus(span);
@@ -342,6 +352,12 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn rebuild(&self, _: Vec<Record>, _: Revision) -> Result<bool, StoreError> {
+        // A file is not emptied under the process that holds it.
+        self.ensure_open()?;
+        Ok(false)
+    }
+
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError> {
         let source = source.to_string();
         self.writer
@@ -396,9 +412,8 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn claim(&self, _: Duty, _: Duration) -> Result<bool, StoreError> {
-        self.ensure_open()?;
-        Ok(self.owner)
+    async fn wait_for_upkeep(&self) {
+        self.clock.sleep(SWEEP_EVERY).await;
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

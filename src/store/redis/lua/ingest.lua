@@ -1,7 +1,8 @@
--- Writes requests of events and their jobs. ARGV: 4 the partition; then for each request: the idempotency key's index in
--- KEYS (0 for none), its content, the number of events; for each event: base, meta, document, type, public id, its field
+-- Writes requests of events and their jobs. ARGV: 4 the partition, 5 the reason of triggered jobs; then for each request:
+-- the idempotency key's index in KEYS (0 for none), its content, the number of events; for each event: base, meta, document, type, public id, its field
 -- in the bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log, the bucket
--- of ids and the tenant's newest events follow it), the number of jobs; for each job: connection, mapping, the index of the connection's log.
+-- of ids and the tenant's newest events follow it), the number of jobs; for each job: connection, mapping, the index of the
+-- connection's log, whether it is triggered.
 -- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`.
 -- Requests are decided one after the other, and a refused one writes nothing.
@@ -37,14 +38,14 @@ local function read_request()
       dedupe = tonumber(take()), content = take(), key = tonumber(take()), jobs = {},
     }
     for _ = 1, tonumber(take()) do
-      event.jobs[#event.jobs + 1] = { connection = take(), mapping = take(), log = tonumber(take()) }
+      event.jobs[#event.jobs + 1] = { connection = take(), mapping = take(), log = tonumber(take()), triggered = take() == '1' }
     end
     request.events[#request.events + 1] = event
   end
   return request
 end
 
-local partition = take()
+local partition, unanswered = take(), take()
 local answers = {}
 -- Bases written by this call, oldest first, by the key of the tenant's newest events and type.
 local newest = {}
@@ -83,7 +84,10 @@ local function write_event(event)
   local fields = { 'm', number(#made, 3) .. event.meta, 'd', event.document }
   for index, job in ipairs(made) do
     fields[#fields + 1] = index - 1
-    fields[#fields + 1] = struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
+    -- Whoever triggers a job tries it outside its lane, where it has no place.
+    fields[#fields + 1] = job.triggered
+      and struct.pack(RECORD, job.connection, job.mapping, DEAD, 0, 0, 0, now) .. unanswered
+      or struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
     -- A call takes a few thousand values at the most.
     if #fields > 2000 then
       call('HSET', KEYS[event.key], unpack(fields))
@@ -101,12 +105,14 @@ local function write_event(event)
     local place = number(index - 1, 3)
     local id = event.base .. place .. partition
     local l = lane(job.connection)
-    S[S_SEQ] = S[S_SEQ] + 1
-    call('ZADD', QUEUE, 0, job.connection .. 'F' .. number(S[S_SEQ], 6) .. id)
     call('ZADD', KEYS[job.log], 0, event.base .. place)
-    join(l, id)
-    -- In a lane that is not strict a fresh job may go at once, whatever else waits there.
-    if l[IN_RING] == 0 and l[CAP] > 1 and l[LEASED] < l[WIDTH] and not is_held(l) then enter_ring(job.connection, l) end
+    if not job.triggered then
+      S[S_SEQ] = S[S_SEQ] + 1
+      call('ZADD', QUEUE, 0, job.connection .. 'F' .. number(S[S_SEQ], 6) .. id)
+      join(l, id)
+      -- In a lane that is not strict a fresh job may go at once, whatever else waits there.
+      if l[IN_RING] == 0 and l[CAP] > 1 and l[LEASED] < l[WIDTH] and not is_held(l) then enter_ring(job.connection, l) end
+    end
   end
   remember(event.dedupe, event.content, tostring(#made))
   return #made

@@ -1,6 +1,6 @@
 -- What upkeep finds to do in a partition; changes nothing but forgetting lanes. ARGV: 4 the last event's entry of the walk
 -- so far (empty at first), 5 the entry that events past their retention sort before, 6 how many of each, 7 the time
--- before which the lanes of deleted connections are forgotten.
+-- before which the lanes of deleted connections are forgotten. The last answer is the first event that is not old.
 local limit = tonumber(ARGV[6])
 local all_closing = call('ZCARD', CLOSING)
 local closing = call('ZRANGE', CLOSING, 0, 0)[1] or ''
@@ -10,6 +10,7 @@ if closing ~= '' then
 end
 local first = ARGV[4] == '' and '-' or '(' .. ARGV[4]
 local old = call('ZRANGEBYLEX', EVENTS, first, '(' .. ARGV[5], 'LIMIT', 0, limit)
+local young = call('ZRANGEBYLEX', EVENTS, '[' .. ARGV[5], '+', 'LIMIT', 0, 1)[1] or ''
 local pending = call('HSCAN', PENDING, 0, 'COUNT', 100)[2]
 for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT', 0, limit)) do
   local l = lane(connection)
@@ -20,4 +21,4 @@ for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT'
     call('ZADD', GONE, now, connection)
   end
 end
-return { closing, members, old, pending, all_closing }
+return { closing, members, old, pending, all_closing, young }

@@ -172,7 +172,11 @@ fn named_event(
         dedupe: None,
         jobs: connections
             .iter()
-            .map(|connection| NewJob { connection: *connection, mapping: MappingVersion::from_bits(1) })
+            .map(|connection| NewJob {
+                connection: *connection,
+                mapping: MappingVersion::from_bits(1),
+                triggered: false,
+            })
             .collect(),
     }
 }

@@ -1,7 +1,6 @@
 //! Records, and the lanes that follow them.
 
 use super::*;
-use crate::store::Duty;
 use crate::store::{RecordId, StoreError};
 
 #[tokio::test]
@@ -163,19 +162,4 @@ async fn mappings_are_kept() {
     assert_eq!(bench.store.mapping(version).await, Ok(None));
     bench.store.put_mapping(version, &json!({"a": 1})).await.unwrap();
     assert_eq!(bench.store.mapping(version).await, Ok(Some(json!({"a": 1}))));
-}
-
-#[tokio::test]
-async fn of_many_processes_one_has_a_duty_until_it_asks_no_more() {
-    let bench = Bench::new().await;
-    let other = bench.another().await;
-    let (short, long) = (Duration::from_millis(300), Duration::from_mins(1));
-    assert_eq!(bench.store.claim(Duty::Sweep, short).await, Ok(true));
-    assert_eq!(other.claim(Duty::Sweep, long).await, Ok(false));
-    assert_eq!(other.claim(Duty::FirstKey, long).await, Ok(true));
-    let began = std::time::Instant::now();
-    while other.claim(Duty::Sweep, long).await != Ok(true) {
-        assert!(began.elapsed() < Duration::from_secs(5), "the duty outlives its span");
-    }
-    assert_eq!(bench.store.claim(Duty::Sweep, short).await, Ok(false));
 }
