@@ -26,13 +26,35 @@ pub(crate) async fn gateway(settings: Settings) -> (Arc<Gateway>, Clock, TempDir
     (gateway, clock, folder)
 }
 
-/// A gateway on a folder, as its owner or beside it, whose vault's key is made of `key`.
+/// A gateway that lets requests go to public addresses over https alone.
+pub(crate) async fn gateway_over_https() -> (Arc<Gateway>, Clock, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let clock = Clock::manual(START);
+    let addresses = AddressPolicy::default();
+    let gateway = gateway_with(folder.path(), clock.clone(), Settings::default(), 7, true, addresses).await;
+    (gateway, clock, folder)
+}
+
+/// A gateway on a folder, as its owner or beside it, whose vault's key is made of `key`. Loopback and plain http are allowed.
 pub(crate) async fn gateway_in(
     folder: &Path,
     clock: Clock,
     settings: Settings,
     key: u8,
     owner: bool,
+) -> Arc<Gateway> {
+    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
+    let addresses = AddressPolicy { allow_http: true, allowed: loopback };
+    gateway_with(folder, clock, settings, key, owner, addresses).await
+}
+
+async fn gateway_with(
+    folder: &Path,
+    clock: Clock,
+    settings: Settings,
+    key: u8,
+    owner: bool,
+    addresses: AddressPolicy,
 ) -> Arc<Gateway> {
     let entropy = Entropy::system();
     let ids = Ids::new(clock.clone(), entropy.clone());
@@ -42,8 +64,7 @@ pub(crate) async fn gateway_in(
         SqliteStore::open_guest(folder, clock.clone(), ids.clone()).await
     };
     let store: Arc<dyn Store> = Arc::new(store.unwrap());
-    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
-    let addresses = Arc::new(AddressPolicy { allow_http: true, allowed: loopback });
+    let addresses = Arc::new(addresses);
     let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();
     let parts = Parts {
         store,

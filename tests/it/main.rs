@@ -7,6 +7,8 @@ mod cli;
 mod delivery;
 mod fleet;
 mod floors;
+mod hooks;
+mod hooks_race;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
