@@ -8,7 +8,7 @@ const zapier = require('zapier-platform-core');
 
 const App = require('../index');
 
-// What `zapier validate` runs before it asks Zapier's servers.
+// What `zapier-platform validate` runs before it asks Zapier's servers.
 const validate = async (app) => (await zapier.createAppHandler(app)({ command: 'validate' })).results;
 
 test('the integration passes the schema of Zapier', async () => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Event;
-use crate::domain::document::{Kind, Node};
+use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::{Fault, Faults};
 use crate::domain::time::Timestamp;
 use crate::service::accounts::MAX_NAME_CHARS;
@@ -29,6 +29,15 @@ pub(super) struct Wanted {
     secret: Option<String>,
 }
 
+/// A text; null is as good as nothing.
+fn text<'a>(table: &mut TableReader<'a>, key: &'static str) -> Option<&'a str> {
+    if is_left_out(table, key) { None } else { table.text(key) }
+}
+
+fn is_left_out(table: &mut TableReader<'_>, key: &'static str) -> bool {
+    table.node(key).is_none_or(|node| node.kind == Kind::Null)
+}
+
 impl Wanted {
     /// Reads it. What is faulty is told, and then of no use.
     pub fn read(wanted: &Value, now: Timestamp, faults: &mut Faults) -> Self {
@@ -46,7 +55,7 @@ impl Wanted {
         };
         let Some(mut table) = node.table("", faults) else { return this };
         for key in URL_KEYS {
-            let Some(url) = table.text(key) else { continue };
+            let Some(url) = text(&mut table, key) else { continue };
             match &this.url {
                 Some(other) if other != url => {
                     let hint = format!("\"{}\" says another one; write one of them", this.url_key);
@@ -56,26 +65,22 @@ impl Wanted {
                 None => (this.url, this.url_key) = (Some(url.to_owned()), key),
             }
         }
-        if this.url.is_none() && !URL_KEYS.iter().any(|key| table.has(key)) {
+        if this.url.is_none() && URL_KEYS.iter().all(|key| is_left_out(&mut table, key)) {
             table.fault(URL_KEYS[0], "missing", Some("say where events go".to_owned()));
         }
         this.event = table.need_text("event").map(str::to_owned);
-        this.connector = table.text("connector").map(str::to_owned);
-        this.tenant = table.text("tenant").map(str::to_owned);
+        this.connector = text(&mut table, "connector").map(str::to_owned);
+        this.tenant = text(&mut table, "tenant").map(str::to_owned);
         this.handshake = table.boolean("handshake").unwrap_or(false);
-        this.secret = table.text("secret").map(str::to_owned);
+        this.secret = text(&mut table, "secret").map(str::to_owned);
         this.mapping = table.node("mapping").map(Node::to_json);
-        match table.node("expiration_date").map(|node| &node.kind) {
-            None | Some(Kind::Null) => {}
-            Some(_) => match table.text("expiration_date").map(str::parse::<Timestamp>) {
-                Some(Ok(expires)) if expires > now => this.expires = Some(expires),
-                Some(Ok(_)) => {
-                    table.fault("expiration_date", "is over", Some(format!("a time after {now}")));
-                }
-                Some(Err(_)) => table.fault("expiration_date", "is no time", Some(TIME_HINT.to_owned())),
-                // What is no text was told.
-                None => {}
-            },
+        match text(&mut table, "expiration_date").map(str::parse::<Timestamp>) {
+            Some(Ok(expires)) if expires > now => this.expires = Some(expires),
+            Some(Ok(_)) => {
+                table.fault("expiration_date", "is over", Some(format!("a time after {now}")));
+            }
+            Some(Err(_)) => table.fault("expiration_date", "is no time", Some(TIME_HINT.to_owned())),
+            None => {}
         }
         table.finish();
         this
