@@ -4,8 +4,9 @@
 //! store writes what it holds and closes. Whatever is cut off by the limit is in the store and is tried again at the next
 //! start.
 
-mod data_dir;
+pub mod data_dir;
 mod listener;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,12 +25,13 @@ use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
 use crate::service::vault::{Vault, VaultError};
 use crate::service::{Gateway, Parts, ServiceError, Settings};
-use crate::spec::Catalogue;
+use crate::spec::{Catalogue, Stamp};
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
 use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
+pub use reload::Reloader;
 
 /// Before the store is swept again after that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(10);
@@ -123,6 +125,8 @@ pub struct RunningApp {
     pub operator_token: Option<Secret>,
     /// What it runs on.
     pub gateway: Arc<Gateway>,
+    /// Reads connector and mapping files again.
+    pub reloader: Reloader,
     drain: Duration,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
@@ -135,10 +139,12 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
+    let read = config.catalogue_dir.as_deref().map(Stamp::of).unwrap_or_default();
     let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;
     gateway.check_secret_key().map_err(AppError::SecretKey)?;
     let role = config.role;
     let operator_token = if role.serves_api() { gateway.first_operator_key().await? } else { None };
+    gateway.settle_all_concurrency().await;
 
     let workers = if role.delivers() {
         let settings =
@@ -165,7 +171,8 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let server = tokio::spawn(server.into_future());
     let drain = config.delivery.drain;
     tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
-    Ok(RunningApp { address, operator_token, gateway, drain, stop, server, workers, background })
+    let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
+    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background })
 }
 
 /// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
@@ -226,6 +233,24 @@ async fn open_gateway(
     Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })
 }
 
+/// Opens a store for a command that must have it alone; the embedded one only where there is one, unless it is to be `made`.
+pub async fn open_store_alone(
+    config: &Config,
+    clock: &Clock,
+    ids: &Ids,
+    made: bool,
+) -> Result<Arc<dyn Store>, AppError> {
+    if matches!(config.store, StoreConfig::Sqlite) {
+        if made {
+            data_dir::prepare(&config.data_dir)?;
+        } else {
+            data_dir::ensure_database(&config.data_dir)?;
+        }
+    }
+    let opened = open_store(config, clock, ids, Place::Owner).await;
+    opened.map_err(|error| AppError::Store { store: store_name(config), error })
+}
+
 async fn open_store(
     config: &Config,
     clock: &Clock,
@@ -284,6 +309,11 @@ impl RunningApp {
             SocketAddr::V4(address) => address.ip().to_string(),
         };
         format!("http://{host}:{}", self.address.port())
+    }
+
+    /// Reads connector and mapping files again whenever they change, as long as it runs.
+    pub fn watch(&mut self) {
+        self.background.spawn(self.reloader.clone().watch());
     }
 
     /// Stops: accepts nothing more, lets attempts under way end within the drain limit, and closes the store.

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::store::redis::RedisSettings;
-pub use environment::{Environment, own_program, system_name, temporary_dir, wants_color};
+pub use environment::{Environment, named_variable, own_program, system_name, temporary_dir, wants_color};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
 
 /// The file that is read when nobody names one.

@@ -9,7 +9,8 @@
 //! `api` takes it in and [`service::ingest`] checks it and finds the connections that want it; [`store`] writes it with
 //! its jobs in one durable step; then comes the 202. [`worker`] leases jobs from the lanes, [`service::deliver`] maps
 //! ([`mapping`]), renders and signs ([`connector`], [`signature`]), sends ([`egress`]) and reads the answer;
-//! [`domain::settle`] decides what follows, and the outcome goes back into the store.
+//! [`domain::settle`] decides what follows, and the outcome goes back into the store. Who would rather wait for the outcome
+//! asks [`service::trigger`], which takes the same way without the lane. [`service::reload`] puts edited files in force.
 //!
 //! # Floors
 //!
@@ -41,6 +42,8 @@
 //! | attempt | one try of a job |
 //! | outcome | what an attempt came to: delivered, duplicate, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
 //! | lane | one connection's queue of jobs |
+//! | subscription, hook | a connection that a program made for itself |
+//! | turn | a connection's right to send one request where a system takes only so many |
 //! | lease | a worker's right to try a job until a deadline |
 //! | settlement | an outcome on its way back into the store |
 //! | record | a tenant, a key or a connection: small, and known to every process |

@@ -94,7 +94,7 @@ pub async fn list(call: Call) -> Answer {
     };
     let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
     query.finish()?;
-    let lives = call.gateway.directory.connections(tenant.as_ref(), made, after, limit + 1);
+    let lives = call.gateway.directory.connections_of(made, tenant.as_ref(), after, limit + 1);
     Ok(page(lives, limit, |live| live.record.id.to_string(), |live| show(live)))
 }
 

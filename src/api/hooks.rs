@@ -107,7 +107,7 @@ pub async fn list(call: Call) -> Answer {
     let tenant = call.tenant(&mut query)?;
     let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
     query.finish()?;
-    let lives = call.gateway.directory.connections(tenant.as_ref(), MadeBy::Subscribers, after, limit + 1);
+    let lives = call.gateway.directory.connections_of(MadeBy::Subscribers, tenant.as_ref(), after, limit + 1);
     Ok(page(lives, limit, |live| live.record.id.to_string(), |live| show(live)))
 }
 

@@ -56,7 +56,12 @@ pub async fn ready(call: Call) -> Answer {
     if faults.is_empty() {
         let About { engine, durability, note } = gateway.store.about();
         let store = json!({ "engine": engine, "durability": durability, "note": note });
-        return Ok(reply(StatusCode::OK, &json!({ "status": "ready", "store": store })));
+        let mut ready = json!({ "status": "ready", "store": store });
+        // It delivers by the files before, so it is ready; whoever edited them is to know.
+        if let Some(note) = gateway.reloads.refused() {
+            ready["note"] = json!(note);
+        }
+        return Ok(reply(StatusCode::OK, &ready));
     }
     let mut problem = Problem::faults(Code::NotReady, faults).retry_after(1);
     problem.cause = cause;

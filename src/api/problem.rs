@@ -91,6 +91,10 @@ codes! {
     LimitReached = "limit_reached", CONFLICT, "A limit is reached";
     /// The body is too large.
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The path and the query are too long.
+    UriTooLong = "uri_too_long", URI_TOO_LONG, "The path and the query are too long";
+    /// The headers are too large.
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large";
     /// The content type is not read here.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not read here";
     /// The body's content is wrong.

@@ -5,7 +5,8 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, hooks, mappings, operations, trigger,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, hooks, mappings, operations,
+    trigger,
 };
 use crate::domain::account::Scope;
 

@@ -24,6 +24,9 @@ pub struct ServeArgs {
     /// Address and port to serve on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Read connector and mapping files again whenever they change; SIGHUP does so too
+    #[arg(long)]
+    watch: bool,
     /// What this process does: api, worker, or both (one of them alone needs Redis)
     #[arg(long, value_name = "ROLE")]
     role: Option<String>,
@@ -75,12 +78,23 @@ pub async fn run(args: &ServeArgs, environment: &Environment, output: Output) ->
         .load(environment, flags.collect())
         .map_err(|failure| args.settings.beside_the_catalogue(environment, failure))?;
     let _flush = telemetry::start(&config.log);
-    let mut signals = Signals::new()?;
-    let running = app::start(&config, Clock::system(), Entropy::system()).await?;
+    let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
+    let mut running = app::start(&config, Clock::system(), Entropy::system()).await?;
+    if args.watch {
+        running.watch();
+    }
     announce(&running, &config, output);
-    tokio::select! {
-        _ = signals.next() => {}
-        () = stdin_closed(), if args.until_stdin_closes => {}
+    let mut closed = std::pin::pin!(stdin_closed());
+    loop {
+        tokio::select! {
+            _ = signals.next() => break,
+            () = &mut closed, if args.until_stdin_closes => break,
+            () = hangups.next() => {
+                // Beside the signals: a slow disk must not keep the process from ending.
+                let reloader = running.reloader.clone();
+                tokio::spawn(async move { reloader.reload().await });
+            }
+        }
     }
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
@@ -135,6 +149,32 @@ async fn stdin_closed() {
     let _ = heard.await;
 }
 
+/// The signal that asks the process to read its files again.
+#[derive(Debug)]
+struct Hangups {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// Listens for it from now on.
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            #[cfg(unix)]
+            hangup: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one; never, where there is no such signal.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.hangup.recv().await.is_some() {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 /// The signals that ask the process to end.
 #[derive(Debug)]
 pub struct Signals {
@@ -157,7 +197,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// The next one, as the exit code that it is known by: 130 or 143.
+    /// The next one that asks it to end, as the exit code that it is known by: 130 or 143.
     pub async fn next(&mut self) -> u8 {
         #[cfg(unix)]
         tokio::select! {

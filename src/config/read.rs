@@ -115,7 +115,14 @@ fn parsed<T: std::str::FromStr>(table: &mut TableReader<'_>, key: &'static str, 
 
 fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
     /// Ways to reach Redis: one server, with TLS, behind sentinels, a cluster.
-    const SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://"];
+    const SCHEMES: [&str; 6] = [
+        "redis://",
+        "rediss://",
+        "redis+sentinel://",
+        "rediss+sentinel://",
+        "redis+cluster://",
+        "rediss+cluster://",
+    ];
     let redis = section(table, "redis", |table| {
         let partitions = whole(table, "partitions");
         let durability = parsed(table, "durability", "\"server\", \"fsync\" or \"replicas:N\"");
@@ -124,7 +131,8 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
             table.fault("prefix", "must be 1 to 32 characters without braces", None);
             return None;
         }
-        Some((partitions?, durability?, prefix))
+        let ca_file = table.text("ca_file").map(PathBuf::from);
+        Some((partitions?, durability?, prefix, ca_file))
     });
     let text = table.text("store")?;
     if text == "sqlite" {
@@ -137,8 +145,17 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
         return None;
     }
     let url = text.to_owned();
-    let (partitions, durability, prefix) = redis?;
-    Some(StoreConfig::Redis(RedisSettings { partitions, durability, prefix, ..RedisSettings::new(url) }))
+    let (partitions, durability, prefix, ca_file) = redis?;
+    if ca_file.is_some() && !url.starts_with("rediss") {
+        table.fault(
+            "redis.ca_file",
+            "is of no use without TLS",
+            Some("a URL that begins with rediss".to_owned()),
+        );
+        return None;
+    }
+    let settings = RedisSettings { partitions, durability, prefix, ca_file, ..RedisSettings::new(url) };
+    Some(StoreConfig::Redis(settings))
 }
 
 fn read_role(table: &mut TableReader<'_>, store: Option<&StoreConfig>) -> Option<Role> {

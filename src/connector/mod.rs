@@ -15,7 +15,6 @@
 mod answer;
 mod body;
 mod custom;
-#[cfg(test)]
 mod golden;
 mod http;
 mod mask;
@@ -27,6 +26,7 @@ mod tests;
 pub use answer::{Verdict, attempt, classify};
 pub use body::{Progress, render};
 pub use custom::check_custom_headers;
+pub use golden::{CheckedCases, check_cases};
 pub use http::{Endpoint, EndpointError, Key};
 pub use mask::{HIDDEN, Mask};
 pub use oauth::{Client, Granted, Token};

@@ -102,7 +102,8 @@ mod tests {
     #[test]
     fn it_is_over_when_its_key_is_gone_or_its_time_is_up() {
         let key = KeyId::from_bits(1);
-        let mut subscription = Subscription { key, event: "lead.captured".to_owned(), expires: None, farewell: None };
+        let mut subscription =
+            Subscription { key, event: "lead.captured".to_owned(), expires: None, farewell: None };
         assert_eq!(subscription.over(true, NOW), None);
         assert_eq!(subscription.over(false, NOW), Some(Over::Revoked));
         subscription.expires = Some(NOW);

@@ -96,7 +96,11 @@ impl Gateway {
         let mut faults = Faults::default();
         check_name(&new.name, "name", &mut faults);
         if new.tenant.is_some() && new.scopes.is_empty() {
-            faults.at_field("scopes", "is empty", Some("one or more of publish, manage, read, subscribe".to_owned()));
+            faults.at_field(
+                "scopes",
+                "is empty",
+                Some("one or more of publish, manage, read, subscribe".to_owned()),
+            );
         }
         if let Some(tenant) = &new.tenant
             && self.directory.tenant(tenant).is_none()

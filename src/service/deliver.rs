@@ -93,8 +93,8 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     }
     let working = live.works.as_ref().map_err(|reason| Obstacle::Broken(reason.clone()))?;
     let mapping = mapping(gateway, lease, live, working).await?;
-    let Job { connection, id, tries, .. } = lease.job;
-    map_and_render(&mapping, working, &lease.event, connection, id, tries + 1).map_err(Obstacle::Mapping)
+    let Job { connection, name, tries, .. } = lease.job;
+    map_and_render(&mapping, working, &lease.event, connection, name, tries + 1).map_err(Obstacle::Mapping)
 }
 
 /// What the first attempt of a job begins with.
@@ -174,8 +174,8 @@ async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
 }
 
 async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
-    let Job { connection, id, tries, .. } = lease.job;
-    let sent = send_once(gateway, working, &lease.event, connection, id, tries + 1, body).await;
+    let Job { connection, name, tries, .. } = lease.job;
+    let sent = send_once(gateway, working, &lease.event, connection, name, tries + 1, body).await;
     settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
 }
 

@@ -24,8 +24,8 @@ use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
-pub use hooks::MadeBy;
 use hooks::Hooks;
+pub use hooks::MadeBy;
 
 /// How many changes are read at once.
 const STEP: usize = 1_000;
@@ -210,6 +210,42 @@ impl Directory {
         }
     }
 
+    /// The catalogue that connections are compiled by.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.compiler.stock().catalogue)
+    }
+
+    /// Compiles by another catalogue from now on, and anew whatever it changes and whatever was broken. The answer is the
+    /// connections that were compiled anew.
+    pub async fn adopt(&self, catalogue: Arc<Catalogue>) -> Vec<Arc<LiveConnection>> {
+        let _one_at_a_time = self.catching_up.lock().await;
+        let before = self.compiler.adopt(catalogue);
+        let now = self.compiler.stock();
+        let mut anew = Vec::new();
+        let mut after = None;
+        loop {
+            let some = self.connections(None, after, STEP);
+            let Some(last) = some.last() else { return anew };
+            after = Some(last.record.id);
+            let changed = some
+                .iter()
+                .filter(|live| live.works.is_err() || now.differs_for(&before, &live.record))
+                .map(|old| {
+                    let mut live = self.compiler.compile(old.record.clone(), old.revision);
+                    live.inherit(old);
+                    if let Err(reason) = &live.works {
+                        tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
+                    }
+                    Arc::new(live)
+                });
+            let ready: Vec<Arc<LiveConnection>> = changed.collect();
+            self.put_in_place(ready.iter().cloned().map(Ready::Connection).collect(), self.revision());
+            anew.extend(ready);
+            // Others get their turn, however many there are.
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn make_ready(&self, change: Change) -> Ready {
         match change.record {
             None => Ready::Gone(change.id),
@@ -293,7 +329,17 @@ impl Directory {
     pub fn connections(
         &self,
         tenant: Option<&TenantId>,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveConnection>> {
+        self.connections_of(MadeBy::Anyone, tenant, after, limit)
+    }
+
+    /// The same of those that were made so.
+    pub fn connections_of(
+        &self,
         made: MadeBy,
+        tenant: Option<&TenantId>,
         after: Option<ConnectionId>,
         limit: usize,
     ) -> Vec<Arc<LiveConnection>> {

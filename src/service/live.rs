@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::exchange::TokenSlot;
 use super::turn::Turns;
@@ -102,27 +102,76 @@ pub fn event_context<'a>(
 
 /// Compiles connections, and shares their mappings.
 pub struct Compiler {
-    catalogue: Arc<Catalogue>,
+    stock: RwLock<Arc<Stock>>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
-    /// The catalogue's mappings.
-    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
     mappings: Mutex<Mappings>,
+}
+
+/// The catalogue, and its mappings with their versions.
+#[derive(Debug)]
+pub struct Stock {
+    /// Connectors and mappings.
+    pub catalogue: Arc<Catalogue>,
+    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
+}
+
+impl Stock {
+    fn new(catalogue: Arc<Catalogue>) -> Self {
+        let named = catalogue
+            .mappings()
+            .iter()
+            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
+            .collect();
+        Self { catalogue, named }
+    }
+
+    /// Whether a connection is another one by this stock than by `other`.
+    pub fn differs_for(&self, other: &Self, record: &Connection) -> bool {
+        let connector = |stock: &Self| stock.catalogue.connector(&record.connector).cloned();
+        let (here, there) = (connector(self), connector(other));
+        let mapping = |stock: &Self, connector: &Option<Arc<ConnectorSpec>>| {
+            let name = match (&record.mapping, connector) {
+                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
+                (MappingChoice::Named(name), _) => name,
+                (MappingChoice::Default, Some(connector)) => &connector.mapping,
+            };
+            stock.named.get(name).map(|(version, _)| *version)
+        };
+        mapping(self, &here) != mapping(other, &there) || here != there
+    }
 }
 
 impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
     pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
-        let mut mappings = Mappings::default();
-        let named: HashMap<_, _> = catalogue
-            .mappings()
-            .iter()
-            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
-            .collect();
-        for (version, mapping) in named.values() {
+        let compiler = Self {
+            stock: RwLock::new(Arc::new(Stock::new(catalogue))),
+            vault,
+            addresses,
+            mappings: Mutex::default(),
+        };
+        compiler.share_named(&compiler.stock());
+        compiler
+    }
+
+    fn share_named(&self, stock: &Stock) {
+        let mut mappings = self.mappings.lock();
+        for (version, mapping) in stock.named.values() {
             mappings.shared.insert(*version, Arc::downgrade(mapping));
         }
-        Self { catalogue, vault, addresses, named, mappings: Mutex::new(mappings) }
+    }
+
+    /// The catalogue that connections are compiled by.
+    pub fn stock(&self) -> Arc<Stock> {
+        Arc::clone(&self.stock.read())
+    }
+
+    /// Compiles by another catalogue from now on; the answer is the one before.
+    pub fn adopt(&self, catalogue: Arc<Catalogue>) -> Arc<Stock> {
+        let stock = Arc::new(Stock::new(catalogue));
+        self.share_named(&stock);
+        std::mem::replace(&mut *self.stock.write(), stock)
     }
 
     /// Makes a connection ready. It never fails: what can't be compiled is a broken connection.
@@ -145,11 +194,15 @@ impl Compiler {
     }
 
     fn working(&self, record: &Connection) -> Result<(MappingVersion, Working), String> {
-        let connector = self
+        let stock = self.stock();
+        let connector = stock
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
-        let (version, mapping) = self.chosen_mapping(connector, &record.mapping)?;
+        let (version, mapping) = self.chosen_mapping(&stock, connector, &record.mapping)?;
+        connector
+            .check_mapping(&mapping)
+            .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
         let policy = record.policy.over(&connector.policy);
         let owner = record.id.to_string();
         let mut credentials = BTreeMap::new();
@@ -197,6 +250,7 @@ impl Compiler {
 
     fn chosen_mapping(
         &self,
+        stock: &Stock,
         connector: &ConnectorSpec,
         choice: &MappingChoice,
     ) -> Result<(MappingVersion, Arc<Mapping>), String> {
@@ -209,7 +263,7 @@ impl Compiler {
                 return Ok(self.mappings.lock().share(mapping));
             }
         };
-        self.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
+        stock.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
     }
 
     /// A mapping by its version, out of the store where nobody here has it.

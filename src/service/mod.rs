@@ -12,7 +12,9 @@ pub mod hooks;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
+pub mod migrate;
 pub mod rate;
+pub mod reload;
 mod running;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -31,9 +33,10 @@ use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
-use directory::{Directory, MadeBy};
+use directory::Directory;
 use metrics::Metrics;
 use rate::Rates;
+use reload::Reloads;
 use running::Running;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
@@ -92,12 +95,12 @@ pub struct Gateway {
     pub ids: Ids,
     /// Seals and opens secrets.
     pub vault: Arc<Vault>,
-    /// Connectors and mappings.
-    pub catalogue: Arc<Catalogue>,
     /// Sends requests.
     pub egress: Arc<Egress>,
     /// Where requests may go.
     pub addresses: Arc<AddressPolicy>,
+    /// What became of the last reload of the catalogue.
+    pub reloads: Reloads,
     /// Tenants, keys and connections, in memory.
     pub directory: Directory,
     /// What is counted.
@@ -140,12 +143,17 @@ impl Gateway {
             entropy,
             ids,
             vault,
-            catalogue,
             egress,
             addresses,
+            reloads: Reloads::default(),
             directory,
             settings,
         }))
+    }
+
+    /// The connectors and mappings in force.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.directory.catalogue()
     }
 
     /// Fails when stored secrets are there and none of the first ones opens: the key is not the one they were sealed with.
@@ -153,7 +161,7 @@ impl Gateway {
         /// Connections looked at.
         const LOOKED_AT: usize = 100;
         let mut found = Ok(());
-        for live in self.directory.connections(None, MadeBy::Anyone, None, LOOKED_AT) {
+        for live in self.directory.connections(None, None, LOOKED_AT) {
             let (record, owner) = (&live.record, live.record.id.to_string());
             let signing = record.signing.iter().map(|secret| &secret.sealed);
             for sealed in signing.chain(record.credentials.values()).chain(record.target.headers.values()) {
@@ -192,8 +200,8 @@ impl Gateway {
     /// Gives an emptied store the tenants, keys and connections that this process remembers.
     async fn rebuild(&self) -> Result<bool, StoreError> {
         let records = self.directory.records();
-        keep_mappings(&self.catalogue, self.store.as_ref()).await?;
-        for live in self.directory.connections(None, MadeBy::Anyone, None, usize::MAX) {
+        keep_mappings(&self.catalogue(), self.store.as_ref()).await?;
+        for live in self.directory.connections(None, None, usize::MAX) {
             if let Ok(working) = &live.works {
                 self.store.put_mapping(live.mapping_version, working.mapping.to_json()).await?;
             }

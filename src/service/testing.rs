@@ -30,12 +30,13 @@ pub(crate) async fn gateway(settings: Settings) -> (Arc<Gateway>, Clock, TempDir
 pub(crate) async fn gateway_over_https() -> (Arc<Gateway>, Clock, TempDir) {
     let folder = TempDir::new().unwrap();
     let clock = Clock::manual(START);
-    let addresses = AddressPolicy::default();
-    let gateway = gateway_with(folder.path(), clock.clone(), Settings::default(), 7, true, addresses).await;
-    (gateway, clock, folder)
+    let ids = Ids::new(clock.clone(), Entropy::system());
+    let store = SqliteStore::open(folder.path(), clock.clone(), ids, Duration::from_hours(1)).await.unwrap();
+    let (settings, addresses) = (Settings::default(), AddressPolicy::default());
+    (guarded(Arc::new(store), clock.clone(), settings, 7, addresses).await, clock, folder)
 }
 
-/// A gateway on a folder, as its owner or beside it, whose vault's key is made of `key`. Loopback and plain http are allowed.
+/// A gateway on a folder, as its owner or beside it, whose vault's key is made of `key`.
 pub(crate) async fn gateway_in(
     folder: &Path,
     clock: Clock,
@@ -43,27 +44,35 @@ pub(crate) async fn gateway_in(
     key: u8,
     owner: bool,
 ) -> Arc<Gateway> {
-    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
-    let addresses = AddressPolicy { allow_http: true, allowed: loopback };
-    gateway_with(folder, clock, settings, key, owner, addresses).await
-}
-
-async fn gateway_with(
-    folder: &Path,
-    clock: Clock,
-    settings: Settings,
-    key: u8,
-    owner: bool,
-    addresses: AddressPolicy,
-) -> Arc<Gateway> {
-    let entropy = Entropy::system();
-    let ids = Ids::new(clock.clone(), entropy.clone());
+    let ids = Ids::new(clock.clone(), Entropy::system());
     let store = if owner {
         SqliteStore::open(folder, clock.clone(), ids.clone(), Duration::from_hours(1)).await
     } else {
         SqliteStore::open_guest(folder, clock.clone(), ids.clone()).await
     };
-    let store: Arc<dyn Store> = Arc::new(store.unwrap());
+    gateway_on(Arc::new(store.unwrap()), clock, settings, key).await
+}
+
+/// A gateway on a store, whose vault's key is made of `key`. Loopback and plain http are allowed.
+pub(crate) async fn gateway_on(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    settings: Settings,
+    key: u8,
+) -> Arc<Gateway> {
+    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
+    guarded(store, clock, settings, key, AddressPolicy { allow_http: true, allowed: loopback }).await
+}
+
+async fn guarded(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    settings: Settings,
+    key: u8,
+    addresses: AddressPolicy,
+) -> Arc<Gateway> {
+    let entropy = Entropy::system();
+    let ids = Ids::new(clock.clone(), entropy.clone());
     let addresses = Arc::new(addresses);
     let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();
     let parts = Parts {

@@ -11,12 +11,12 @@
 //! 410 closes it, and while it asked to be left alone nothing is sent. No more triggers of a connection are under way in a process
 //! than its concurrency allows. Its event types and its filter are not asked: the caller names the connection.
 
-use std::collections::HashMap;
+mod under_way;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::deliver::{map_and_render, send_once};
@@ -31,17 +31,15 @@ use crate::domain::id::{ConnectionId, EventKey, TenantId};
 use crate::domain::job::{Attempt, JobState, Outcome};
 use crate::domain::policy::{DeliveryPolicy, RetrySchedule};
 use crate::domain::settle::{LaneEffect, Next, decide};
-use crate::domain::time::Timestamp;
 use crate::store::{
     Accepted, Delivery, DeliveryQuery, Ingest, Ingested, NewEvent, NewJob, Recorded, StoreError, UNANSWERED,
 };
+pub use under_way::Triggers;
 
 /// How often the outcome is written again when the store does not take it.
 const WRITES: u32 = 4;
 /// Before the next try to write it; doubled each time.
 const WRITE_PAUSE: Duration = Duration::from_millis(100);
-/// Connections whose wish to be left alone is remembered.
-const MOST_HOLDS: usize = 10_000;
 
 /// What is to be sent.
 #[derive(Debug)]
@@ -98,66 +96,6 @@ pub enum TriggerError {
 impl From<StoreError> for TriggerError {
     fn from(error: StoreError) -> Self {
         Self::Service(error.into())
-    }
-}
-
-/// Which connections have triggers under way, and which asked to be left alone.
-#[derive(Debug, Default)]
-pub struct Triggers {
-    under_way: Mutex<HashMap<ConnectionId, u32>>,
-    holds: Mutex<HashMap<ConnectionId, Timestamp>>,
-}
-
-impl Triggers {
-    /// The endpoint wants nothing before this time.
-    pub(super) fn hold(&self, connection: ConnectionId, until: Timestamp, now: Timestamp) {
-        let mut holds = self.holds.lock();
-        if holds.len() >= MOST_HOLDS {
-            holds.retain(|_, until| *until > now);
-        }
-        if holds.len() < MOST_HOLDS {
-            let held = holds.entry(connection).or_insert(until);
-            *held = until.max(*held);
-        }
-    }
-
-    fn held(&self, connection: ConnectionId, now: Timestamp) -> Option<Duration> {
-        let mut holds = self.holds.lock();
-        let until = *holds.get(&connection)?;
-        if until <= now {
-            holds.remove(&connection);
-            return None;
-        }
-        Some(until.since(now))
-    }
-
-    fn begin(self: &Arc<Self>, connection: ConnectionId, most: u32) -> Option<Turn> {
-        let mut under_way = self.under_way.lock();
-        let count = under_way.entry(connection).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Turn { triggers: Arc::clone(self), connection })
-    }
-}
-
-/// A trigger under way, until it is dropped.
-#[derive(Debug)]
-struct Turn {
-    triggers: Arc<Triggers>,
-    connection: ConnectionId,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut under_way = self.triggers.under_way.lock();
-        if let Some(count) = under_way.get_mut(&self.connection) {
-            *count -= 1;
-            if *count == 0 {
-                under_way.remove(&self.connection);
-            }
-        }
     }
 }
 

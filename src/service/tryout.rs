@@ -119,7 +119,8 @@ impl Gateway {
 
     /// A sample of the first type that the connection wants and that has one, else a plain one.
     fn test_event(&self, tenant: &TenantId, wanted: &[EventPattern]) -> Event {
-        let samples = self.catalogue.samples();
+        let catalogue = self.catalogue();
+        let samples = catalogue.samples();
         let sample = wanted
             .iter()
             .find_map(|pattern| samples.iter().find(|(kind, _)| pattern.matches(kind)))

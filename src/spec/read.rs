@@ -5,7 +5,8 @@ use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
 use super::{
-    ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request, step, subscription,
+    ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request, step,
+    subscription,
 };
 use crate::domain::document::{Node, TableReader};
 use crate::domain::event::{EventPattern, is_event_type};

@@ -32,9 +32,9 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
-    About, Accepted, Change, Dedupe, Delivery, DeliveryQuery, Expected, Ingest, Ingested, LaneCounts, Lease,
-    LeaseRef, NewEvent, NewJob, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
-    Stats, StoreError, Sweep, UNANSWERED,
+    About, Accepted, Change, Cursor, Dedupe, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested,
+    KeptEvent, KeptJob, LaneCounts, Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Recorded, Retried,
+    Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep, UNANSWERED,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -150,6 +150,15 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Returns when [`Store::sweep`] may find something, and it is this process that should look; costs next to nothing
     /// while there is nothing.
     async fn wait_for_upkeep(&self);
+
+    /// Every event with its jobs, in the order of writing: at most `limit` events after `after`. For moving a store while
+    /// nobody writes to it.
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError>;
+
+    /// Writes events as another store gave them, after their records and in their order; those that are there already
+    /// stay as they are. How many were new. Jobs may get other ids, but keep their names. Their lanes follow at the
+    /// latest when the store is opened again.
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError>;
 
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;

@@ -343,6 +343,41 @@ pub struct Delivery {
     pub attempts: Vec<Attempt>,
 }
 
+/// Where a walk over a store's events has come; only the engine that gave it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub(super) Vec<u8>);
+
+/// Events of a store on their way to another.
+#[derive(Debug, Clone, Default)]
+pub struct Exported {
+    /// In the order in which they were written.
+    pub events: Vec<KeptEvent>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// An event with its jobs, wherever those stand.
+#[derive(Debug, Clone)]
+pub struct KeptEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its document as JSON, as it is kept.
+    pub document: Bytes,
+    /// For a target that has yet to refuse a repeat; a source does not tell it.
+    pub dedupe: Option<Dedupe>,
+    /// Its jobs, in order.
+    pub jobs: Vec<KeptJob>,
+}
+
+/// A job with all that is kept of it.
+#[derive(Debug, Clone)]
+pub struct KeptJob {
+    /// The job, where it stands, and its attempts.
+    pub delivery: Delivery,
+    /// What its next attempt begins with.
+    pub rendered: Option<Bytes>,
+}
+
 /// What [`Store::retry`](super::Store::retry) did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retried {

@@ -40,10 +40,10 @@ async fn a_process_does_what_its_role_says() {
     let worker = fleet.start(&["--role", "worker"]);
     let probes = worker.door().clone();
     fleet.receiver.wait_for(1).await;
+    fleet.wait_until_settled(&probes).await;
     for path in ["/healthz", "/readyz"] {
         assert_eq!(fleet.call(&probes, "GET", path, None).await.0, 200, "{path}");
     }
-    fleet.wait_until_settled(&probes).await;
     for path in ["/v1/events", "/v1/tenants", "/openapi.json", "/docs"] {
         let (status, problem) = fleet.call(&probes, "GET", path, None).await;
         assert_eq!((status, &problem["code"]), (404, &json!("no_such_route")), "{path}");
@@ -87,7 +87,7 @@ async fn a_change_made_through_one_process_is_seen_by_all_within_a_second() {
     is_seen("a resume", async || state(&one).await != told).await;
     fleet.receiver.wait_for(2).await;
 
-    let wanted = json!({"tenant": "acme", "scopes": ["read"]});
+    let wanted = json!({"tenant": "acme", "name": "reader", "scopes": ["read"]});
     let (status, key) = fleet.call(&one, "POST", "/v1/keys", Some(&wanted)).await;
     assert_eq!(status, 201, "{key}");
     let other = two.with_key(key["token"].as_str().unwrap());
@@ -154,7 +154,7 @@ async fn one_of_three_is_killed_under_load_and_its_jobs_come_again_within_ten_se
     let doors: Vec<Door> = processes.iter().map(|process| process.door().clone()).collect();
     fleet.connect(&doors[0], 8).await;
     fleet.receiver.otherwise(Reply::Slow(Duration::from_millis(150)));
-    let load = fleet.load(&doors, events / 8);
+    let load = fleet.load(&doors, events / 8).await;
     load.wait_for(events / 16).await;
     fleet.receiver.wait_for(events / 8).await;
     let settled: BTreeSet<String> = fleet.delivered(&doors[1]).await.into_iter().collect();
@@ -228,7 +228,7 @@ async fn slow_attempts_are_not_taken_from_a_process_that_lives() {
     let processes = [fleet.start(&[]), fleet.start(&[])];
     fleet.connect(processes[0].door(), 2).await;
     fleet.receiver.otherwise(Reply::Slow(slow));
-    let load = fleet.load(&[processes[0].door().clone()], 8);
+    let load = fleet.load(&[processes[0].door().clone()], 8).await;
     let accepted = load.finish().await;
     fleet.receiver.wait_for(accepted * 2).await;
     fleet.wait_until_settled(processes[1].door()).await;
@@ -242,7 +242,7 @@ async fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     let mut processes = vec![fleet.start(&[]), fleet.start(&[])];
     let doors: Vec<Door> = processes.iter().map(|process| process.door().clone()).collect();
     fleet.connect(&doors[0], 1).await;
-    let load = fleet.load(&doors, events);
+    let load = fleet.load(&doors, events).await;
     for round in 0..2 {
         load.wait_for(events * (round + 1) / 4).await;
         let old = processes.remove(0);
@@ -256,4 +256,19 @@ async fn a_rolling_restart_loses_nothing_and_repeats_nothing() {
     fleet.wait_until_settled(processes[0].door()).await;
     let tally = fleet.tally("rolling restart", accepted);
     assert_eq!((tally.lost, tally.duplicated), (0, 0));
+}
+
+#[test]
+fn the_bench_measures_a_gateway_on_redis() {
+    let (server, folder) = (Server::durable(), tempfile::tempdir().unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_patchbay"))
+        .current_dir(folder.path())
+        .env_clear()
+        .args(["bench", "--json", "--events", "200", "--rate", "200", "--concurrency", "8", "--fan-out", "2"])
+        .args(["--store", &server.url()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["full"]["accepted"], &report["full"]["delivered"]), (&json!(200), &json!(400)));
 }

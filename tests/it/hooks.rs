@@ -20,7 +20,8 @@ use crate::support::within;
 /// A tenant with a key that may subscribe.
 pub async fn subscriber(app: &TestGateway) -> (TenantId, KeyId) {
     let tenant = app.tenant("acme").await;
-    let new = NewKey { tenant: Some(tenant.clone()), scopes: vec![Scope::Subscribe], name: "Zapier".to_owned() };
+    let new =
+        NewKey { tenant: Some(tenant.clone()), scopes: vec![Scope::Subscribe], name: "Zapier".to_owned() };
     (tenant.clone(), app.gateway.make_key(new).await.unwrap().0.id)
 }
 
@@ -150,7 +151,8 @@ async fn what_is_under_way_when_a_zap_leaves_is_not_tried_again_and_what_waits_i
 async fn a_revoked_key_ends_its_subscriptions_and_tells_each_zap_until_it_hears() {
     let (app, receiver) = (TestGateway::start().await, Receiver::start().await);
     let (tenant, key) = subscriber(&app).await;
-    let new = NewKey { tenant: Some(tenant.clone()), scopes: vec![Scope::Subscribe], name: "other".to_owned() };
+    let new =
+        NewKey { tenant: Some(tenant.clone()), scopes: vec![Scope::Subscribe], name: "other".to_owned() };
     let other_key = app.gateway.make_key(new).await.unwrap().0.id;
     let hook = subscribe(&app, &tenant, key, &zap(&receiver, 1, "a")).await;
     let kept = subscribe(&app, &tenant, other_key, &zap(&receiver, 2, "b")).await;
@@ -238,7 +240,8 @@ async fn retries_have_the_same_bytes_and_retry_after_holds_the_hook_without_spen
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failing_zap_delays_no_other() {
-    let (app, receiver, dead) = (TestGateway::start().await, Receiver::start().await, Receiver::start().await);
+    let (app, receiver, dead) =
+        (TestGateway::start().await, Receiver::start().await, Receiver::start().await);
     let (tenant, key) = subscriber(&app).await;
     dead.otherwise(Reply::Silence);
     let failing = subscribe(&app, &tenant, key, &zap(&dead, 1, "a")).await;

@@ -156,7 +156,10 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
     let mut under_way: HashMap<&str, usize> = HashMap::new();
     for (arrived, path, id) in &arrivals {
         let Some(gone) = gone.get(path).filter(|gone| arrived > gone) else { continue };
-        assert!(accepted.get(id.as_str()).unwrap_or(&last) < gone, "{path} left, and then {id} was accepted for it");
+        assert!(
+            accepted.get(id.as_str()).unwrap_or(&last) < gone,
+            "{path} left, and then {id} was accepted for it"
+        );
         *under_way.entry(path).or_default() += 1;
     }
     assert!(under_way.values().all(|count| *count <= UNDER_WAY), "{under_way:?}");

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod bounds;
 mod cli;
 mod delivery;
@@ -12,6 +13,8 @@ mod hooks_race;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
+mod migrate;
+mod packaging;
 mod redis_faults;
 mod store_faults;
 mod support;

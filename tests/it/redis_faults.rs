@@ -103,7 +103,7 @@ async fn a_redis_killed_under_load_loses_nothing_accepted() {
     let processes = [fleet.start(&[]), fleet.start(&[])];
     let doors = processes.each_ref().map(|process| process.door().clone());
     fleet.connect(&doors[0], 1).await;
-    let load = fleet.load(&doors, events);
+    let load = fleet.load(&doors, events).await;
     for kill in 1..=kills {
         load.wait_for(events * kill / (kills + 1)).await;
         fleet.server.kill();

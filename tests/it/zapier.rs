@@ -7,13 +7,14 @@ use tempfile::TempDir;
 
 use super::support::process::{Door, Process};
 
-/// Installs what `package-lock.json` names, where that was not done yet.
+/// Installs what `package-lock.json` names, where nothing is installed yet; `./tests/run` keeps it current.
 fn install(folder: &Path) {
     if folder.join("node_modules/zapier-platform-core/package.json").exists() {
         return;
     }
     let installed = Command::new("npm").arg("ci").current_dir(folder).output();
-    let installed = installed.unwrap_or_else(|error| panic!("npm does not run: {error}; ./tests/run installs it"));
+    let installed =
+        installed.unwrap_or_else(|error| panic!("npm does not run: {error}; ./tests/run installs it"));
     assert!(installed.status.success(), "npm ci: {}", String::from_utf8_lossy(&installed.stderr));
 }
 

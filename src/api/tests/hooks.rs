@@ -35,7 +35,8 @@ impl TestApi {
 
     /// Sends an event; answers how many jobs it makes.
     async fn jobs(&self, key: &str, kind: &str, id: &str) -> u64 {
-        let event = json!({ "type": kind, "id": id, "source": "bot_1", "data": { "lead": { "name": "Ada" } } });
+        let event =
+            json!({ "type": kind, "id": id, "source": "bot_1", "data": { "lead": { "name": "Ada" } } });
         let sent = self.post("/v1/events", key, &event).await;
         assert_eq!(sent.status, 202, "{sent:?}");
         sent.body["jobs"].as_u64().unwrap()
@@ -156,21 +157,51 @@ async fn what_can_not_be_subscribed_to_is_told_by_field_with_a_hint() {
         (json!({ "targetUrl": "not a URL" }), "/targetUrl", "is not a URL", "write it in full"),
         (json!({ "targetUrl": "" }), "/targetUrl", "missing", "say where"),
         (json!({ "targetUrl": 7 }), "/targetUrl", "expected a text", ""),
-        (json!({ "targetUrl": null, "hookUrl": "ftp://example.com/" }), "/hookUrl", "cannot be called", "use https://"),
-        (json!({ "targetUrl": "http://10.0.0.1/hook" }), "/targetUrl", "is not a public address", "public internet"),
-        (json!({ "targetUrl": "https://[::ffff:169.254.169.254]/" }), "/targetUrl", "not a public address", "operator"),
+        (
+            json!({ "targetUrl": null, "hookUrl": "ftp://example.com/" }),
+            "/hookUrl",
+            "cannot be called",
+            "use https://",
+        ),
+        (
+            json!({ "targetUrl": "http://10.0.0.1/hook" }),
+            "/targetUrl",
+            "is not a public address",
+            "public internet",
+        ),
+        (
+            json!({ "targetUrl": "https://[::ffff:169.254.169.254]/" }),
+            "/targetUrl",
+            "not a public address",
+            "operator",
+        ),
         (json!({ "targetUrl": "https://localhost/" }), "/targetUrl", "local name", "public internet"),
         (json!({ "targetUrl": "https://a:b@example.com/" }), "/targetUrl", "password", "credentials"),
         (json!({ "targetUrl": long_url }), "/targetUrl", "bytes long", "shorter"),
         (json!({ "url": "https://example.com/other" }), "/url", "is there twice", "targetUrl"),
-        (json!({ "event": "lead.capturd" }), "/event", "no event \"lead.capturd\"", "did you mean \"lead.captured\"?"),
-        (json!({ "event": "nothing" }), "/event", "no event", "known here: lead.captured, escalation.requested"),
+        (
+            json!({ "event": "lead.capturd" }),
+            "/event",
+            "no event \"lead.capturd\"",
+            "did you mean \"lead.captured\"?",
+        ),
+        (
+            json!({ "event": "nothing" }),
+            "/event",
+            "no event",
+            "known here: lead.captured, escalation.requested",
+        ),
         (json!({ "event": long_event }), "/event", "no event", "known here"),
         (json!({ "event": "a\u{0}b" }), "/event", "no event", "known here"),
         (json!({ "event": null }), "/event", "", ""),
         (json!({ "connector": "webhook" }), "/connector", "can't be subscribed to", "fetchply, zapier"),
         (json!({ "mapping": "nope" }), "/mapping", "no mapping", ""),
-        (json!({ "mapping": { "version": 1, "fields": [{ "to": "id", "value": 1 }] } }), "/mapping/fields/0/to", "itself", "reserved"),
+        (
+            json!({ "mapping": { "version": 1, "fields": [{ "to": "id", "value": 1 }] } }),
+            "/mapping/fields/0/to",
+            "itself",
+            "reserved",
+        ),
         (json!({ "expiration_date": "tomorrow" }), "/expiration_date", "is no time", "RFC 3339"),
         (json!({ "expiration_date": "2020-01-01T00:00:00Z" }), "/expiration_date", "is over", "2026"),
         (json!({ "secret": "x" }), "/secret", "has no secret", "leave it out"),
@@ -237,7 +268,8 @@ async fn an_expired_subscription_stops_says_so_and_is_forgotten() {
     assert_eq!(state["reason"], "the subscription's time was up at 2026-05-03T15:00:00Z");
     while api.gateway.store.sweep().await.unwrap().more {}
     let deliveries = api.get("/v1/deliveries?event=e1&tenant=acme", &api.operator).await;
-    let waiting = deliveries.body["items"].as_array().unwrap().iter().find(|item| item["connection"] == hook["id"]);
+    let waiting =
+        deliveries.body["items"].as_array().unwrap().iter().find(|item| item["connection"] == hook["id"]);
     assert_eq!(waiting.unwrap()["state"], "cancelled", "what waited for it is cancelled");
 
     // Its URL can't be told; after the last try, and a week, it is forgotten.
@@ -320,7 +352,8 @@ async fn samples_have_the_keys_and_types_of_what_is_delivered_whatever_an_event_
         }
         for sample in [&made_up[0], &real[0]] {
             assert!(sample["id"].is_string() && sample["event"] == kind, "{sample}");
-            for (name, value) in sample.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_at")) {
+            for (name, value) in sample.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_at"))
+            {
                 let Some(text) = value.as_str() else { continue };
                 let is_iso = text.parse::<crate::domain::time::Timestamp>().is_ok() && text.contains('T');
                 assert!(is_iso, "{name} {text}");
@@ -340,7 +373,10 @@ async fn other_fields_by_a_mapping_are_sampled_as_they_are_delivered() {
     let hook = api.hook(&key, json!({ "mapping": mapping })).await;
     api.jobs(&key, EVENT, "lead-1").await;
     let of_hook = api.samples(&key, &format!("event={EVENT}&hook={}", hook["id"].as_str().unwrap())).await;
-    assert_eq!(of_hook[0].as_object().unwrap().keys().collect::<Vec<_>>(), ["who", "id", "event", "occurred_at"]);
+    assert_eq!(
+        of_hook[0].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["who", "id", "event", "occurred_at"]
+    );
     assert_eq!((&of_hook[0]["who"], &of_hook[0]["id"]), (&json!("Ada"), &json!("lead-1")));
     let flat = api.samples(&key, &format!("event={EVENT}&mapping=conversation_summary")).await;
     assert_eq!(flat[0]["title"], "lead.captured from acme");
@@ -360,7 +396,10 @@ async fn an_account_has_a_label_and_a_key_is_never_shown() {
         assert!(!me.text.contains(&key));
     }
     let me = api.get("/v1/me", &api.operator).await;
-    assert_eq!((&me.body["label"], &me.body["tenant"]), (&json!("Operator (first operator key)"), &Value::Null));
+    assert_eq!(
+        (&me.body["label"], &me.body["tenant"]),
+        (&json!("Operator (first operator key)"), &Value::Null)
+    );
     for (key, code) in [("", "missing_key"), ("pb_wrong", "invalid_key")] {
         let got = api.get("/v1/me", key).await;
         assert_eq!((got.status, got.code()), (401, code));
@@ -396,20 +435,27 @@ async fn fetchply_subscribes_and_leaves_by_event_and_url() {
     let nowhere = json!({ "url": "no url", "event": "new_lead" });
     assert_eq!(api.call("DELETE", path, &key, Some(&nowhere)).await.status, 204, "it was never there");
     let left = api.hooks(&key).await;
-    assert_eq!(left.iter().map(|hook| hook["event"].as_str().unwrap()).collect::<Vec<_>>(), ["feedback_received"]);
+    assert_eq!(
+        left.iter().map(|hook| hook["event"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["feedback_received"]
+    );
     let got = api.post(path, &key, &json!({ "url": "http://127.0.0.1:9/", "event": "new_leed" })).await;
     assert!(got.body["errors"][0]["hint"].as_str().unwrap().contains("new_lead, new_message"), "{got:?}");
     assert_eq!(api.call("DELETE", path, &key, Some(&json!({}))).await.status, 422);
 }
 
 /// A URL that answers with this status and the secret changed by `back`; keeps what it was asked.
-async fn handshaker(status: StatusCode, back: fn(&str) -> Option<String>) -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
+async fn handshaker(
+    status: StatusCode,
+    back: fn(&str) -> Option<String>,
+) -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
     let asked: Arc<Mutex<Vec<HeaderMap>>> = Arc::default();
     let keep = Arc::clone(&asked);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let router = axum::Router::new().fallback(move |headers: HeaderMap| async move {
-        let secret = headers.get("x-hook-secret").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        let secret =
+            headers.get("x-hook-secret").map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         keep.lock().push(headers);
         let mut answer = HeaderMap::new();
         if let Some(back) = back(&secret) {

@@ -1,5 +1,6 @@
 //! The synchronous way, against a real receiver.
 
+use axum::http::Request;
 use serde_json::{Value, json};
 
 use super::deliveries::deliver_all;
@@ -47,7 +48,7 @@ impl World {
     }
 
     async fn trigger_as(&self, idempotency_key: &str, body: &Value) -> Got {
-        let request = http::Request::post(self.path())
+        let request = Request::post(self.path())
             .header("authorization", format!("Bearer {}", self.key))
             .header("content-type", "application/json")
             .header("idempotency-key", idempotency_key);

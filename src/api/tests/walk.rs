@@ -128,16 +128,24 @@ async fn real(api: &TestApi, acme: &str) -> Real {
     let keys = api.get("/v1/keys?tenant=acme", &api.operator).await;
     let key = keys.body["items"][0]["id"].as_str().unwrap().to_owned();
     let wanted = json!({ "targetUrl": "http://127.0.0.1:9/hook", "event": "rating.given" });
-    let hook = api.post("/v1/hooks?tenant=acme", &api.operator, &wanted).await.body["id"].as_str().unwrap().to_owned();
+    let hook = api.post("/v1/hooks?tenant=acme", &api.operator, &wanted).await.body["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     Real { connection, hook, delivery, key }
 }
 
 /// Everything of tenant "acme" that an API can show.
 async fn everything(api: &TestApi) -> Vec<Value> {
     let mut all = Vec::new();
-    for path in
-        ["/v1/tenants", "/v1/keys", "/v1/connections", "/v1/hooks", "/v1/deliveries", "/v1/events/lead_1?tenant=acme"]
-    {
+    for path in [
+        "/v1/tenants",
+        "/v1/keys",
+        "/v1/connections",
+        "/v1/hooks",
+        "/v1/deliveries",
+        "/v1/events/lead_1?tenant=acme",
+    ] {
         all.push(api.get(path, &api.operator).await.body);
     }
     all

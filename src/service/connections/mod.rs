@@ -87,10 +87,10 @@ impl Gateway {
         let secret = table.text("secret").map(Secret::new);
         let wish = Wish::new(&mut table);
         table.finish();
-        if let Some(connector) = self.catalogue.connector(wish.connector()) {
+        if let Some(connector) = self.catalogue().connector(wish.connector()) {
             check_secret(connector, secret.as_ref(), faults);
         }
-        let checked = wish.check(&self.catalogue, &self.addresses, faults);
+        let checked = wish.check(&self.catalogue(), &self.addresses, faults);
         New { tenant, secret, checked }
     }
 
@@ -148,7 +148,8 @@ impl Gateway {
             return Ok(());
         }
         let mut faults = Faults::default();
-        let hint = "delete what is no longer used, or ask the operator to raise limits.connections_per_tenant";
+        let hint =
+            "delete what is no longer used, or ask the operator to raise limits.connections_per_tenant";
         let message = format!("has {limit} connections, which is the most");
         faults.at_field("tenant", message, Some(hint.to_owned()));
         Err(ServiceError::Limit(faults))
@@ -230,7 +231,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+            let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
             let (Some(checked), true) = (checked, faults.is_empty()) else { return Err(faults.into()) };
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);

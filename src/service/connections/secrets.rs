@@ -83,7 +83,8 @@ impl Gateway {
         given: Option<Secret>,
     ) -> Result<Saved, ServiceError> {
         let live = self.owned_connection(tenant, id)?;
-        let connector = self.catalogue.connector(&live.record.connector).ok_or_else(|| {
+        let catalogue = self.catalogue();
+        let connector = catalogue.connector(&live.record.connector).ok_or_else(|| {
             ServiceError::State(format!("there is no connector \"{}\" any more", live.record.connector))
         })?;
         if connector.secret == SecretUse::None {
@@ -128,5 +129,48 @@ pub(super) fn check_secret(connector: &ConnectorSpec, given: Option<&Secret>, fa
             }
         }
         (None, _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::service::{Settings, testing};
+
+    #[tokio::test]
+    async fn of_two_processes_that_replace_a_refresh_token_one_wins_and_the_other_learns_of_it() {
+        let (owner, clock, folder) = testing::gateway(Settings::default()).await;
+        let tenant: TenantId = "acme".parse().unwrap();
+        owner.make_tenant(tenant.clone(), "Acme").await.unwrap();
+        let credentials =
+            json!({ "client_id": "id-1", "client_secret": "secret-1", "refresh_token": "refresh-1" });
+        let wanted = json!({ "name": "CRM", "connector": "hubspot", "events": ["*"], "credentials": credentials,
+            "options": { "base_url": "http://127.0.0.1:9" } });
+        let id = owner.make_connection(Some(&tenant), &wanted).await.unwrap().live.record.id;
+        let guest = testing::gateway_in(folder.path(), clock, Settings::default(), 7, false).await;
+        let token = |number: u8| Secret::new(format!("refresh-{number}"));
+
+        // Both know the first one; the second to write finds another and leaves it.
+        let (a, b) = (token(2), token(3));
+        let first = token(1);
+        let (left, right) = tokio::join!(
+            owner.replace_refresh_token(id, &first, &a),
+            guest.replace_refresh_token(id, &first, &b),
+        );
+        assert_eq!((left, right), (Ok(()), Ok(())));
+        let newest = owner.newer_refresh_token(id, &first).await.unwrap();
+        assert!([&a, &b].contains(&&newest));
+        assert_eq!(guest.newer_refresh_token(id, &first).await, Some(newest.clone()), "both see the same");
+        assert_eq!(guest.newer_refresh_token(id, &newest).await, None);
+
+        // A person's own change is not undone by what was under way.
+        let change = json!({ "credentials": { "refresh_token": "refresh-9" } });
+        owner.update_connection(None, id, &change).await.unwrap();
+        guest.replace_refresh_token(id, &newest, &token(4)).await.unwrap();
+        assert_eq!(owner.newer_refresh_token(id, &newest).await, Some(token(9)));
+        owner.delete_connection(None, id).await.unwrap();
+        assert_eq!(guest.replace_refresh_token(id, &token(9), &token(4)).await, Ok(()), "nothing to keep");
     }
 }

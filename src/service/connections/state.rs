@@ -6,6 +6,7 @@ use super::{Gateway, LiveConnection, ServiceError};
 use crate::domain::connection::ConnectionState;
 use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
+use crate::domain::settle::RETRIES_ENDED;
 
 /// The longest reason for a pause.
 const MAX_REASON_CHARS: usize = 500;
@@ -38,6 +39,37 @@ impl Gateway {
             )),
         })
         .await
+    }
+
+    /// Lets a connection deliver again that was deactivated because its retries ended: what a new subscription of the same
+    /// endpoint to the same event does. Whatever else a connection is paused for stays.
+    pub async fn reactivate_connection(
+        &self,
+        tenant: Option<&TenantId>,
+        id: ConnectionId,
+    ) -> Result<Arc<LiveConnection>, ServiceError> {
+        self.change(tenant, id, |record| {
+            let ended = matches!(&record.state, ConnectionState::Paused { by, .. } if by == RETRIES_ENDED);
+            if ended {
+                record.state = ConnectionState::Active;
+            }
+            Ok(ended)
+        })
+        .await
+    }
+
+    /// Writes the concurrency that the policy in force says, where the record has another.
+    pub(in crate::service) async fn resolve_concurrency(&self, id: ConnectionId) -> Result<(), ServiceError> {
+        self.change(None, id, |record| {
+            let catalogue = self.catalogue();
+            let Some(connector) = catalogue.connector(&record.connector) else { return Ok(false) };
+            let concurrency = record.policy.over(&connector.policy).concurrency;
+            let differs = record.concurrency != concurrency;
+            record.concurrency = concurrency;
+            Ok(differs)
+        })
+        .await
+        .map(|_| ())
     }
 
     /// Lets a paused connection deliver what waits, or opens a closed one again.

@@ -25,7 +25,9 @@ impl Gateway {
             Err(faults.into())
         };
         let Ok(_turn) = self.trying.try_acquire() else {
-            return Err(ServiceError::Busy("too many requests of this kind are under way; try again soon".to_owned()));
+            return Err(ServiceError::Busy(
+                "too many requests of this kind are under way; try again soon".to_owned(),
+            ));
         };
         let Ok(url) = url.parse::<Url>() else { return refused("is no URL".to_owned()) };
         let secret = hex::encode(self.entropy.bytes::<32>());

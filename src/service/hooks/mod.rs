@@ -33,8 +33,8 @@ use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::{ConnectionId, KeyId, TenantId};
 use crate::domain::subscription::Subscription;
 use crate::spec::{Again, ConnectorSpec, EventSpec};
-use read::Wanted;
 pub use read::URL_KEYS;
+use read::Wanted;
 pub use samples::{MAX_SAMPLES, Sampled};
 
 /// The connector of those who name none.
@@ -54,13 +54,16 @@ pub struct Subscribed {
 impl Gateway {
     /// A connector that can be subscribed to.
     pub fn subscribable(&self, id: &str) -> Result<Arc<ConnectorSpec>, Faults> {
-        let offered = || {
-            let all = self.catalogue.connectors().values().filter(|spec| spec.subscription.is_some());
-            all.map(|spec| spec.id.as_str())
-        };
-        self.catalogue.connector(id).filter(|spec| spec.subscription.is_some()).cloned().ok_or_else(|| {
-            let hint = did_you_mean(id, offered())
-                .unwrap_or_else(|| format!("one of {}", offered().collect::<Vec<_>>().join(", ")));
+        let catalogue = self.catalogue();
+        let offered: Vec<&str> = catalogue
+            .connectors()
+            .values()
+            .filter(|spec| spec.subscription.is_some())
+            .map(|spec| spec.id.as_str())
+            .collect();
+        catalogue.connector(id).filter(|spec| spec.subscription.is_some()).cloned().ok_or_else(|| {
+            let hint = did_you_mean(id, offered.iter().copied())
+                .unwrap_or_else(|| format!("one of {}", offered.join(", ")));
             let mut faults = Faults::default();
             faults.at_field("connector", "can't be subscribed to", Some(hint));
             faults
@@ -93,8 +96,7 @@ impl Gateway {
             return Err(faults.into());
         };
         let url = checked.url.clone();
-        let subscription =
-            Subscription { key, event: event.named, expires: wanted.expires, farewell: None };
+        let subscription = Subscription { key, event: event.named, expires: wanted.expires, farewell: None };
         let same = spec.subscription.as_ref().is_some_and(|how| how.again == Again::Same);
         // One at a time, so that two of the same subscriber's requests don't both find nothing.
         let _turn = if same { Some(self.subscribing.lock().await) } else { None };
@@ -118,7 +120,13 @@ impl Gateway {
         Ok(Subscribed { saved, again: false })
     }
 
-    fn same_hook(&self, tenant: &TenantId, url: &str, event: &str, connector: &str) -> Option<Arc<LiveConnection>> {
+    fn same_hook(
+        &self,
+        tenant: &TenantId,
+        url: &str,
+        event: &str,
+        connector: &str,
+    ) -> Option<Arc<LiveConnection>> {
         self.directory.hooks_at(tenant, url).into_iter().find(|live| {
             let made = live.record.subscription.as_ref();
             live.record.connector == connector && made.is_some_and(|made| made.event == event)
@@ -126,7 +134,11 @@ impl Gateway {
     }
 
     /// Lets a subscription deliver again, with what the new request says of its key and its end.
-    async fn activate(&self, id: ConnectionId, wanted: &Subscription) -> Result<Arc<LiveConnection>, ServiceError> {
+    async fn activate(
+        &self,
+        id: ConnectionId,
+        wanted: &Subscription,
+    ) -> Result<Arc<LiveConnection>, ServiceError> {
         self.change(None, id, |record| {
             let same = record.state.is_active() && record.subscription.as_ref() == Some(wanted);
             record.state = ConnectionState::Active;
@@ -146,7 +158,12 @@ impl Gateway {
     }
 
     /// Ends a tenant's subscriptions of one event for one URL, however many there are.
-    pub async fn unsubscribe_from(&self, tenant: &TenantId, connector: &str, wanted: &Value) -> Result<(), ServiceError> {
+    pub async fn unsubscribe_from(
+        &self,
+        tenant: &TenantId,
+        connector: &str,
+        wanted: &Value,
+    ) -> Result<(), ServiceError> {
         let mut faults = Faults::default();
         let wanted = Wanted::read(wanted, self.clock.now(), &mut faults);
         faults.into_result(())?;
@@ -173,16 +190,21 @@ impl Gateway {
     }
 
     /// A subscription of a tenant, or of anyone for the operator (`None`).
-    pub fn owned_hook(&self, tenant: Option<&TenantId>, id: ConnectionId) -> Result<Arc<LiveConnection>, ServiceError> {
+    pub fn owned_hook(
+        &self,
+        tenant: Option<&TenantId>,
+        id: ConnectionId,
+    ) -> Result<Arc<LiveConnection>, ServiceError> {
         let live = self.owned_connection(tenant, id).ok();
         live.filter(|live| live.record.subscription.is_some()).ok_or(ServiceError::Missing("hook"))
     }
 
     /// Whom a key belongs to, as a person would say it; never the key.
     pub fn label(&self, key: &ApiKey) -> String {
-        let tenant = key.tenant.as_ref().map(|id| {
-            self.directory.tenant(id).map_or_else(|| id.to_string(), |tenant| tenant.name.clone())
-        });
+        let tenant = key
+            .tenant
+            .as_ref()
+            .map(|id| self.directory.tenant(id).map_or_else(|| id.to_string(), |tenant| tenant.name.clone()));
         format!("{} ({})", tenant.as_deref().unwrap_or("Operator"), key.name)
     }
 }
@@ -215,7 +237,8 @@ fn find_event(spec: &ConnectorSpec, named: &str, faults: &mut Faults) -> Option<
     if spec.events.is_empty() && named.parse::<crate::domain::event::EventPattern>().is_ok() {
         return event(vec![named.to_owned()]);
     }
-    let names = || spec.events.iter().map(|event| event.alias.clone().unwrap_or_else(|| event.pattern.to_string()));
+    let names =
+        || spec.events.iter().map(|event| event.alias.clone().unwrap_or_else(|| event.pattern.to_string()));
     let all: Vec<String> = names().collect();
     let near = did_you_mean(named, all.iter().map(String::as_str));
     let list = format!("known here: {}", all.join(", "));
@@ -227,8 +250,9 @@ fn find_event(spec: &ConnectorSpec, named: &str, faults: &mut Faults) -> Option<
 
 /// Whether an answer means that the other side was told, or that nobody is there to be told.
 fn was_told(status: u16) -> bool {
-    StatusCode::from_u16(status)
-        .is_ok_and(|status| status.is_success() || [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status))
+    StatusCode::from_u16(status).is_ok_and(|status| {
+        status.is_success() || [StatusCode::NOT_FOUND, StatusCode::GONE].contains(&status)
+    })
 }
 
 #[cfg(test)]

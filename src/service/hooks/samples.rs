@@ -37,7 +37,7 @@ impl Gateway {
     /// A tenant's newest events of a type as their deliveries would be, newest first, each id once. Where there is none, the
     /// sample of the connector's files; nothing where these have none. What the mapping can't render is left out.
     pub async fn samples(&self, tenant: &TenantId, asked: &Sampled<'_>) -> Result<Vec<Bytes>, ServiceError> {
-        let spec = self.subscribable(asked.connector)?;
+        let (spec, catalogue) = (self.subscribable(asked.connector)?, self.catalogue());
         let mut faults = Faults::default();
         let event = find_event(&spec, asked.event, &mut faults);
         let of_hook = asked.hook.map(|id| self.owned_hook(Some(tenant), id)).transpose()?;
@@ -46,11 +46,11 @@ impl Gateway {
         let named = asked.mapping.unwrap_or(&spec.mapping);
         let mapping = match working {
             Some(working) => Some(&working.mapping),
-            None => self.catalogue.mapping(named),
+            None => catalogue.mapping(named),
         };
         match mapping {
             None => {
-                let hint = did_you_mean(named, self.catalogue.mappings().keys().map(String::as_str));
+                let hint = did_you_mean(named, catalogue.mappings().keys().map(String::as_str));
                 faults.at_field("mapping", format!("there is no mapping \"{named}\""), hint);
             }
             Some(mapping) => {
@@ -71,7 +71,12 @@ impl Gateway {
             let made_up = spec
                 .events
                 .iter()
-                .find(|known| event.types.iter().any(|text| *text == known.pattern.to_string() || known.pattern.matches(text)))
+                .find(|known| {
+                    event
+                        .types
+                        .iter()
+                        .any(|text| *text == known.pattern.to_string() || known.pattern.matches(text))
+                })
                 .and_then(|known| self.made_up(tenant, known));
             samples.extend(made_up.and_then(|event| rendered_body(&spec, mapping, &event)));
         }
@@ -84,8 +89,8 @@ impl Gateway {
         tenant: &TenantId,
         connector: &str,
     ) -> Result<Vec<(EventSpec, Option<Value>)>, ServiceError> {
-        let spec = self.subscribable(connector)?;
-        let mapping = self.catalogue.mapping(&spec.mapping);
+        let (spec, catalogue) = (self.subscribable(connector)?, self.catalogue());
+        let mapping = catalogue.mapping(&spec.mapping);
         let shown = |known: &EventSpec| {
             let event = self.made_up(tenant, known)?;
             let body = rendered_body(&spec, mapping?, &event)?;
@@ -96,7 +101,7 @@ impl Gateway {
 
     /// The sample of the files as an event of this tenant.
     fn made_up(&self, tenant: &TenantId, known: &EventSpec) -> Option<Event> {
-        let mut document = self.catalogue.samples().get(known.sample.as_ref()?)?.clone();
+        let mut document = self.catalogue().samples().get(known.sample.as_ref()?)?.clone();
         document["tenant"] = Value::String(tenant.to_string());
         let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
         Some(Event {

@@ -97,7 +97,8 @@ impl Gateway {
     }
 
     fn farewell_method(&self, live: &LiveConnection) -> Option<Method> {
-        let spec = self.catalogue.connector(&live.record.connector)?;
+        let catalogue = self.catalogue();
+        let spec = catalogue.connector(&live.record.connector)?;
         spec.subscription.as_ref()?.farewell.clone()
     }
 
@@ -115,12 +116,14 @@ impl Gateway {
             })
         };
         // Whoever writes this makes the try. The last one is noted as if there were another, for the answer to end it.
-        let claimed = next.unwrap_or(Farewell { tries: farewell.tries + 1, due: now.plus(FAREWELL_TIMEOUT * 2) });
+        let claimed =
+            next.unwrap_or(Farewell { tries: farewell.tries + 1, due: now.plus(FAREWELL_TIMEOUT * 2) });
         let mine = set(Some(claimed), Some(farewell)).await?;
         if mine.record.subscription.as_ref().and_then(|made| made.farewell) != Some(claimed) {
             return Ok(());
         }
-        let Some((method, url)) = self.farewell_method(live).zip(live.record.target.url.parse::<Url>().ok()) else {
+        let Some((method, url)) = self.farewell_method(live).zip(live.record.target.url.parse::<Url>().ok())
+        else {
             return set(None, Some(claimed)).await.map(drop);
         };
         let request =

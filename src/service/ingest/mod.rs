@@ -169,6 +169,29 @@ pub(super) fn one(headers: &HeaderMap, body: &[u8]) -> Result<Result<Incoming, I
     Ok(item.map_err(ItemError::Invalid))
 }
 
+/// What stands for an event that the platform gave an id: its source and that id, for what is in it.
+fn dedupe(event: &Event, data: &[u8]) -> Dedupe {
+    let source = event.source.as_deref().unwrap_or_default().as_bytes();
+    let tenant = event.tenant.as_str().as_bytes();
+    Dedupe {
+        key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
+        content: digest(&[event.kind.as_bytes(), data]),
+    }
+}
+
+/// The same of an event that is stored, by the document that is kept of it; `None` where the platform gave it no id.
+pub fn dedupe_of(event: &Event, document: &[u8]) -> Option<Dedupe> {
+    if event.id == event.key.to_string() {
+        return None;
+    }
+    // The data stands last; before it, what `Gateway::shape` wrote first.
+    let mut others = event.document.as_object()?.clone();
+    others.shift_remove("data")?;
+    let start = serde_json::to_vec(&others).ok()?.len() - 1;
+    let data = document.get(start..)?.strip_prefix(b",\"data\":")?.strip_suffix(b"}")?;
+    Some(dedupe(event, data))
+}
+
 impl Gateway {
     /// Takes a request's events; returns when they are durable.
     pub async fn publish(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
@@ -287,14 +310,7 @@ impl Gateway {
     fn complete(&self, incoming: Incoming, tenant: TenantId) -> NewEvent {
         let has_id = incoming.id.is_some();
         let (event, data, document) = self.shape(incoming, tenant);
-        let dedupe = has_id.then(|| {
-            let source = event.source.as_deref().unwrap_or_default().as_bytes();
-            let tenant = event.tenant.as_str().as_bytes();
-            Dedupe {
-                key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
-                content: digest(&[event.kind.as_bytes(), &document[data]]),
-            }
-        });
+        let dedupe = has_id.then(|| dedupe(&event, &document[data]));
         let jobs = self.directory.fan_out(&event);
         NewEvent { event: Arc::new(event), document: Bytes::from(document), dedupe, jobs }
     }

@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::keys::{Base, Partition, job_id};
 use crate::domain::event::Event;
-use crate::domain::id::{ConnectionId, EventKey, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, EventKey, JobId, MappingVersion, TenantId};
 use crate::domain::job::{Job, JobState};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -165,10 +165,17 @@ pub(super) fn read_record(bytes: &[u8]) -> Option<JobRecord> {
     })
 }
 
-/// The job of an event and a record.
+/// Reads a job's id.
+pub(super) fn read_id(bytes: &[u8]) -> Option<JobId> {
+    bytes.try_into().ok().map(|bytes| JobId::from_bits(u128::from_be_bytes(bytes)))
+}
+
+/// The job of an event and a record; what receivers know it by is its id, where no other store named it.
 pub(super) fn job(base: &Base, index: u32, partition: Partition, meta: &Meta, record: &JobRecord) -> Job {
+    let id = job_id(base, index, partition);
     Job {
-        id: job_id(base, index, partition),
+        id,
+        name: id,
         tenant: meta.tenant.clone(),
         connection: record.connection,
         event: meta.key,

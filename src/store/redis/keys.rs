@@ -28,6 +28,8 @@
 //! | `pb:{N}:events` | zset, score 0 | base and count of jobs, of every event | with the event |
 //! | `pb:{N}:ages` | hash | ten seconds -> open jobs made in them | when none is left |
 //! | `pb:{N}:age` | zset by time | the fields of `ages` | when none is left |
+//! | `pb:{N}:staged` | zset by time | large requests that are not in their lanes yet | when they are; seconds after their process died |
+//! | `pb:{N}:s:<base>` | hash | one of them: parts by number, and once it is accepted how many, how many are left, `x<i>` for events that are repeats | with its entry |
 //! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after the last of its jobs ended |
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
@@ -47,8 +49,8 @@
 //! | `pb:{c}:rebuilder` | string | the process that writes the records of an emptied server again | seconds (its own expiry) |
 //! | `pb:{c}:sweeper` | string | the process that sweeps | 10 s (its own expiry) |
 //!
-//! Fields of an event: `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
-//! job `i`, `b<i>` its rendered bytes, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
+//! Fields of an event: `x` while an event of many jobs is being removed, `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
+//! job `i`, `b<i>` its rendered bytes, `o<i>` the id it had in the store it was moved from, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
 //!
 //! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty, or that
 //! something was left to upkeep there.
@@ -62,7 +64,7 @@ pub(super) const BASE: usize = 11;
 const BUCKETS: u16 = 4_096;
 /// Keys that every script of a partition declares.
 #[cfg(test)]
-pub(super) const FIXED: usize = 16;
+pub(super) const FIXED: usize = 17;
 
 /// Number of a partition.
 pub(super) type Partition = u16;
@@ -109,7 +111,7 @@ impl Keys {
     pub fn fixed(&self, partition: Partition) -> Vec<Vec<u8>> {
         [
             "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
-            "closing", "pending", "gone", "events", "ages", "age",
+            "closing", "pending", "gone", "events", "ages", "age", "staged",
         ]
         .iter()
         .map(|name| self.named(partition, name, b""))
@@ -135,6 +137,16 @@ impl Keys {
     /// An event and its jobs.
     pub fn event(&self, partition: Partition, base: &Base) -> Vec<u8> {
         self.named(partition, "e:", base)
+    }
+
+    /// Large requests on their way in.
+    pub fn staged(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "staged", b"")
+    }
+
+    /// One of them.
+    pub fn staging(&self, partition: Partition, name: &Base) -> Vec<u8> {
+        self.named(partition, "s:", name)
     }
 
     /// A tenant's events.

@@ -312,7 +312,13 @@ pub(super) fn read_records(answer: Value) -> Result<Option<Records>, StoreError>
     Ok(Some((meta, records)))
 }
 
-fn delivery(base: &Base, index: u32, partition: Partition, meta: &Meta, record: JobRecord) -> Delivery {
+pub(super) fn delivery(
+    base: &Base,
+    index: u32,
+    partition: Partition,
+    meta: &Meta,
+    record: JobRecord,
+) -> Delivery {
     Delivery {
         job: codec::job(base, index, partition, meta, &record),
         event_id: meta.id.clone(),

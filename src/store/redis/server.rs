@@ -100,10 +100,39 @@ struct Settings {
 /// the sync anyway.
 pub(super) async fn check(link: &Link, durability: Durability) -> Result<(About, Durability), StoreError> {
     let settings = read(link).await?;
-    let note = judge(&settings, durability)?;
+    let notes: Vec<String> =
+        [judge(&settings, durability)?, unread(&settings)].into_iter().flatten().collect();
+    let note = Some(notes.join(" ")).filter(|note| !note.is_empty());
     let about = About { engine: "redis", durability: survives(&settings, durability), note };
+    Ok((about, waited_for(&settings, durability)))
+}
+
+/// What a write has to wait for: with `appendfsync always` an answer comes after the sync anyway.
+fn waited_for(settings: &Settings, durability: Durability) -> Durability {
     let always = settings.fsync.as_deref() == Some("always");
-    Ok((about, if durability == Durability::Fsync && always { Durability::Server } else { durability }))
+    if durability == Durability::Fsync && always { Durability::Server } else { durability }
+}
+
+/// What a managed server did not let this user read, and how to look for oneself.
+fn unread(settings: &Settings) -> Option<String> {
+    let names: Vec<&str> = [
+        ("maxmemory-policy (must be noeviction)", settings.policy.is_none()),
+        ("appendonly (should be yes)", settings.append_only.is_none()),
+        (
+            "appendfsync (always: 202 means on disk; everysec: a second may be lost)",
+            settings.fsync.is_none() && settings.append_only != Some(false),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_unread)| is_unread.then_some(name))
+    .collect();
+    let list = names.join(", ");
+    (!names.is_empty()).then(|| {
+        format!(
+            "Redis does not let the gateway's user read {list}: look with `redis-cli CONFIG GET '*'` as an administrator, \
+             or in the provider's console."
+        )
+    })
 }
 
 /// What an accepted event survives, as [`About`] names it.
@@ -130,7 +159,13 @@ async fn read(link: &Link) -> Result<Settings, StoreError> {
         Step::Plain(command)
     };
     let mut settings = Settings::default();
-    if let Some(text) = one_text(link.plain(info, REPLY).await?) {
+    let told = match link.plain(info, REPLY).await {
+        Ok(told) => Some(told),
+        // A user that may not ask; any other error is the server's.
+        Err(error) if error.to_string().contains("NOPERM") => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(text) = told.and_then(one_text) {
         let info = InfoDict::new(&text);
         settings.version = info.get("redis_version").unwrap_or_default();
         settings.policy = info.get("maxmemory_policy");
@@ -304,6 +339,35 @@ mod tests {
         let waits = Settings { waits: true, ..settings("noeviction", true, "everysec") };
         assert_eq!(judge(&waits, Durability::Fsync), Ok(None));
         assert!(judge(&Settings { append_only: Some(false), ..waits }, Durability::Fsync).is_err());
+    }
+
+    #[test]
+    fn what_a_write_waits_for_follows_the_server() {
+        let old = settings("noeviction", true, "always");
+        assert_eq!(
+            waited_for(&old, Durability::Fsync),
+            Durability::Server,
+            "the answer comes after the sync"
+        );
+        let new = Settings { waits: true, ..settings("noeviction", true, "everysec") };
+        assert_eq!(waited_for(&new, Durability::Fsync), Durability::Fsync);
+        let packed = Durability::Fsync.command().unwrap().get_packed_command();
+        assert!(packed.windows(7).any(|word| word == b"WAITAOF"), "{packed:?}");
+        let answer = |local: i64| Ok(Value::Array(vec![Value::Int(local), Value::Int(0)]));
+        assert_eq!(Durability::Fsync.holds(answer(1)), Ok(()));
+        assert!(Durability::Fsync.holds(answer(0)).is_err(), "it was not synced in time");
+        assert!(Durability::Replicas(2).holds(Ok(Value::Int(1))).is_err());
+        assert_eq!(Durability::Replicas(2).holds(Ok(Value::Int(2))), Ok(()));
+        assert_eq!(Durability::Server.command().map(|_| ()), None);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_named() {
+        assert_eq!(unread(&settings("noeviction", true, "always")), None);
+        let note = unread(&Settings { fsync: None, ..settings("noeviction", true, "always") }).unwrap();
+        assert!(note.contains("appendfsync") && !note.contains("maxmemory-policy"), "{note}");
+        let note = unread(&Settings::default()).unwrap();
+        assert!(note.contains("maxmemory-policy") && note.contains("CONFIG GET"), "{note}");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::codec::{self, JobRecord, strange, time_bytes, time_of};
+use super::cadence::UNFINISHED;
+use super::codec::{self, strange, time_bytes, time_of};
 use super::keys::{BASE, Base, Partition, place_of};
 use super::link::Step;
 use super::read::read_records;
@@ -26,21 +27,33 @@ const WALK_AGAIN: Duration = Duration::from_mins(10);
 const GONE: Duration = Duration::from_hours(24);
 /// Where a partition's counters count open jobs: `S_OPEN` in `partition.lua`, from 0.
 const OPEN: usize = 3;
+/// Large requests on their way in that one look shows; `peek.lua` has the same.
+const STAGED: usize = 4;
 /// Milliseconds in one of the spans that open jobs are counted by.
 const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
 
+/// Jobs of a closed lane, by their members of the queue.
+#[derive(Debug)]
+struct Closing {
+    connection: ConnectionId,
+    members: Vec<Vec<u8>>,
+    is_all: bool,
+}
+
 /// What there is to do in a partition.
 #[derive(Debug, Default)]
 struct Found {
-    closing: Option<ConnectionId>,
-    members: Vec<Vec<u8>>,
+    closing: Vec<Closing>,
+    /// Whether more lanes are to be cancelled.
+    more_closing: bool,
     old: Vec<Vec<u8>>,
     pending: Vec<(ConnectionId, String)>,
-    all_closing: u64,
     /// The first event that is not past its retention.
     young: Option<Timestamp>,
+    /// Large requests on their way in, and since when.
+    staged: Vec<(Base, Timestamp)>,
 }
 
 impl Core {
@@ -75,9 +88,15 @@ impl Core {
             for (connection, effect) in &found.pending {
                 self.apply_effect(partition, *connection, effect).await?;
             }
-            if let Some(connection) = found.closing {
-                sweep.cancelled += self.cancel(partition, connection, &found.members).await?;
-                sweep.more |= found.members.len() == STEP || found.all_closing > 1;
+            sweep.cancelled += self.cancel(partition, &found.closing).await?;
+            sweep.more |= found.more_closing || found.closing.iter().any(|lane| !lane.is_all);
+            for (name, since) in &found.staged {
+                if since.plus(UNFINISHED) <= now {
+                    self.end_staged(partition, name).await?;
+                    sweep.more |= found.staged.len() == STAGED;
+                } else {
+                    self.cadence.ask(UNFINISHED);
+                }
             }
             sweep.removed += self.remove(partition, &found.old, cutoff).await?;
             sweep.more |= found.old.len() == STEP;
@@ -92,87 +111,28 @@ impl Core {
         Ok(sweep)
     }
 
-    async fn cancel(
-        &self,
-        partition: Partition,
-        connection: ConnectionId,
-        members: &[Vec<u8>],
-    ) -> Result<usize, StoreError> {
-        let mut call = self.call(partition);
-        call.value(connection.bits().to_be_bytes())
-            .value("its connection was closed or deleted")
-            .number(u8::from(members.len() < STEP));
-        for member in members {
-            let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
-            let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
-            call.key(self.keys.event(partition, &base));
-            call.value(&member[..]);
-        }
-        let cancelled = self.link.script(&self.scripts.cancel, call, REPLY).await?;
-        usize::try_from(codec::count(&cancelled)?).map_err(|_| strange("a count of cancelled jobs"))
-    }
-
-    /// Removes events whose jobs all ended before `cutoff`.
-    async fn remove(
-        &self,
-        partition: Partition,
-        entries: &[Vec<u8>],
-        cutoff: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let parsed: Vec<(&[u8], Base, u32)> = entries
-            .iter()
-            .filter_map(|entry| {
-                let (base, count) = entry.split_at_checked(BASE)?;
-                let count = u32::from_be_bytes([0, *count.first()?, *count.get(1)?, *count.get(2)?]);
-                Some((entry.as_slice(), base.try_into().ok()?, count))
-            })
-            .collect();
-        let reads: Vec<Step<'_>> = parsed
-            .iter()
-            .map(|(_, base, count)| {
-                Step::Plain(self.records_of(partition, base, &(0..*count).collect::<Vec<_>>()))
-            })
-            .collect();
-        let answers = self.reads.run(&reads, REPLY).await?;
+    /// Cancels jobs of closed lanes.
+    async fn cancel(&self, partition: Partition, lanes: &[Closing]) -> Result<usize, StoreError> {
         let mut steps = Vec::new();
-        for ((entry, base, _), answer) in parsed.iter().zip(answers) {
+        for lane in lanes {
             let mut call = self.call(partition);
-            call.key(self.keys.event(partition, base));
-            match read_records(answer?)? {
-                Some((_, records)) if records.iter().flatten().any(|record| is_kept(record, cutoff)) => {
-                    continue;
-                }
-                Some((meta, records)) => {
-                    let (bucket, field) = self.keys.public_id(&meta.tenant, &meta.id);
-                    call.key(self.keys.tenant_log(&meta.tenant));
-                    call.key(bucket);
-                    call.key(self.keys.newest(&meta.tenant));
-                    for record in records {
-                        let log = record.map_or_else(
-                            || self.keys.events(partition),
-                            |record| self.keys.connection_log(partition, record.connection),
-                        );
-                        call.key(log);
-                    }
-                    call.value(*entry).value(field).number(cutoff.millis()).value(meta.kind);
-                }
-                None => {
-                    // Nothing is left of it but its entry.
-                    call.key(self.keys.events(partition));
-                    call.key(self.keys.event(partition, base));
-                    call.key(self.keys.event(partition, base));
-                    call.value(*entry).value("").number(cutoff.millis()).value("");
-                }
+            call.value(lane.connection.bits().to_be_bytes())
+                .value("its connection was closed or deleted")
+                .number(u8::from(lane.is_all));
+            for member in &lane.members {
+                let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
+                let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
+                call.key(self.keys.event(partition, &base));
+                call.value(&member[..]);
             }
-            steps.push(Step::Script(&self.scripts.remove, call));
+            steps.push(Step::Script(&self.scripts.cancel, call));
         }
-        let mut removed = 0;
+        let mut cancelled = 0;
         for answer in self.link.run(&steps, REPLY).await? {
-            if let Ok(jobs) = usize::try_from(codec::number(&answer?)?) {
-                removed += jobs + 1;
-            }
+            let count = usize::try_from(codec::count(&answer?)?);
+            cancelled += count.map_err(|_| strange("a count of cancelled jobs"))?;
         }
-        Ok(removed)
+        Ok(cancelled)
     }
 
     /// Counts of what is there; see [`Store::stats`](crate::store::Store::stats).
@@ -263,30 +223,42 @@ fn get_all(keys: impl IntoIterator<Item = Vec<u8>>) -> redis::Cmd {
     get
 }
 
-fn is_kept(record: &JobRecord, cutoff: Timestamp) -> bool {
-    record.state.is_open() || record.finished.is_some_and(|finished| finished >= cutoff)
-}
-
 fn read_found(answer: Value) -> Result<Found, StoreError> {
     let mut parts = codec::list(answer)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
-    let closing = match codec::bytes(next())? {
-        Some(bytes) if !bytes.is_empty() => Some(connection_of(Value::BulkString(bytes))?),
-        _ => None,
-    };
     let bytes_of = |value: Value| {
         codec::list(value)?
             .into_iter()
             .map(|item| Ok(codec::bytes(item)?.unwrap_or_default()))
             .collect::<Result<Vec<_>, StoreError>>()
     };
-    let (members, old) = (bytes_of(next())?, bytes_of(next())?);
+    let mut closing = Vec::new();
+    for lane in codec::list(next())? {
+        let mut lane = codec::list(lane)?.into_iter();
+        let mut part = || lane.next().unwrap_or(Value::Nil);
+        closing.push(Closing {
+            connection: connection_of(part())?,
+            members: bytes_of(part())?,
+            is_all: codec::count(&part())? == 1,
+        });
+    }
+    let more_closing = codec::count(&next())? > 0;
+    let old = bytes_of(next())?;
     let mut pending = Vec::new();
     let mut noted = codec::list(next())?.into_iter();
-    let all_closing = codec::count(&next())?;
     let young = codec::bytes(next())?.and_then(|entry| entry.first_chunk().map(|base| time_of(base)));
     while let (Some(connection), Some(effect)) = (noted.next(), noted.next()) {
         pending.push((connection_of(connection)?, codec::text(effect)?));
     }
-    Ok(Found { closing, members, old, pending, all_closing, young })
+    let mut staged = Vec::new();
+    let mut entries = codec::list(next())?.into_iter();
+    while let (Some(name), Some(since)) = (entries.next(), entries.next()) {
+        let name = codec::bytes(name)?.and_then(|name| name.try_into().ok());
+        let since = match since {
+            Value::Double(since) => format!("{since:.0}").parse().unwrap_or(0),
+            since => codec::number(&since)?,
+        };
+        staged.push((name.ok_or_else(|| strange("a staged request"))?, Timestamp::from_millis(since)));
+    }
+    Ok(Found { closing, more_closing, old, pending, young, staged })
 }

@@ -33,6 +33,8 @@ const RECHECK: Duration = Duration::from_secs(2);
 const PING: Duration = Duration::from_secs(15);
 /// What scripts say where they left something to upkeep; `finish` in `partition.lua` says it.
 const UPKEEP: &[u8] = b"upkeep";
+/// What `commit.lua` says when a large request was accepted that is not in its lanes yet.
+const STAGED: &[u8] = b"staged";
 /// Between attempts to subscribe.
 const RESUBSCRIBE: Duration = Duration::from_millis(250);
 
@@ -276,6 +278,8 @@ async fn listen_once(core: &Core) -> Result<(), String> {
                     }
                 } else if message.get_payload_bytes() == UPKEEP {
                     cadence.ask(Duration::ZERO);
+                } else if message.get_payload_bytes() == STAGED {
+                    cadence.ask(UNFINISHED);
                 } else if message.get_payload_bytes() != core.owner.as_bytes()
                     // What this process did itself it knows.
                     && let Some(partition) = keys.woken(message.get_channel_name())

@@ -85,8 +85,10 @@ fn write_event(
         if is_closed(new_job.connection) {
             continue;
         }
+        let id = JobId::from_bits(ids.next());
         let job = Job {
-            id: JobId::from_bits(ids.next()),
+            id,
+            name: id,
             tenant: event.tenant.clone(),
             connection: new_job.connection,
             event: event.key,
@@ -169,7 +171,7 @@ fn seen<T: serde::de::DeserializeOwned>(
     }
 }
 
-fn remember<T: serde::Serialize>(
+pub(super) fn remember<T: serde::Serialize>(
     database: &Connection,
     key: Dedupe,
     now: Timestamp,

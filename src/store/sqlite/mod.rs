@@ -23,6 +23,7 @@ mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -39,8 +40,9 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId,
-    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
+    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
+    Sweep,
 };
 use claims::Claims;
 use shares::Shares;
@@ -414,6 +416,15 @@ impl Store for SqliteStore {
 
     async fn wait_for_upkeep(&self) {
         self.clock.sleep(SWEEP_EVERY).await;
+    }
+
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {
+        self.read(move |database| transfer::export(database, after.as_ref(), limit)).await
+    }
+
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
+        self.ensure_owner()?;
+        self.writer.write(move |database, _| transfer::import(database, &events)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -23,13 +23,22 @@ pub struct Fleet {
     folder: TempDir,
     door: Door,
     started: usize,
+    connections: AtomicUsize,
 }
 
 impl Fleet {
     /// No process runs yet.
     pub async fn on(server: Server) -> Self {
         let (receiver, folder) = (Receiver::start().await, tempfile::tempdir().unwrap());
-        Self { server, receiver, client: client(), folder, door: Door::default(), started: 0 }
+        Self {
+            server,
+            receiver,
+            client: client(),
+            folder,
+            door: Door::default(),
+            started: 0,
+            connections: AtomicUsize::new(0),
+        }
     }
 
     /// Starts a process with these further arguments.
@@ -62,6 +71,7 @@ impl Fleet {
             assert_eq!(status, 201, "{made}");
             ids.push(made["id"].as_str().unwrap().to_owned());
         }
+        self.connections.fetch_add(connections, Ordering::Relaxed);
         ids
     }
 
@@ -70,9 +80,26 @@ impl Fleet {
         self.call(door, "POST", "/v1/events", Some(&event(id))).await.0
     }
 
+    /// Waits until the process behind a door knows so many connections: before that it makes no jobs for them.
+    async fn wait_until_known(&self, door: &Door, connections: usize) {
+        within("a process to know every connection", async {
+            loop {
+                let (_, page) = self.call(door, "GET", "/v1/connections?tenant=acme", None).await;
+                if page["items"].as_array().is_some_and(|items| items.len() == connections) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     /// Sends events through these doors in turn, each until it is taken.
-    pub fn load(&self, doors: &[Door], events: usize) -> Load {
+    pub async fn load(&self, doors: &[Door], events: usize) -> Load {
         const SENDERS: usize = 16;
+        for door in doors {
+            self.wait_until_known(door, self.connections.load(Ordering::Relaxed)).await;
+        }
         let accepted = Arc::new(AtomicUsize::new(0));
         let senders = (0..SENDERS)
             .map(|sender| {

@@ -18,8 +18,9 @@ pub fn is_soak() -> bool {
 
 /// Awaits what must happen; fails loudly, and says what was waited for, if it doesn't.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(30), future).await {
+    let secs = if is_soak() { 180 } else { 30 };
+    match tokio::time::timeout(Duration::from_secs(secs), future).await {
         Ok(value) => value,
-        Err(elapsed) => panic!("waited 30 s in vain for {what}: {elapsed}"),
+        Err(elapsed) => panic!("waited {secs} s in vain for {what}: {elapsed}"),
     }
 }

@@ -96,13 +96,17 @@ pub struct Process {
 impl Process {
     /// Starts it on a folder and waits until it listens. Loopback and plain HTTP are allowed.
     pub fn start(folder: &Path, door: &Door) -> Self {
-        Self::start_as(Command::new(env!("CARGO_BIN_EXE_patchbay")), folder, door, &[])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command.env("PATCHBAY_LOG_LEVEL", "error");
+        Self::start_as(command, folder, door, &[])
     }
 
     /// The same on a Redis that other processes share, with `more` arguments.
     pub fn start_on(redis: &str, folder: &Path, door: &Door, more: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
         command.env("PATCHBAY_STORE", redis).env("PATCHBAY_SECRET_KEY", SECRET_KEY);
+        // It is made to fail all the time, and says so.
+        command.env("PATCHBAY_LOG_LEVEL", "off");
         Self::start_as(command, folder, door, more)
     }
 
@@ -111,6 +115,7 @@ impl Process {
     pub fn start_with_file_limits(folder: &Path, door: &Door) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_patchbay")]);
+        command.env("PATCHBAY_LOG_LEVEL", "error");
         Self::start_as(command, folder, door, &[])
     }
 
@@ -123,7 +128,6 @@ impl Process {
             .env("PATCHBAY_EGRESS_ALLOW_HTTP", "true")
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
             .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
-            .env("PATCHBAY_LOG_LEVEL", "error")
             .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

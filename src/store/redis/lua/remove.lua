@@ -1,9 +1,9 @@
 -- Removes an event whose retention is over, with its jobs, if all of them ended long enough ago. KEYS from FIXED + 1: the event, the
 -- tenant's log, the bucket of ids, the tenant's newest events, then the log of each job's connection. ARGV: 4 the event's
--- entry, 5 its field in the bucket, 6 the time that all of them must have ended before, 7 its type. Answers how many jobs
--- went with it, or -1.
+-- entry, 5 its field in the bucket, 6 the time that all of them must have ended before, 7 its type. Of an event of many jobs
+-- these went before, and their keys are not given. Answers how many jobs went with it, or -1.
 local event, entry = KEYS[FIXED + 1], ARGV[4]
-local base, jobs = entry:sub(1, 11), struct.unpack('>I3', entry, 12)
+local base, jobs = entry:sub(1, 11), #KEYS - FIXED - 4
 for index = 0, jobs - 1 do
   local raw = call('HGET', event, index)
   if raw then

@@ -302,3 +302,107 @@ async fn an_event_without_the_wanted_replicas_is_not_accepted() {
         assert!(began.elapsed() < Duration::from_secs(10));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_costs_two_seconds_a_request_and_workers_resume_by_themselves() {
+    let outage = Duration::from_secs(if is_soak() { 30 } else { 5 });
+    let mut bench = Bench::on(Server::durable()).await;
+    let lane = bench.connection("acme", 256).await;
+    let store = Arc::clone(&bench.store);
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let worker = tokio::spawn(async move {
+        loop {
+            match store.lease(16, SPAN).await {
+                Ok(leases) if leases.is_empty() => {
+                    let _ = tokio::time::timeout(Duration::from_secs(5), store.wait_for_work()).await;
+                }
+                Ok(leases) => {
+                    for lease in leases {
+                        while store.settle(vec![settlement(&lease, delivered())]).await.is_err() {
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                        }
+                        sender.send(lease.event.id.clone()).unwrap();
+                    }
+                }
+                // As the feed does.
+                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        }
+    });
+    let named = |at: u8| {
+        let mut event = bench.event("acme", &[lane]);
+        event.dedupe = Some(Dedupe { key: [at; 16], content: [1; 16] });
+        Ingest { idempotency: None, events: vec![event] }
+    };
+    let requests: Vec<Ingest> = (0..6).map(named).collect();
+    bench.store.ingest(requests[0].clone()).await.unwrap();
+    assert!(received.recv().await.is_some());
+    bench.server.kill();
+    let gone = std::time::Instant::now();
+    let mut refused = 0;
+    while gone.elapsed() < outage {
+        for request in &requests[1..] {
+            let began = std::time::Instant::now();
+            let answer = bench.store.ingest(request.clone()).await;
+            assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+            assert!(began.elapsed() < Duration::from_millis(2_300), "{:?}", began.elapsed());
+            refused += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bench.server.launch();
+    let back = std::time::Instant::now();
+    for request in &requests[1..] {
+        while bench.store.ingest(request.clone()).await.is_err() {
+            assert!(back.elapsed() < Duration::from_secs(2), "the same event is taken again");
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    while found.len() < 5 {
+        let id = tokio::time::timeout(Duration::from_secs(4), received.recv()).await.unwrap().unwrap();
+        assert!(found.insert(id), "once");
+    }
+    println!(
+        "{refused} refused while the server was away; all delivered {:?} after it was back",
+        back.elapsed()
+    );
+    assert!(back.elapsed() < Duration::from_secs(4), "{:?}", back.elapsed());
+    worker.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_fan_out_whose_process_died_only_what_was_not_settled_comes_again() {
+    let bench = Bench::new().await;
+    let mut lanes = Vec::new();
+    for _ in 0..10 {
+        lanes.push(bench.connection("acme", 4).await);
+    }
+    bench.ingest("acme", &lanes).await;
+    let dying = bench.another().await;
+    let leases = dying.lease(10, SPAN).await.unwrap();
+    assert_eq!(leases.len(), 10);
+    let outcomes = leases[..4].iter().map(|lease| settlement(lease, delivered())).collect();
+    assert_eq!(dying.settle(outcomes).await, Ok(4));
+    drop(dying);
+    let died = std::time::Instant::now();
+    let mut again = Vec::new();
+    while again.len() < 6 {
+        assert!(died.elapsed() < Duration::from_secs(10), "{} came again", again.len());
+        let _ = tokio::time::timeout(Duration::from_millis(100), bench.store.wait_for_work()).await;
+        again.extend(bench.lease(16).await);
+    }
+    println!("six of ten came again {:?} after the process died", died.elapsed());
+    let of =
+        |leases: &[Lease]| leases.iter().map(|lease| lease.job.id).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(of(&again), of(&leases[4..]));
+    // What the dead one might still send is fenced off.
+    let late: Vec<_> =
+        leases[4..].iter().map(|lease| settlement(lease, Next::Done(JobState::Dead))).collect();
+    assert_eq!(bench.store.settle(late).await, Ok(0));
+    let outcomes = again.iter().map(|lease| settlement(lease, delivered())).collect();
+    assert_eq!(bench.store.settle(outcomes).await, Ok(6));
+    assert!(bench.lease(16).await.is_empty());
+    let log = crate::store::DeliveryQuery { limit: 50, ..crate::store::DeliveryQuery::default() };
+    let log = bench.store.deliveries(log).await.unwrap();
+    assert!(log.iter().all(|one| (one.state, one.job.tries) == (JobState::Delivered, 1)));
+}
