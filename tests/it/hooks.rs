@@ -243,7 +243,8 @@ async fn a_failing_zap_delays_no_other() {
     let (app, receiver, dead) =
         (TestGateway::start().await, Receiver::start().await, Receiver::start().await);
     let (tenant, key) = subscriber(&app).await;
-    dead.otherwise(Reply::Silence);
+    let answer = Arc::new(Notify::new());
+    dead.otherwise(Reply::After(Arc::clone(&answer), 200));
     let failing = subscribe(&app, &tenant, key, &zap(&dead, 1, "a")).await;
     let well = subscribe(&app, &tenant, key, &zap(&receiver, 2, "b")).await;
     for number in 0..20 {
@@ -253,6 +254,13 @@ async fn a_failing_zap_delays_no_other() {
     // Before the first try of the dead one is over.
     app.wait_until_settled(well, 20).await;
     assert!(app.deliveries(failing).await.iter().all(|found| found.state == JobState::Queued));
+    dead.otherwise(Reply::status(200));
+    answer.notify_waiters();
+    // Those that waited for a turn get theirs as time goes on.
+    while dead.quiet_after(Duration::from_millis(20)).await.len() < 20 {
+        app.clock.advance(Duration::from_millis(50));
+    }
+    app.wait_until_settled(failing, 20).await;
     app.stop().await;
 }
 
