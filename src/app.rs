@@ -157,6 +157,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let mut background = JoinSet::new();
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
+    background.spawn(tend_hooks(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
     let router = match role {
@@ -276,6 +277,10 @@ pub fn store_name(config: &Config) -> String {
 
 async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
+}
+
+async fn tend_hooks(gateway: Arc<Gateway>) {
+    gateway.tend_hooks_forever().await;
 }
 
 /// Sweeps the store as long as it is open.

@@ -42,6 +42,8 @@
 //! | attempt | one try of a job |
 //! | outcome | what an attempt came to: delivered, duplicate, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
 //! | lane | one connection's queue of jobs |
+//! | subscription, hook | a connection that a program made for itself |
+//! | turn | a connection's right to send one request where a system takes only so many |
 //! | lease | a worker's right to try a job until a deadline |
 //! | settlement | an outcome on its way back into the store |
 //! | record | a tenant, a key or a connection: small, and known to every process |

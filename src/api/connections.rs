@@ -11,6 +11,7 @@ use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::Secret;
 use crate::service::connections::Saved;
+use crate::service::directory::MadeBy;
 use crate::service::live::LiveConnection;
 
 fn show(live: &LiveConnection) -> Value {
@@ -44,6 +45,11 @@ fn show(live: &LiveConnection) -> Value {
             "concurrency": working.policy.concurrency,
         })),
         "state": record.state,
+        "subscription": record.subscription.as_ref().map(|made| json!({
+            "event": made.event,
+            "key": made.key,
+            "expiration_date": made.expires,
+        })),
         "broken": live.works.as_ref().err(),
         "revision": live.revision,
         "created": record.created,
@@ -81,11 +87,16 @@ pub async fn make(mut call: Call) -> Answer {
 
 /// `GET /v1/connections`
 pub async fn list(call: Call) -> Answer {
-    let mut query = call.query(&["tenant", "cursor", "limit"]);
+    let mut query = call.query(&["tenant", "hooks", "cursor", "limit"]);
     let tenant = call.tenant(&mut query)?;
+    // Those that programs made for themselves are listed by /v1/hooks, and here for those who ask.
+    let made = match query.read("hooks", "true or false") {
+        Some(true) => MadeBy::Anyone,
+        _ => MadeBy::People,
+    };
     let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
     query.finish()?;
-    let lives = call.gateway.directory.connections(tenant.as_ref(), after, limit + 1);
+    let lives = call.gateway.directory.connections_of(made, tenant.as_ref(), after, limit + 1);
     Ok(page(lives, limit, |live| live.record.id.to_string(), |live| show(live)))
 }
 

@@ -24,7 +24,7 @@ mod settings;
 mod tests;
 
 pub use answer::{Verdict, attempt, classify};
-pub use body::Progress;
+pub use body::{Progress, render};
 pub use custom::check_custom_headers;
 pub use golden::{CheckedCases, check_cases};
 pub use http::{Endpoint, EndpointError, Key};

@@ -9,6 +9,7 @@ use super::event::EventPattern;
 use super::id::{ConnectionId, TenantId};
 use super::policy::PolicyOverrides;
 use super::secret::Sealed;
+use super::subscription::Subscription;
 use super::time::Timestamp;
 
 /// A connection as the store keeps it: every secret in it is sealed.
@@ -48,6 +49,9 @@ pub struct Connection {
     pub concurrency: u32,
     /// Whether it delivers.
     pub state: ConnectionState,
+    /// What makes it a subscription; `None` where a person made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<Subscription>,
     /// When it was made.
     pub created: Timestamp,
     /// When it last changed.

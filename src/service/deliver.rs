@@ -32,6 +32,8 @@ const BROKEN_WAIT: Duration = Duration::from_secs(15);
 enum Obstacle {
     /// The job goes back untried.
     Held,
+    /// The job goes back untried, and its lane waits so long: the system takes no more requests now.
+    NoTurn(Duration, String),
     /// The job goes back untried, and its lane waits a little.
     Own(String),
     /// The mapping can't be applied to this event.
@@ -52,12 +54,18 @@ pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
         return end_untried(&lease, &format!("its connection was closed: {reason}"));
     }
+    if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
+        return end_untried(&lease, &over.reason());
+    }
     let body = match body(gateway, &lease, &live).await {
         Ok(body) => body,
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     match &live.works {
-        Ok(working) => send(gateway, &lease, working, body).await,
+        Ok(working) => match turn(gateway, working).await {
+            Ok(()) => send(gateway, &lease, working, body).await,
+            Err(obstacle) => settle_obstacle(gateway, &lease, obstacle),
+        },
         Err(reason) => settle_obstacle(gateway, &lease, Obstacle::Broken(reason.clone())),
     }
 }
@@ -155,6 +163,16 @@ async fn mapping(
     }
 }
 
+/// Waits for no turn: whoever has none goes back.
+async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
+    let Some(turns) = &working.turns else { return Ok(()) };
+    match turns.take(gateway.store.as_ref()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(wait)) => Err(Obstacle::NoTurn(wait, turns.reason())),
+        Err(error) => Err(Obstacle::Own(format!("its turn could not be taken: {error}"))),
+    }
+}
+
 async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
     let sent = send_once(gateway, working, &lease.event, connection, name, tries + 1, body).await;
@@ -205,6 +223,9 @@ fn settle(
         }
         _ => verdict.reason.clone(),
     };
+    if let Some(reason) = &effect.close {
+        tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, reason, "a connection was closed");
+    }
     Settlement {
         lease: lease.reference(),
         reason,
@@ -220,6 +241,10 @@ fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Sett
     let number = lease.job.tries + 1;
     match obstacle {
         Obstacle::Held => untried(lease, Next::Requeue, String::new(), LaneEffect::default()),
+        Obstacle::NoTurn(wait, reason) => {
+            let effect = LaneEffect { wait_until: Some(now.plus(wait)), ..LaneEffect::default() };
+            untried(lease, Next::Requeue, reason, effect)
+        }
         Obstacle::Own(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(OWN_FAULT_WAIT)), ..LaneEffect::default() };
             untried(lease, Next::Requeue, reason, effect)

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::exchange::TokenSlot;
+use super::turn::Turns;
 use super::vault::Vault;
 use crate::connector::{Endpoint, Given, Key, check_custom_headers, check_settings};
 use crate::domain::connection::{Connection, MappingChoice};
@@ -51,6 +52,8 @@ pub struct Working {
     pub endpoint: Endpoint,
     /// The access token, where requests need one.
     pub tokens: Arc<TokenSlot>,
+    /// What a try has to wait its turn for; `None` where the system takes as many as there are.
+    pub turns: Option<Turns>,
 }
 
 impl LiveConnection {
@@ -238,8 +241,11 @@ impl Compiler {
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
+        let calls = endpoint.calls();
+        let last = endpoint.urls().nth(calls - 1);
+        let turns = last.and_then(|url| Turns::of(connector, url, u32::try_from(calls).unwrap_or(1)));
         let tokens = Arc::default();
-        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens }))
+        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens, turns }))
     }
 
     fn chosen_mapping(

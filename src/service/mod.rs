@@ -8,6 +8,7 @@ pub mod connections;
 pub mod deliver;
 pub mod directory;
 pub mod exchange;
+pub mod hooks;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
@@ -21,6 +22,7 @@ mod running;
 pub(crate) mod testing;
 pub mod trigger;
 pub mod tryout;
+pub mod turn;
 pub mod vault;
 
 use std::sync::Arc;
@@ -113,6 +115,10 @@ pub struct Gateway {
     running: Running,
     triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
+    /// Held by whoever looks for a subscription and makes it where there is none.
+    subscribing: tokio::sync::Mutex<()>,
+    /// Rung when a subscription may need upkeep before its time.
+    hooks_changed: tokio::sync::Notify,
 }
 
 impl Gateway {
@@ -130,6 +136,8 @@ impl Gateway {
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
+            subscribing: tokio::sync::Mutex::default(),
+            hooks_changed: tokio::sync::Notify::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
             store,
@@ -257,7 +265,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `event` or `delivery`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.
@@ -268,7 +276,7 @@ pub enum ServiceError {
     Conflict,
     /// As many as allowed are there.
     #[error("{0}")]
-    Limit(String),
+    Limit(Faults),
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),

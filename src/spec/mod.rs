@@ -13,11 +13,11 @@
 //! | `docs` | where the system's own documentation is, `https://…` | nothing |
 //! | `mapping` | the default mapping's name | a fault |
 //! | `secret` | `required` (made when none is given), `optional`, `none` | `required` when the signature needs one, else `none` |
-//! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) for each type the system names | any type |
+//! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) and `alias` (what the system calls it) for each type the system names | any type |
 //! | `[[options]]` | what it asks of each connection, see `option` | nothing |
 //! | `[[auth]]` | how a connection shows who it is, see [`auth`] | no credentials |
 //! | `[[target]]` | the fields that the system knows, see [`TargetSchema`] | any fields |
-//! | `[request]` | `url` (over `{url}`, the connection's own, and the options), `method` (`POST`, `PUT`, `PATCH`, `GET`), `content_type` (`json`, `form`, `query`), `reserved_headers`, `reserved_fields` | `{url}`, `POST`, `json`, none |
+//! | `[request]` | `url` (over `{url}`, the connection's own, and the options), `method` (`POST`, `PUT`, `PATCH`, `GET`), `content_type` (`json`, `form`, `query`), `reserved_headers`, `reserved_fields`, `max_bytes` of a body | `{url}`, `POST`, `json`, none, none, any |
 //! | `[request.query]` | name -> value over the options | none |
 //! | `[request.headers]` | name -> value over `{event_type}`, `{event_id}`, `{job_id}` and the options | none |
 //! | `[envelope]` | what stands around the mapped fields or beside them, see [`envelope`] | the mapped fields alone |
@@ -25,6 +25,8 @@
 //! | `[signature]` | see [`crate::signature`] | unsigned |
 //! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency` | [`DeliveryPolicy::default`] |
 //! | `[[answer]]` | ordered rules that turn an answer into an outcome, see [`answer`] | the default rules |
+//! | `[[limits]]` | how many requests the system takes, see [`limit`] | as many as there are |
+//! | `[subscription]` | what holds for those who subscribe by themselves, see [`subscription`] | connections are made by people |
 //! | `[extract]` | the message, the id and the wait that an answer tells, see [`extract`] | nothing |
 //!
 //! # What holds
@@ -41,6 +43,7 @@ pub mod envelope;
 pub mod extract;
 mod files;
 pub mod header;
+pub mod limit;
 pub mod option;
 mod policy;
 mod read;
@@ -48,6 +51,7 @@ pub mod request;
 mod rows;
 mod schema;
 pub mod step;
+pub mod subscription;
 mod template;
 
 use sha2::{Digest, Sha256};
@@ -66,12 +70,14 @@ pub use envelope::{Envelope, FIELDS};
 pub use extract::Extract;
 pub use files::{Stamp, case_files};
 pub use header::{HeaderTemplate, Names};
+pub use limit::LimitSpec;
 pub use option::OptionSpec;
 pub use policy::check_overrides;
 pub use request::{CallSpec, ContentType, RequestSpec};
 pub use rows::BodyPath;
 pub use schema::schemas;
 pub use step::StepSpec;
+pub use subscription::{Again, SubscriptionSpec};
 
 /// One connector file, checked.
 #[derive(Debug, PartialEq)]
@@ -110,6 +116,10 @@ pub struct ConnectorSpec {
     pub answer: AnswerRules,
     /// What else they tell.
     pub extract: Extract,
+    /// How many requests the system takes, the widest limit first.
+    pub limits: Vec<LimitSpec>,
+    /// How subscriptions behave; `None` where people alone make connections.
+    pub subscription: Option<SubscriptionSpec>,
 }
 
 /// An event type that a connector names.
@@ -117,6 +127,8 @@ pub struct ConnectorSpec {
 pub struct EventSpec {
     /// The types it stands for: most name one, such as `lead.captured`.
     pub pattern: EventPattern,
+    /// What the system calls it, where that is not the type.
+    pub alias: Option<String>,
     /// When it happens.
     pub description: String,
     /// The type of the sample event that shows it, a key of [`Catalogue::samples`].

@@ -4,9 +4,12 @@ use super::answer::AnswerRules;
 use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
-use super::{ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, option, policy, request, step};
+use super::{
+    ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request, step,
+    subscription,
+};
 use crate::domain::document::{Node, TableReader};
-use crate::domain::event::EventPattern;
+use crate::domain::event::{EventPattern, is_event_type};
 use crate::domain::fault::{Faults, Place};
 use crate::domain::policy::DeliveryPolicy;
 use crate::mapping::TargetSchema;
@@ -95,6 +98,8 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
     let answer = AnswerRules::parse(&mut root);
     let extract = root.table("extract").map_or_else(Extract::default, Extract::parse);
+    let limits = limit::parse(&mut root);
+    let subscription = root.table("subscription").map(subscription::parse);
     root.finish();
     let spec = ConnectorSpec {
         id: stem.to_owned(),
@@ -114,6 +119,8 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         policy,
         answer,
         extract,
+        limits,
+        subscription,
     };
     Some((spec, references))
 }
@@ -155,13 +162,17 @@ fn parse_events(root: &mut TableReader<'_>, references: &mut Vec<Reference>) -> 
         let Some(mut table) = node.table(&format!("{path}[{index}]"), root.faults()) else { continue };
         let pattern = table.need_text("type").map(str::parse::<EventPattern>);
         let description = need_line(&mut table, "description");
+        let alias = table.text("alias").map(str::to_owned);
+        if alias.as_deref().is_some_and(|alias| !is_event_type(alias)) {
+            table.fault("alias", "no event type", Some("such as new_lead".to_owned()));
+        }
         refer(&mut table, "sample", FileKind::Sample, references);
         let sample = table.text("sample").map(str::to_owned);
         match pattern {
             Some(Ok(pattern)) if events.iter().any(|event| event.pattern == pattern) => {
                 table.fault("type", "is listed twice", None);
             }
-            Some(Ok(pattern)) => events.push(EventSpec { pattern, description, sample }),
+            Some(Ok(pattern)) => events.push(EventSpec { pattern, alias, description, sample }),
             Some(Err(error)) => table.fault("type", "no event type", Some(error.to_string())),
             None => {}
         }

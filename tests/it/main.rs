@@ -8,6 +8,8 @@ mod cli;
 mod delivery;
 mod fleet;
 mod floors;
+mod hooks;
+mod hooks_race;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
@@ -16,3 +18,4 @@ mod packaging;
 mod redis_faults;
 mod store_faults;
 mod support;
+mod zapier;

@@ -35,6 +35,7 @@ fn record(id: u128, tenant: &str, events: &[&str], state: ConnectionState) -> Co
         policy: PolicyOverrides::default(),
         concurrency: 1,
         state,
+        subscription: None,
         created: Timestamp::default(),
         updated: Timestamp::default(),
     }

@@ -12,7 +12,8 @@ const UNKNOWN: &str = "qqqqqq = 1\nsecret = 'none'\n\
     [[events]]\nqqqqqq = 1\n[[options]]\nqqqqqq = 1\n[[auth]]\nqqqqqq = 1\nkind = 'oauth2_refresh_token'\n[[auth]]\nqqqqqq = 1\nkind = 'api_key'\n\
     [[target]]\nqqqqqq = 1\n[request]\nqqqqqq = 1\n[[steps]]\nqqqqqq = 1\n[envelope]\nqqqqqq = 1\n\
     [signature]\nqqqqqq = 1\nalgorithm = 'hmac_sha256'\n[policy]\nqqqqqq = 1\nretry_exponential = { qqqqqq = 1, first_secs = 1, within_secs = 9 }\n\
-    [[answer]]\nqqqqqq = 1\nheader = { qqqqqq = 1 }\nbody = { qqqqqq = 1 }\n[extract]\nqqqqqq = 1\nmessage = { qqqqqq = 1 }\n";
+    [[answer]]\nqqqqqq = 1\nheader = { qqqqqq = 1 }\nbody = { qqqqqq = 1 }\n[extract]\nqqqqqq = 1\nmessage = { qqqqqq = 1 }\n\
+    [[limits]]\nqqqqqq = 1\n[subscription]\nqqqqqq = 1\n";
 
 #[test]
 fn the_schema_has_the_keys_that_the_readers_ask_for() {
@@ -44,6 +45,8 @@ fn the_schema_has_the_keys_that_the_readers_ask_for() {
         ("answer[0].body", BODY_TEST),
         ("extract", EXTRACT),
         ("extract.message", SPOT),
+        ("limits[0]", LIMIT),
+        ("subscription", SUBSCRIPTION),
     ] {
         let known: BTreeSet<String> = keys.iter().map(|(name, ..)| (*name).to_owned()).collect();
         let mut wanted = asked(field);

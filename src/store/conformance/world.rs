@@ -100,6 +100,7 @@ impl World {
             policy: PolicyOverrides::default(),
             concurrency,
             state: ConnectionState::Active,
+            subscription: None,
             created: now,
             updated: now,
         }

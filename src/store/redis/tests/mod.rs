@@ -149,6 +149,7 @@ fn connection(ids: &Ids, owner: &str, concurrency: u32) -> Connection {
         credentials: BTreeMap::new(),
         concurrency,
         state: ConnectionState::Active,
+        subscription: None,
         created: START,
         updated: START,
     }
