@@ -10,6 +10,7 @@ pub mod client;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod fake_google;
 pub mod http1;
 pub mod input;
 pub mod listen;

@@ -22,7 +22,7 @@ use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, Request};
 use crate::mapping::Context;
-use crate::spec::{Catalogue, Names};
+use crate::spec::{Catalogue, ConnectorKind, Names};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,9 +135,10 @@ fn every_connector_has_cases_and_all_cases_a_connector() {
 #[test]
 fn every_case_of_every_connector_holds() {
     let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults}"));
-    let failing: Vec<&String> = catalogue
-        .connectors()
-        .keys()
+    // Other kinds have cases of their own sort, and a test beside their code.
+    let http = catalogue.connectors().iter().filter(|(_, spec)| spec.kind == ConnectorKind::Http);
+    let failing: Vec<&String> = http
+        .map(|(id, _)| id)
         .filter(|id| {
             let file = folder().join(format!("{id}.toml"));
             catch_unwind(AssertUnwindSafe(|| check_cases(&catalogue, id, &file))).is_err()

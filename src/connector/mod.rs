@@ -1,5 +1,8 @@
 //! Delivers by a connector: an event becomes a body, a body a request, an answer an outcome.
 //!
+//! A connector is of one of few kinds, and [`Outlet`] is the one place that knows them all: `http`, driven by data alone, and
+//! `google_sheets` ([`google_sheets`]).
+//!
 //! The same steps for every connector that speaks HTTP, driven by its [`ConnectorSpec`](crate::spec::ConnectorSpec):
 //!
 //! 1. [`check_settings`] checks what a connection says of itself; [`Endpoint::compile`] makes of it all that stays the same
@@ -17,8 +20,10 @@ mod body;
 mod custom;
 #[cfg(test)]
 mod golden;
+pub mod google_sheets;
 mod http;
 mod oauth;
+mod outlet;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -28,6 +33,7 @@ pub use body::Progress;
 pub use custom::check_custom_headers;
 pub use http::{Endpoint, EndpointError, Key};
 pub use oauth::{Client, Token};
-pub use settings::{Given, Settings, check_settings};
+pub use outlet::Outlet;
+pub use settings::{Given, Settings, check_settings, check_sheet};
 
 pub use crate::spec::Names;

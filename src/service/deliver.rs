@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::Gateway;
 use super::exchange::{Outgoing, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
-use crate::connector::{self, Verdict};
+use super::sheets;
+use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::connection::ConnectionState;
 use crate::domain::job::{Attempt, JobState, Outcome};
 use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
@@ -24,7 +25,7 @@ use crate::store::{Lease, LeaseRef, Settlement};
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a job could not be tried, through no fault of its endpoint.
-enum Obstacle {
+pub(super) enum Obstacle {
     /// The job goes back untried.
     Held,
     /// The job goes back untried, and its lane waits a little.
@@ -35,8 +36,24 @@ enum Obstacle {
     Broken(String),
 }
 
-/// Tries a job once.
-pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
+/// Tries jobs once: one, or a batch of one connection. Answers a settlement for each.
+pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
+    if let Some(first) = leases.first()
+        && let Ok(Some(live)) = connection(gateway, first).await
+        && live.record.state.is_active()
+        && let Ok(working) = &live.works
+        && let Some(sheet) = working.outlet.sheet()
+    {
+        return sheets::deliver(gateway, &live, working, sheet, leases).await;
+    }
+    let mut settlements = Vec::with_capacity(leases.len());
+    for lease in leases {
+        settlements.push(deliver_one(gateway, lease).await);
+    }
+    settlements
+}
+
+async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     let live = match connection(gateway, &lease).await {
         Ok(Some(live)) => live,
         Ok(None) => return end_untried(&lease, "its connection was deleted"),
@@ -49,8 +66,10 @@ pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
         Ok(body) => body,
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
-    match &live.works {
-        Ok(working) => send(gateway, &lease, working, body).await,
+    match live.works.as_ref().map(|working| (working, working.outlet.endpoint())) {
+        Ok((working, Some(endpoint))) => send(gateway, &lease, working, endpoint, body).await,
+        // It was changed a moment ago: the next lease goes the right way.
+        Ok((_, None)) => settle_obstacle(gateway, &lease, Obstacle::Own(String::new())),
         Err(reason) => settle_obstacle(gateway, &lease, Obstacle::Broken(reason.clone())),
     }
 }
@@ -80,11 +99,12 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     let mapping = mapping(gateway, lease, live, working).await?;
     let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
     let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
-    working.endpoint.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)
+    let Some(endpoint) = working.outlet.endpoint() else { return Err(Obstacle::Own(String::new())) };
+    endpoint.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)
 }
 
 /// The mapping that the job is pinned to.
-async fn mapping(
+pub(super) async fn mapping(
     gateway: &Gateway,
     lease: &Lease,
     live: &LiveConnection,
@@ -103,7 +123,13 @@ async fn mapping(
     }
 }
 
-async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
+async fn send(
+    gateway: &Gateway,
+    lease: &Lease,
+    working: &Working,
+    endpoint: &Endpoint,
+    body: Bytes,
+) -> Settlement {
     let at = gateway.clock.now();
     let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
     let outgoing = Outgoing {
@@ -112,7 +138,7 @@ async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) 
         names: Names { event_type: &lease.event.kind, event_id: &lease.event.id, job_id: &job },
     };
     let egress = gateway.egress.as_ref();
-    let tried = exchange(egress, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+    let tried = exchange(egress, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(lease.job.tries + 1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
     settle(gateway, lease, &working.policy, &tried.verdict, attempt, Some(tried.kept))
@@ -169,7 +195,7 @@ fn settle(
     }
 }
 
-fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
+pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
     let now = gateway.clock.now();
     let number = lease.job.tries + 1;
     match obstacle {

@@ -7,14 +7,15 @@ use parking_lot::Mutex;
 
 use super::exchange::TokenSlot;
 use super::vault::Vault;
-use crate::connector::{Endpoint, Given, Key, check_custom_headers, check_settings};
+use crate::connector::google_sheets::GoogleSettings;
+use crate::connector::{Endpoint, Given, Key, Outlet, check_custom_headers, check_settings, check_sheet};
 use crate::domain::connection::{Connection, MappingChoice};
 use crate::domain::event::Event;
 use crate::domain::id::MappingVersion;
 use crate::domain::policy::DeliveryPolicy;
 use crate::egress::AddressPolicy;
 use crate::mapping::{Condition, Context, Mapping};
-use crate::spec::{Catalogue, ConnectorSpec, SecretUse, mapping_version};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, SecretUse, mapping_version};
 use crate::store::{Revision, Store, StoreError};
 
 /// What a job is pinned to when its connection was broken: whatever the connection renders by when it is tried.
@@ -47,8 +48,8 @@ pub struct Working {
     pub mapping: Arc<Mapping>,
     /// The policy in force.
     pub policy: DeliveryPolicy,
-    /// Where and how requests go; it leaves out secrets that have expired.
-    pub endpoint: Endpoint,
+    /// What deliveries go through; it leaves out secrets that have expired.
+    pub outlet: Outlet,
     /// The access token, where requests need one.
     pub tokens: TokenSlot,
 }
@@ -92,6 +93,7 @@ pub struct Compiler {
     catalogue: Arc<Catalogue>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
+    google: GoogleSettings,
     /// The catalogue's mappings.
     named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
     mappings: Mutex<Mappings>,
@@ -99,7 +101,12 @@ pub struct Compiler {
 
 impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
-    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        vault: Arc<Vault>,
+        addresses: Arc<AddressPolicy>,
+        google: GoogleSettings,
+    ) -> Self {
         let mut mappings = Mappings::default();
         let named: HashMap<_, _> = catalogue
             .mappings()
@@ -109,7 +116,7 @@ impl Compiler {
         for (version, mapping) in named.values() {
             mappings.shared.insert(*version, Arc::downgrade(mapping));
         }
-        Self { catalogue, vault, addresses, named, mappings: Mutex::new(mappings) }
+        Self { catalogue, vault, addresses, google, named, mappings: Mutex::new(mappings) }
     }
 
     /// Makes a connection ready. It never fails: what can't be compiled is a broken connection.
@@ -146,6 +153,16 @@ impl Compiler {
         }
         let url = &record.target.url;
         let given = Given { url, options: &record.options, credentials: &credentials };
+        if connector.kind == ConnectorKind::GoogleSheets {
+            let sheet = check_sheet(connector, &given, &self.google, policy.timeout)
+                .map_err(|faults| format!("its settings are refused: {faults}"))?;
+            let outlet = Outlet::GoogleSheets(Box::new(sheet));
+            let tokens = TokenSlot::default();
+            return Ok((
+                version,
+                Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens },
+            ));
+        }
         let settings = check_settings(connector, &given)
             .map_err(|faults| format!("its settings are refused: {faults}"))?;
         let mut headers = BTreeMap::new();
@@ -171,8 +188,8 @@ impl Compiler {
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
-        let tokens = TokenSlot::default();
-        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens }))
+        let (outlet, tokens) = (Outlet::Http(Box::new(endpoint)), TokenSlot::default());
+        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens }))
     }
 
     fn chosen_mapping(

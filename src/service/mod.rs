@@ -13,6 +13,7 @@ pub mod live;
 pub mod metrics;
 pub mod rate;
 mod running;
+pub mod sheets;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tryout;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Entropy, Ids};
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
 use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
@@ -32,6 +34,7 @@ use directory::Directory;
 use metrics::Metrics;
 use rate::Rates;
 use running::Running;
+use sheets::Sheets;
 use vault::{Vault, VaultError};
 
 /// The most events of one request.
@@ -46,11 +49,18 @@ pub struct Settings {
     pub connections_per_tenant: usize,
     /// The longest body of a request.
     pub body_bytes: usize,
+    /// Where Google is.
+    pub google: GoogleSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { events_per_second: 20_000, connections_per_tenant: 100_000, body_bytes: 1 << 20 }
+        Self {
+            events_per_second: 20_000,
+            connections_per_tenant: 100_000,
+            body_bytes: 1 << 20,
+            google: GoogleSettings::default(),
+        }
     }
 }
 
@@ -102,6 +112,7 @@ pub struct Gateway {
     pub settings: Settings,
     /// Whether the workers get on.
     pub progress: Progress,
+    sheets: Sheets,
     rates: Rates,
     running: Running,
     trying: tokio::sync::Semaphore,
@@ -113,7 +124,12 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
-        let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
+        let directory = Directory::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&vault),
+            Arc::clone(&addresses),
+            settings.google.clone(),
+        );
         for mapping in catalogue.mappings().values() {
             store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
         }
@@ -125,6 +141,7 @@ impl Gateway {
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
             progress: Progress::default(),
+            sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
             store,
             clock,
             entropy,

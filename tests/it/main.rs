@@ -9,5 +9,6 @@ mod floors;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
+mod sheets;
 mod store_faults;
 mod support;

@@ -74,7 +74,7 @@ impl Gateway {
         if let Some(connector) = self.catalogue.connector(wish.connector()) {
             check_secret(connector, given.as_ref(), &mut faults);
         }
-        let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+        let checked = wish.check(&self.catalogue, &self.addresses, &self.settings.google, &mut faults);
         let (Some(tenant), Some(checked), true) = (tenant, checked, faults.is_empty()) else {
             return Err(faults.into());
         };
@@ -107,6 +107,7 @@ impl Gateway {
             signing: Vec::new(),
             policy: checked.policy.clone(),
             concurrency: 1,
+            batch: 1,
             state: ConnectionState::Active,
             created: now,
             updated: now,
@@ -174,7 +175,8 @@ impl Gateway {
             let sealed = self.vault.seal(&owner, &value)?;
             record.credentials.insert(name, sealed);
         }
-        record.concurrency = checked.policy.over(&checked.connector.policy).concurrency;
+        let policy = checked.policy.over(&checked.connector.policy);
+        (record.concurrency, record.batch) = (policy.concurrency, policy.batch);
         record.policy = checked.policy;
         Ok(())
     }
@@ -225,7 +227,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+            let checked = wish.check(&self.catalogue, &self.addresses, &self.settings.google, &mut faults);
             let (Some(checked), true) = (checked, faults.is_empty()) else { return Err(faults.into()) };
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);
@@ -319,6 +321,26 @@ impl Gateway {
             )),
         })
         .await
+    }
+
+    /// Stops an active connection for a reason that the gateway found; `by` says what of it.
+    pub(super) async fn pause_by(
+        &self,
+        id: ConnectionId,
+        by: &str,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        let at = self.clock.now();
+        self.change(None, id, |record| {
+            let active = record.state.is_active();
+            if active {
+                let (reason, by) = (reason.to_owned(), by.to_owned());
+                record.state = ConnectionState::Paused { reason, by, at };
+            }
+            Ok(active)
+        })
+        .await
+        .map(|_| ())
     }
 
     /// Lets a paused connection deliver what waits, or opens a closed one again.

@@ -81,6 +81,13 @@ impl Process {
         Self::start_as(Command::new(env!("CARGO_BIN_EXE_patchbay")), folder, door)
     }
 
+    /// The same with more settings, as environment variables.
+    pub fn start_with(folder: &Path, door: &Door, settings: &[(&str, String)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command.envs(settings.iter().map(|(name, value)| (*name, value.as_str())));
+        Self::start_as(command, folder, door)
+    }
+
     /// The same as a child of its own shell, which has it take a file that may not grow for an error and not for the end.
     #[cfg(target_os = "linux")]
     pub fn start_with_file_limits(folder: &Path, door: &Door) -> Self {
