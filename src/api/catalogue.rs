@@ -7,7 +7,8 @@ use super::call::{Answer, Call, reply};
 use super::problem::Problem;
 use crate::spec::{Catalogue, ConnectorSpec, SecretUse};
 
-fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
+/// A connector as the API and the command line show it.
+pub fn show_connector(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
     let secret = match spec.secret {
         SecretUse::Required => "required",
         SecretUse::Optional => "optional",
@@ -64,8 +65,9 @@ fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
 /// `GET /v1/connectors`
 pub async fn connectors(call: Call) -> Answer {
     call.query(&[]).finish()?;
-    let catalogue = &call.gateway.catalogue;
-    let items: Vec<Value> = catalogue.connectors().values().map(|spec| show(spec, catalogue)).collect();
+    let catalogue = call.gateway.catalogue();
+    let items: Vec<Value> =
+        catalogue.connectors().values().map(|spec| show_connector(spec, &catalogue)).collect();
     Ok(reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null })))
 }
 
@@ -73,9 +75,9 @@ pub async fn connectors(call: Call) -> Answer {
 pub async fn connector(call: Call) -> Answer {
     call.query(&[]).finish()?;
     let id: String = call.param("id", "connector")?;
-    let catalogue = &call.gateway.catalogue;
+    let catalogue = call.gateway.catalogue();
     let spec = catalogue.connector(&id).ok_or_else(|| Problem::missing("connector"))?;
-    Ok(reply(StatusCode::OK, &show(spec, catalogue)))
+    Ok(reply(StatusCode::OK, &show_connector(spec, &catalogue)))
 }
 
 /// `GET /v1/mappings`
@@ -83,7 +85,7 @@ pub async fn mappings(call: Call) -> Answer {
     call.query(&[]).finish()?;
     let items: Vec<Value> = call
         .gateway
-        .catalogue
+        .catalogue()
         .mappings()
         .iter()
         .map(|(name, mapping)| json!({ "name": name, "mapping": mapping.to_json() }))

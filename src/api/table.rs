@@ -4,7 +4,9 @@ use futures::future::BoxFuture;
 
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
-use super::{NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations};
+use super::{
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, trigger,
+};
 use crate::domain::account::Scope;
 
 /// Who may call an endpoint.
@@ -59,6 +61,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
+    POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
     GET "/v1/deliveries" READ => deliveries::list;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;
@@ -73,6 +76,9 @@ pub static ROUTES: &[Endpoint] = routes! {
     GET "/openapi.json" Auth::Open => docs::openapi;
     GET "/docs" Auth::Open => docs::page;
 };
+
+/// What a process that only delivers answers.
+pub static PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// What runs where a path is known and the method is not.
 pub(super) static METHOD_NOT_ALLOWED: Endpoint = Endpoint {
@@ -94,6 +100,19 @@ pub(super) static NO_SUCH_ROUTE: Endpoint = Endpoint {
     run: |_| {
         Box::pin(async {
             Err(Problem::new(Code::NoSuchRoute, "no route has this path").hint("/docs lists every route"))
+        })
+    },
+};
+
+/// What runs for every other path in a process that only delivers.
+pub(super) static NO_API_HERE: Endpoint = Endpoint {
+    method: "",
+    path: NO_ROUTE,
+    auth: Auth::Open,
+    run: |_| {
+        Box::pin(async {
+            let hint = "send it to a process whose role is api or both";
+            Err(Problem::new(Code::NoSuchRoute, "this process only delivers (role = \"worker\")").hint(hint))
         })
     },
 };

@@ -18,10 +18,10 @@
 mod answer;
 mod body;
 mod custom;
-#[cfg(test)]
 mod golden;
 pub mod google_sheets;
 mod http;
+mod mask;
 mod oauth;
 mod outlet;
 mod settings;
@@ -31,8 +31,10 @@ mod tests;
 pub use answer::{Verdict, attempt, classify};
 pub use body::Progress;
 pub use custom::check_custom_headers;
+pub use golden::{CheckedCases, check_cases};
 pub use http::{Endpoint, EndpointError, Key};
-pub use oauth::{Client, Token};
+pub use mask::{HIDDEN, Mask};
+pub use oauth::{Client, Granted, Token};
 pub use outlet::Outlet;
 pub use settings::{Given, Settings, check_settings, check_sheet};
 

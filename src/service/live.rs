@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::exchange::TokenSlot;
 use super::vault::Vault;
@@ -51,10 +51,21 @@ pub struct Working {
     /// What deliveries go through; it leaves out secrets that have expired.
     pub outlet: Outlet,
     /// The access token, where requests need one.
-    pub tokens: TokenSlot,
+    pub tokens: Arc<TokenSlot>,
 }
 
 impl LiveConnection {
+    /// Takes over the access token of what it was before, where it is still good for what it is now.
+    pub fn inherit(&mut self, before: &Self) {
+        if let (Ok(working), Ok(before)) = (&mut self.works, &before.works)
+            && let Some(client) = working.outlet.endpoint().and_then(Endpoint::client)
+            && let Some(other) = before.outlet.endpoint().and_then(Endpoint::client)
+            && client.is_same(other)
+        {
+            working.tokens = Arc::clone(&before.tokens);
+        }
+    }
+
     /// Whether it wants events of this type.
     pub fn wants_type(&self, kind: &str) -> bool {
         self.record.events.iter().any(|pattern| pattern.matches(kind))
@@ -90,13 +101,45 @@ pub fn event_context<'a>(
 
 /// Compiles connections, and shares their mappings.
 pub struct Compiler {
-    catalogue: Arc<Catalogue>,
+    stock: RwLock<Arc<Stock>>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
     google: GoogleSettings,
-    /// The catalogue's mappings.
-    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
     mappings: Mutex<Mappings>,
+}
+
+/// The catalogue, and its mappings with their versions.
+#[derive(Debug)]
+pub struct Stock {
+    /// Connectors and mappings.
+    pub catalogue: Arc<Catalogue>,
+    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
+}
+
+impl Stock {
+    fn new(catalogue: Arc<Catalogue>) -> Self {
+        let named = catalogue
+            .mappings()
+            .iter()
+            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
+            .collect();
+        Self { catalogue, named }
+    }
+
+    /// Whether a connection is another one by this stock than by `other`.
+    pub fn differs_for(&self, other: &Self, record: &Connection) -> bool {
+        let connector = |stock: &Self| stock.catalogue.connector(&record.connector).cloned();
+        let (here, there) = (connector(self), connector(other));
+        let mapping = |stock: &Self, connector: &Option<Arc<ConnectorSpec>>| {
+            let name = match (&record.mapping, connector) {
+                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
+                (MappingChoice::Named(name), _) => name,
+                (MappingChoice::Default, Some(connector)) => &connector.mapping,
+            };
+            stock.named.get(name).map(|(version, _)| *version)
+        };
+        mapping(self, &here) != mapping(other, &there) || here != there
+    }
 }
 
 impl Compiler {
@@ -107,16 +150,34 @@ impl Compiler {
         addresses: Arc<AddressPolicy>,
         google: GoogleSettings,
     ) -> Self {
-        let mut mappings = Mappings::default();
-        let named: HashMap<_, _> = catalogue
-            .mappings()
-            .iter()
-            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
-            .collect();
-        for (version, mapping) in named.values() {
+        let compiler = Self {
+            stock: RwLock::new(Arc::new(Stock::new(catalogue))),
+            vault,
+            addresses,
+            google,
+            mappings: Mutex::default(),
+        };
+        compiler.share_named(&compiler.stock());
+        compiler
+    }
+
+    fn share_named(&self, stock: &Stock) {
+        let mut mappings = self.mappings.lock();
+        for (version, mapping) in stock.named.values() {
             mappings.shared.insert(*version, Arc::downgrade(mapping));
         }
-        Self { catalogue, vault, addresses, google, named, mappings: Mutex::new(mappings) }
+    }
+
+    /// The catalogue that connections are compiled by.
+    pub fn stock(&self) -> Arc<Stock> {
+        Arc::clone(&self.stock.read())
+    }
+
+    /// Compiles by another catalogue from now on; the answer is the one before.
+    pub fn adopt(&self, catalogue: Arc<Catalogue>) -> Arc<Stock> {
+        let stock = Arc::new(Stock::new(catalogue));
+        self.share_named(&stock);
+        std::mem::replace(&mut *self.stock.write(), stock)
     }
 
     /// Makes a connection ready. It never fails: what can't be compiled is a broken connection.
@@ -139,11 +200,15 @@ impl Compiler {
     }
 
     fn working(&self, record: &Connection) -> Result<(MappingVersion, Working), String> {
-        let connector = self
+        let stock = self.stock();
+        let connector = stock
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
-        let (version, mapping) = self.chosen_mapping(connector, &record.mapping)?;
+        let (version, mapping) = self.chosen_mapping(&stock, connector, &record.mapping)?;
+        connector
+            .check_mapping(&mapping)
+            .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
         let policy = record.policy.over(&connector.policy);
         let owner = record.id.to_string();
         let mut credentials = BTreeMap::new();
@@ -157,7 +222,7 @@ impl Compiler {
             let sheet = check_sheet(connector, &given, &self.google, policy.timeout)
                 .map_err(|faults| format!("its settings are refused: {faults}"))?;
             let outlet = Outlet::GoogleSheets(Box::new(sheet));
-            let tokens = TokenSlot::default();
+            let tokens = Arc::default();
             return Ok((
                 version,
                 Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens },
@@ -172,28 +237,33 @@ impl Compiler {
         }
         let headers = check_custom_headers(connector, &headers)
             .map_err(|faults| format!("its headers are refused: {faults}"))?;
-        let mut keys = Vec::with_capacity(record.signing.len());
+        let (mut keys, mut signing) = (Vec::with_capacity(record.signing.len()), Vec::new());
         if connector.secret != SecretUse::None {
             for secret in &record.signing {
                 let clear = self.vault.open(&owner, &secret.sealed).map_err(|error| error.to_string())?;
                 let key = connector.signature.key(clear.reveal()).map_err(|error| error.to_string())?;
                 keys.push(Key { key, expires: secret.expires });
+                signing.push(clear);
             }
         }
-        let endpoint =
+        let mut endpoint =
             Endpoint::compile(Arc::clone(connector), url, settings, &headers, keys, policy.timeout)
                 .map_err(|error| error.to_string())?;
+        for secret in &signing {
+            endpoint.hide(secret);
+        }
         for url in endpoint.urls() {
             self.addresses
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
-        let (outlet, tokens) = (Outlet::Http(Box::new(endpoint)), TokenSlot::default());
+        let (outlet, tokens) = (Outlet::Http(Box::new(endpoint)), Arc::default());
         Ok((version, Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens }))
     }
 
     fn chosen_mapping(
         &self,
+        stock: &Stock,
         connector: &ConnectorSpec,
         choice: &MappingChoice,
     ) -> Result<(MappingVersion, Arc<Mapping>), String> {
@@ -206,7 +276,7 @@ impl Compiler {
                 return Ok(self.mappings.lock().share(mapping));
             }
         };
-        self.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
+        stock.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
     }
 
     /// A mapping by its version, out of the store where nobody here has it.

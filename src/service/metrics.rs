@@ -72,6 +72,11 @@ struct LaneLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The registry and what is in it.
@@ -92,6 +97,8 @@ pub struct Metrics {
     store_up: Gauge,
     sheets_nearly_full: Counter,
     keys_refused: Counter,
+    reloads: Family<ReloadLabels, Counter>,
+    catalogue_faults: Gauge,
 }
 
 fn attempt_buckets() -> Histogram {
@@ -154,6 +161,18 @@ impl Default for Metrics {
             "1 when the store could be written to at this scrape",
             Gauge::clone(&store_up),
         );
+        let reloads = Family::<ReloadLabels, Counter>::default();
+        let catalogue_faults = Gauge::default();
+        registry.register(
+            "catalogue_reloads",
+            "How often connector and mapping files were read again, by whether they are in force",
+            reloads.clone(),
+        );
+        registry.register(
+            "catalogue_faults",
+            "Faults of the files on the disk that keep them from being in force; 0 when they are",
+            Gauge::clone(&catalogue_faults),
+        );
         Self {
             registry,
             scrape: Mutex::default(),
@@ -169,6 +188,8 @@ impl Default for Metrics {
             store_up,
             sheets_nearly_full,
             keys_refused,
+            reloads,
+            catalogue_faults,
         }
     }
 }
@@ -209,6 +230,13 @@ impl Metrics {
     /// A service account's key was refused.
     pub fn key_refused(&self) {
         self.keys_refused.inc();
+    }
+
+    /// Counts one reload of the catalogue; `faults` keep it from being in force.
+    pub fn reload(&self, faults: usize) {
+        let result = if faults == 0 { "done" } else { "refused" };
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.catalogue_faults.set(count(faults as u64));
     }
 
     /// All of it as `OpenMetrics` text. `stats` is `None` when the store did not give any; `store_up` is whether it can be

@@ -7,18 +7,18 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::exchange::{Outgoing, Sends, exchange};
+use super::exchange::{Outgoing, Sends, Wire, exchange};
 use super::live::{Working, event_context};
 use super::sheets::{self, SheetReport};
 use super::{Gateway, ServiceError};
 use crate::connector::google_sheets::Sheet;
-use crate::connector::{Endpoint, Names, Outlet, Progress, Token, Verdict, attempt};
+use crate::connector::{Endpoint, HIDDEN, Names, Outlet, Progress, Token, Verdict, attempt};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::job::Attempt;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::egress::{Answer, Egress, HeaderMap, HeaderName, HeaderValue, Request, SendError};
+use crate::egress::{Answer, HeaderMap, HeaderName, HeaderValue, Request, SendError};
 use crate::mapping::{Context, Mapping, MappingError};
 
 /// The header that marks a test's request, whatever the mapping makes of the event.
@@ -27,8 +27,6 @@ pub const TEST_HEADER: &str = "x-patchbay-test";
 pub const TEST_TYPE: &str = "patchbay.test";
 /// How many tests may be under way at once in a process.
 pub const MAX_TRYOUTS: usize = 32;
-/// What stands for a header's value that may be a secret.
-const HIDDEN: &str = "[hidden]";
 
 /// What a test came to.
 #[derive(Debug)]
@@ -116,7 +114,8 @@ impl Gateway {
         };
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
-        let marked = Marked { egress: &self.egress, endpoint, shown: Mutex::default() };
+        let marked =
+            Marked { wire: Wire { gateway: self, connection: id }, endpoint, shown: Mutex::default() };
         let tried = exchange(&marked, &self.clock, endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
@@ -145,7 +144,8 @@ impl Gateway {
 
     /// A sample of the first type that the connection wants and that has one, else a plain one.
     fn test_event(&self, tenant: &TenantId, wanted: &[EventPattern]) -> Event {
-        let samples = self.catalogue.samples();
+        let catalogue = self.catalogue();
+        let samples = catalogue.samples();
         let sample = wanted
             .iter()
             .find_map(|pattern| samples.iter().find(|(kind, _)| pattern.matches(kind)))
@@ -179,7 +179,7 @@ impl Gateway {
 
 /// Marks each request as a test's, and keeps what a person may see of the last one.
 struct Marked<'a> {
-    egress: &'a Egress,
+    wire: Wire<'a>,
     endpoint: &'a Endpoint,
     shown: Mutex<Option<Shown>>,
 }
@@ -191,7 +191,15 @@ impl Sends for Marked<'_> {
         if self.endpoint.client().is_none_or(|client| *client.token_url() != request.url) {
             *self.shown.lock() = Some(Shown::of(self.endpoint, &request));
         }
-        self.egress.send(request).await
+        self.wire.send(request).await
+    }
+
+    async fn keep_refresh_token(&self, used: &Secret, new: &Secret) -> bool {
+        self.wire.keep_refresh_token(used, new).await
+    }
+
+    async fn newer_refresh_token(&self, used: &Secret) -> Option<Secret> {
+        self.wire.newer_refresh_token(used).await
     }
 }
 

@@ -32,6 +32,11 @@ pub enum StoreError {
     /// Too much is waiting to be written already.
     #[error("the store is overloaded")]
     Overloaded,
+    /// What it held is gone; see [`Store::rebuild`](super::Store::rebuild).
+    #[error(
+        "the store was emptied: what the gateway kept there is gone, and with it every event that was not delivered yet"
+    )]
+    Emptied,
     /// The record changed meanwhile, or exists already.
     #[error("the record changed meanwhile")]
     Conflict,
@@ -41,6 +46,18 @@ pub enum StoreError {
     /// It was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What a store is and what it promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Which engine: `sqlite` or `redis`.
+    pub engine: &'static str,
+    /// What an accepted event survives: `fsync` and `replicas:N` are what they say; `everysec` (but for the last second),
+    /// `system` (but for the last half minute) and `memory` speak of the server's machine; `unknown` where it does not tell.
+    pub durability: String,
+    /// What an operator has to know of that; `None` when there is nothing to mend.
+    pub note: Option<String>,
 }
 
 /// A key for dedupe and what it stands for.
@@ -81,6 +98,28 @@ pub struct NewJob {
     pub connection: ConnectionId,
     /// Rendered by which mapping version.
     pub mapping: MappingVersion,
+    /// Whether whoever makes it tries it at once, outside its lane: then it is written as [`JobState::Dead`] with
+    /// [`UNANSWERED`], and [`Store::record`](super::Store::record) says what came of it. So a crash leaves no job that
+    /// would be sent a second time, and a log that says what is known.
+    pub triggered: bool,
+}
+
+/// What a triggered job's log says until its outcome is written.
+pub const UNANSWERED: &str = "it was triggered, and what came of it is not known: it may have arrived";
+
+/// What came of a job that was tried outside its lane.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The job.
+    pub job: JobId,
+    /// The record of the try; its number tells a job that was tried meanwhile.
+    pub attempt: Attempt,
+    /// Where the job ends.
+    pub state: JobState,
+    /// Why, in plain words, for the delivery log.
+    pub reason: String,
+    /// What becomes of the lane.
+    pub effect: LaneEffect,
 }
 
 /// What [`Store::ingest`](super::Store::ingest) did.
@@ -302,6 +341,41 @@ pub struct Delivery {
     pub reason: String,
     /// Its tries, oldest first; only where one delivery was asked for.
     pub attempts: Vec<Attempt>,
+}
+
+/// Where a walk over a store's events has come; only the engine that gave it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub(super) Vec<u8>);
+
+/// Events of a store on their way to another.
+#[derive(Debug, Clone, Default)]
+pub struct Exported {
+    /// In the order in which they were written.
+    pub events: Vec<KeptEvent>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// An event with its jobs, wherever those stand.
+#[derive(Debug, Clone)]
+pub struct KeptEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its document as JSON, as it is kept.
+    pub document: Bytes,
+    /// For a target that has yet to refuse a repeat; a source does not tell it.
+    pub dedupe: Option<Dedupe>,
+    /// Its jobs, in order.
+    pub jobs: Vec<KeptJob>,
+}
+
+/// A job with all that is kept of it.
+#[derive(Debug, Clone)]
+pub struct KeptJob {
+    /// The job, where it stands, and its attempts.
+    pub delivery: Delivery,
+    /// What its next attempt begins with.
+    pub rendered: Option<Bytes>,
 }
 
 /// What [`Store::retry`](super::Store::retry) did.

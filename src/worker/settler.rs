@@ -18,7 +18,8 @@ use crate::store::{LeaseRef, Settlement, StoreError};
 /// Tasks whose outcomes are written in one step at the most.
 const BATCH: usize = 256;
 /// The first and the longest pause after the store failed.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A store that was away for long is back at work within the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// What a task came to: a settlement for each of its leases.
 type Outcomes = Arc<Vec<Settlement>>;

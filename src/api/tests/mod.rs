@@ -7,7 +7,12 @@ mod deliveries;
 mod events;
 mod mappings;
 mod operations;
+mod outbound;
+mod receiver;
+mod redis;
+mod reload;
 mod schema;
+mod trigger;
 mod walk;
 
 use std::sync::Arc;
@@ -64,6 +69,10 @@ impl TestApi {
 
     pub async fn with(settings: Settings) -> Self {
         let (gateway, clock, folder) = testing::gateway(settings).await;
+        Self::over(gateway, clock, folder).await
+    }
+
+    pub async fn over(gateway: Arc<Gateway>, clock: Clock, folder: TempDir) -> Self {
         let operator = gateway.first_operator_key().await.unwrap().unwrap().reveal().to_owned();
         Self { router: router(Arc::clone(&gateway)), gateway, clock, operator, folder }
     }

@@ -1,6 +1,7 @@
 //! Which value goes under which header: headers are matched by name, so that people may move, insert and add columns.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::address::column_letters;
 
@@ -58,9 +59,8 @@ impl Columns {
         }
         let present = headers.len();
         for wanted in wanted {
-            let name = normal(wanted);
-            if !by_name.contains_key(&name) {
-                by_name.insert(name, headers.len());
+            if let Entry::Vacant(place) = by_name.entry(normal(wanted)) {
+                place.insert(headers.len());
                 headers.push(wanted.to_owned());
             }
         }

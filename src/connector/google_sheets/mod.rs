@@ -143,16 +143,13 @@ impl Sheet {
             let hint = "the header of the column that tells rows apart, such as \"Email\"".to_owned();
             faults.at_field("options.key_column", "missing", Some(hint));
         }
-        let account = match given.credentials.get(KEY) {
-            Some(key) => Account::read(key, &google.token_hosts),
-            None => {
-                let mut missing = Faults::default();
-                let hint =
-                    "the JSON file with the key of a service account, as Google gives it out".to_owned();
-                missing.at_field(format!("credentials.{KEY}"), "missing", Some(hint));
-                Err(missing)
-            }
-        };
+        let account = given.credentials.get(KEY).map(|key| Account::read(key, &google.token_hosts));
+        let account = account.unwrap_or_else(|| {
+            let mut missing = Faults::default();
+            let hint = "the JSON file with the key of a service account, as Google gives it out".to_owned();
+            missing.at_field(format!("credentials.{KEY}"), "missing", Some(hint));
+            Err(missing)
+        });
         match (account, spreadsheet) {
             (Ok(account), Some(spreadsheet)) if faults.is_empty() => Ok(Self {
                 spec,

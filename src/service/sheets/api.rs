@@ -107,12 +107,12 @@ impl Api {
         let limit = asking.deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout_at(asking.deadline, call(witness)).await {
             Ok(Ok((_, answer))) => Ok(answer),
-            Ok(Err(error)) => Err(self.failed(asking, error, std::mem::take(witness))),
-            Err(_) => Err(self.unanswered(asking, &self.egress.out_of_time(&self.root, limit))),
+            Ok(Err(error)) => Err(self.failed(asking, error, witness)),
+            Err(_) => Err(unanswered(asking, &self.egress.out_of_time(&self.root, limit))),
         }
     }
 
-    fn failed(&self, asking: &Asking<'_>, error: Error, witness: Witness) -> Failed {
+    fn failed(&self, asking: &Asking<'_>, error: Error, witness: &Witness) -> Failed {
         let status = witness.status;
         let (status, body) = match error {
             Error::BadRequest(value) => (status.unwrap_or(400), value.to_string()),
@@ -120,10 +120,10 @@ impl Api {
             // A success whose answer broke off or can't be read: it was done.
             Error::JsonDecodeError(text, _) => {
                 let reason = "Google answered, and its answer did not come whole; the rows may be there";
-                return lost(asking, reason.to_owned(), text, true);
+                return lost(asking, reason.to_owned(), &text, true);
             }
             Error::HttpError(error) => {
-                return self.unanswered(asking, &self.egress.explain(&self.root, &error));
+                return unanswered(asking, &self.egress.explain(&self.root, &error));
             }
             other => {
                 let reason = format!("the request could not be made: {}", other.to_string().trim());
@@ -137,17 +137,6 @@ impl Api {
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let refused = classify(status, body.as_bytes(), &asking.place);
         Failed { status: Some(status), retry_after, body: kept(&body), ..Failed::of(refused) }
-    }
-
-    fn unanswered(&self, asking: &Asking<'_>, error: &SendError) -> Failed {
-        if asking.place.writes && error.may_have_arrived() {
-            let reason =
-                format!("{}; the rows may be there, and are looked for before the next try", error.reason());
-            return lost(asking, reason, String::new(), true);
-        }
-        let refused =
-            Refused { verdict: Verdict::plain(Outcome::Retry, error.reason()), remedy: Remedy::None };
-        Failed::of(refused)
     }
 
     /// The values of a range, row by row; what is empty at the end is left out.
@@ -243,16 +232,25 @@ pub(super) fn more_columns(tab: i32, count: usize) -> Request {
             dimension: Some("COLUMNS".to_owned()),
             length: i32::try_from(count).ok(),
             sheet_id: Some(tab),
-            ..AppendDimensionRequest::default()
         }),
         ..Request::default()
     }
 }
 
-fn lost(asking: &Asking<'_>, reason: String, body: String, under_way: bool) -> Failed {
+fn unanswered(asking: &Asking<'_>, error: &SendError) -> Failed {
+    if asking.place.writes && error.may_have_arrived() {
+        let reason =
+            format!("{}; the rows may be there, and are looked for before the next try", error.reason());
+        return lost(asking, reason, "", true);
+    }
+    let refused = Refused { verdict: Verdict::plain(Outcome::Retry, error.reason()), remedy: Remedy::None };
+    Failed::of(refused)
+}
+
+fn lost(asking: &Asking<'_>, reason: String, body: &str, under_way: bool) -> Failed {
     let outcome = if asking.place.writes { Outcome::Ambiguous } else { Outcome::Retry };
     let refused = Refused { verdict: Verdict::plain(outcome, reason), remedy: Remedy::None };
-    Failed { body: kept(&body), under_way, ..Failed::of(refused) }
+    Failed { body: kept(body), under_way, ..Failed::of(refused) }
 }
 
 fn kept(body: &str) -> String {

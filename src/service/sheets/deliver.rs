@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::api::{Asking, Failed};
 use super::budget::{self, Short};
 use super::layout::{Layout, NoLayout, Wanted, drifted};
-use crate::connector::Verdict;
 use crate::connector::google_sheets::address::{Cells, range};
 use crate::connector::google_sheets::quota::Kind;
 use crate::connector::google_sheets::{MOST_BYTES, MOST_ROWS, Mode, Place, Remedy, Row, Sheet, Writer};
@@ -24,8 +23,6 @@ use crate::store::{Lease, Settlement, StoreError};
 const QUIET: Duration = Duration::from_secs(5);
 /// How long a lane waits whose spreadsheet is somebody else's now.
 const BUSY: Duration = Duration::from_secs(1);
-/// How long a lane waits when the store failed.
-const OWN_FAULT: Duration = Duration::from_secs(2);
 
 /// A job and its row.
 pub(super) struct Item {
@@ -117,7 +114,7 @@ pub async fn deliver(
     {
         super::revoked::pause_all(gateway, &sheet.account, &failed.refused.verdict.reason).await;
     }
-    settlements.extend(super::settle::settle(batch, stop, began));
+    settlements.extend(super::settle::settle(batch, stop.as_ref(), began));
     settlements
 }
 
@@ -136,13 +133,13 @@ async fn render(
         return Ok((row, maybe));
     }
     let mapping = mapping(gateway, lease, live, working).await?;
-    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
+    let (connection, job) = (lease.job.connection.to_string(), lease.job.name.to_string());
     let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
     let row = sheet.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)?;
     Ok((row, lease.doubtful || lease.job.tries > 0))
 }
 
-impl<'a> Batch<'a> {
+impl Batch<'_> {
     async fn run(&mut self) -> Result<(), Stop> {
         if self.items.is_empty() {
             return Ok(());
@@ -246,12 +243,12 @@ impl<'a> Batch<'a> {
     ) -> Result<(), Stop> {
         let Some(column) = layout.columns.of(&self.sheet.id_column) else { return Ok(()) };
         let maybe = self.items[run.clone()].iter().filter(|item| item.maybe && item.fate.is_none());
-        let ids: HashSet<String> = maybe.map(|item| item.lease.job.id.to_string()).collect();
+        let ids: HashSet<String> = maybe.map(|item| item.lease.job.name.to_string()).collect();
         let place = (tab, column, layout.rows);
         let asking = self.asking(token, tab);
         let found = self.gateway.sheets.find(self.gateway, &asking, self.sheet, place, &ids).await?;
         for item in &mut self.items[run] {
-            match found.get(&item.lease.job.id.to_string()) {
+            match found.get(&item.lease.job.name.to_string()) {
                 Some(row) if item.fate.is_none() => {
                     item.fate = Some(Fate::Written(format!(
                         "the row was there already, row {row} of the tab \"{tab}\": written by a try whose answer was lost"
@@ -338,7 +335,7 @@ impl<'a> Batch<'a> {
     pub fn cells(&self, writer: &Writer, at: usize) -> Vec<(String, Value)> {
         let item = &self.items[at];
         let cells = item.row.cells.iter().map(|(name, value)| (name.clone(), writer.cell(value)));
-        cells.chain([(self.sheet.id_column.clone(), item.lease.job.id.to_string().into())]).collect()
+        cells.chain([(self.sheet.id_column.clone(), item.lease.job.name.to_string().into())]).collect()
     }
 
     /// Rows were written under headers that had moved meanwhile: writes them again where they belong. What it can't mend is
@@ -403,19 +400,6 @@ fn parts(rows: &[Vec<Value>]) -> Vec<std::ops::Range<usize>> {
     parts
 }
 
-/// How long a lane waits for what stopped its batch.
-pub(super) fn wait_of(stop: &Stop) -> Duration {
-    match stop {
-        Stop::Wait(wait) => *wait,
-        Stop::Store(_) | Stop::Failed(..) => OWN_FAULT,
-    }
-}
-
-/// The verdict of a row that is in the sheet.
-pub(super) fn written(reason: String) -> Verdict {
-    Verdict::plain(Outcome::Delivered, reason)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -428,7 +412,7 @@ mod tests {
         assert_eq!(parts(&small), [0..500, 500..1_000, 1_000..1_201]);
         let large = vec![vec![json!("x".repeat(900_000))]; 5];
         assert_eq!(parts(&large), [0..2, 2..4, 4..5]);
-        assert_eq!(parts(&[vec![json!("x".repeat(MOST_BYTES))]]), [0..1], "one row always goes");
+        assert_eq!(parts(&[vec![json!("x".repeat(MOST_BYTES))]]).len(), 1, "one row always goes");
         assert!(parts(&[]).is_empty());
     }
 }

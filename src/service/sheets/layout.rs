@@ -266,7 +266,6 @@ fn hidden_column(tab: i32, column: usize) -> Request {
                 sheet_id: Some(tab),
                 start_index: Some(at),
                 end_index: Some(at + 1),
-                ..DimensionRange::default()
             }),
             ..UpdateDimensionPropertiesRequest::default()
         }),

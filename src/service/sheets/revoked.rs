@@ -23,7 +23,7 @@ pub(super) async fn pause_all(gateway: &Gateway, account: &Account, reason: &str
             match gateway.pause_by(live.record.id, "auth_failed", reason).await {
                 Ok(()) => paused += 1,
                 Err(error) => {
-                    tracing::warn!(%error, connection = %live.record.id, "cannot pause a connection")
+                    tracing::warn!(%error, connection = %live.record.id, "cannot pause a connection");
                 }
             }
         }

@@ -4,51 +4,82 @@
 use std::time::Duration;
 
 use super::api::Failed;
-use super::deliver::{Batch, Fate, Item, Stop, wait_of, written};
+use super::deliver::{Batch, Fate, Item, Stop};
 use crate::connector::Verdict;
 use crate::domain::job::{Attempt, Outcome};
 use crate::domain::policy::DeliveryPolicy;
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::domain::time::Timestamp;
+use crate::service::Gateway;
 use crate::store::Settlement;
 
 /// How long a lane rests after an append that took all there was: rows that come meanwhile go together. A little more
 /// than the pace of the quota, so that one busy sheet never meets it.
 const GATHER: Duration = Duration::from_millis(1_150);
+/// How long a lane waits when the store failed.
+const OWN_FAULT: Duration = Duration::from_secs(2);
 /// How long a lane waits after a 429 that does not say; up to as much again is added at random.
 const THROTTLED: Duration = Duration::from_secs(15);
 
+/// What all settlements of a batch have in common.
+struct Common<'a> {
+    gateway: &'a Gateway,
+    policy: &'a DeliveryPolicy,
+    began: Timestamp,
+    now: Timestamp,
+    duration_ms: u64,
+    fraction: f64,
+    /// When those that failed are due, all together.
+    due: Option<Timestamp>,
+    /// Until when what was not touched waits.
+    wait: Option<Timestamp>,
+    /// Why it was not touched, where that is worth telling.
+    untouched: String,
+    /// Whether there may be more rows already.
+    full: bool,
+}
+
 /// A settlement for each item.
-pub(super) fn settle(mut batch: Batch<'_>, stop: Option<Stop>, began: Timestamp) -> Vec<Settlement> {
+pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp) -> Vec<Settlement> {
     let gateway = batch.gateway;
-    let mut reason = String::new();
-    let mut wait = None;
-    match &stop {
-        None => {}
-        Some(Stop::Failed(failed, range)) => {
-            let all = range.is_empty();
-            for (at, item) in batch.items.iter_mut().enumerate() {
-                if item.fate.is_none() && (all || range.contains(&at)) {
-                    item.fate = Some(Fate::Failed(failed.clone()));
-                }
+    if let Some(Stop::Failed(failed, range)) = stop {
+        let all = range.is_empty();
+        for (at, item) in batch.items.iter_mut().enumerate() {
+            if item.fate.is_none() && (all || range.contains(&at)) {
+                item.fate = Some(Fate::Failed(failed.clone()));
             }
-        }
-        Some(stop) => {
-            if let Stop::Store(error) = stop {
-                reason = format!("the gateway's store failed: {error}");
-            }
-            wait = Some(gateway.clock.now().plus(wait_of(stop)));
         }
     }
     let now = gateway.clock.now();
-    let duration_ms = u64::try_from(now.since(began).as_millis()).unwrap_or(u64::MAX);
-    let full = batch.items.len() >= batch.live.record.batch as usize;
-    let done = batch.items.iter().filter(|item| matches!(item.fate, Some(Fate::Written(_)))).count();
     let fraction = gateway.entropy.fraction();
     let policy = &batch.working.policy;
-    let due = common_due(&batch.items, policy, now, fraction);
+    let common = Common {
+        gateway,
+        policy,
+        began,
+        now,
+        duration_ms: u64::try_from(now.since(began).as_millis()).unwrap_or(u64::MAX),
+        fraction,
+        due: common_due(&batch.items, policy, now, fraction),
+        wait: stop.and_then(wait_of).map(|wait| now.plus(wait)),
+        untouched: match stop {
+            Some(Stop::Store(error)) => format!("the gateway's store failed: {error}"),
+            _ => String::new(),
+        },
+        full: batch.items.len() >= batch.live.record.batch as usize,
+    };
+    log(&batch, &common);
+    let mut settlements: Vec<Settlement> =
+        batch.items.into_iter().map(|item| common.settlement(item)).collect();
+    gather_effects(&mut settlements);
+    settlements
+}
+
+/// One line a batch.
+fn log(batch: &Batch<'_>, common: &Common<'_>) {
+    let written = batch.items.iter().filter(|item| matches!(item.fate, Some(Fate::Written(_)))).count();
     let failed = batch.items.iter().find_map(|item| match &item.fate {
-        Some(Fate::Failed(failed)) => Some(failed.clone()),
+        Some(Fate::Failed(failed)) => Some(failed),
         _ => None,
     });
     tracing::info!(
@@ -56,63 +87,54 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<Stop>, began: Timestamp)
         connection = %batch.live.record.id,
         tenant = %batch.live.record.tenant,
         rows = batch.items.len(),
-        written = done,
-        outcome = failed.as_ref().map_or("delivered", |failed| failed.refused.verdict.outcome.name()),
-        status = failed.as_ref().and_then(|failed| failed.status),
-        duration_ms,
+        written,
+        outcome = failed.map_or("delivered", |failed| failed.refused.verdict.outcome.name()),
+        status = failed.and_then(|failed| failed.status),
+        duration_ms = common.duration_ms,
         "rows"
     );
-    let settle_one = |item: Item| {
-        let number = item.lease.job.tries + 1;
-        let attempt = |verdict: &Verdict, failed: Option<&Failed>| {
-            gateway.metrics.attempt(verdict.outcome, Duration::from_millis(duration_ms));
-            Attempt {
-                number,
-                at: began,
-                duration_ms,
-                status: failed.map_or(Some(200), |failed| failed.status),
-                outcome: verdict.outcome,
-                reason: verdict.reason.clone(),
-                remote_id: None,
-                headers: Vec::new(),
-                body: failed.map(|failed| failed.body.clone()).unwrap_or_default(),
-            }
-        };
+}
+
+impl Common<'_> {
+    fn settlement(&self, item: Item) -> Settlement {
+        let lease = item.lease.reference();
         match item.fate {
             None => Settlement {
-                lease: item.lease.reference(),
+                lease,
                 attempt: None,
                 next: Next::Requeue,
-                reason: reason.clone(),
-                effect: LaneEffect { wait_until: wait, ..LaneEffect::default() },
+                reason: self.untouched.clone(),
+                effect: LaneEffect { wait_until: self.wait, ..LaneEffect::default() },
                 rendered: None,
             },
             Some(Fate::Written(reason)) => {
-                let verdict = written(reason);
-                let (next, mut effect) = decide(verdict.outcome, "", policy, 0, None, now, fraction);
-                effect.wait_until = wait.or_else(|| (!full).then(|| began.plus(GATHER)));
-                Settlement {
-                    lease: item.lease.reference(),
-                    attempt: Some(attempt(&verdict, None)),
-                    next,
-                    reason: verdict.reason,
-                    effect,
-                    rendered: None,
-                }
+                let verdict = Verdict::plain(Outcome::Delivered, reason);
+                let (next, mut effect) =
+                    decide(verdict.outcome, "", self.policy, 0, None, self.now, self.fraction);
+                effect.wait_until = self.wait.or_else(|| (!self.full).then(|| self.began.plus(GATHER)));
+                let attempt = Some(self.attempt(item.lease.job.tries + 1, &verdict, None));
+                Settlement { lease, attempt, next, reason: verdict.reason, effect, rendered: None }
             }
             Some(Fate::Failed(failed)) => {
                 let verdict = &failed.refused.verdict;
-                let after = retry_after(&failed, fraction);
+                let after = retry_after(&failed, self.fraction);
                 let spent = item.lease.job.attempts + 1;
-                let (mut next, effect) =
-                    decide(verdict.outcome, &verdict.reason, policy, spent, after, now, fraction);
-                if let (Next::Due(_), Some(due)) = (&next, due) {
+                let (mut next, effect) = decide(
+                    verdict.outcome,
+                    &verdict.reason,
+                    self.policy,
+                    spent,
+                    after,
+                    self.now,
+                    self.fraction,
+                );
+                if let (Next::Due(_), Some(due)) = (&next, self.due) {
                     next = Next::Due(due);
                 }
                 let kept = item.row.to_bytes();
                 Settlement {
-                    lease: item.lease.reference(),
-                    attempt: Some(attempt(verdict, Some(&failed))),
+                    lease,
+                    attempt: Some(self.attempt(item.lease.job.tries + 1, verdict, Some(&failed))),
                     next,
                     reason: verdict.reason.clone(),
                     effect,
@@ -120,10 +142,31 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<Stop>, began: Timestamp)
                 }
             }
         }
-    };
-    let mut settlements: Vec<Settlement> = batch.items.into_iter().map(settle_one).collect();
-    gather_effects(&mut settlements);
-    settlements
+    }
+
+    fn attempt(&self, number: u32, verdict: &Verdict, failed: Option<&Failed>) -> Attempt {
+        self.gateway.metrics.attempt(verdict.outcome, Duration::from_millis(self.duration_ms));
+        Attempt {
+            number,
+            at: self.began,
+            duration_ms: self.duration_ms,
+            status: failed.map_or(Some(200), |failed| failed.status),
+            outcome: verdict.outcome,
+            reason: verdict.reason.clone(),
+            remote_id: None,
+            headers: Vec::new(),
+            body: failed.map(|failed| failed.body.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// How long a lane waits for what stopped its batch.
+fn wait_of(stop: &Stop) -> Option<Duration> {
+    match stop {
+        Stop::Wait(wait) => Some(*wait),
+        Stop::Store(_) => Some(OWN_FAULT),
+        Stop::Failed(..) => None,
+    }
 }
 
 /// What a batch does to its lane and its connection is done once, by its first settlement.

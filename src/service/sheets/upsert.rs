@@ -17,6 +17,9 @@ use crate::connector::google_sheets::{Mode, Refused, Remedy, normal};
 use crate::domain::job::Outcome;
 use crate::domain::secret::Secret;
 
+/// Items of one key, and the cells that they come to.
+type Merged = (Vec<usize>, Vec<(String, Value)>);
+
 impl Batch<'_> {
     /// Updates and appends the open rows of a run.
     pub(super) async fn upsert(
@@ -36,7 +39,7 @@ impl Batch<'_> {
         };
         let writer = self.writer(layout);
         // What is updated by several rows of the batch becomes what the last says, cell by cell.
-        let mut by_key: BTreeMap<String, (Vec<usize>, Vec<(String, Value)>)> = BTreeMap::new();
+        let mut by_key: BTreeMap<String, Merged> = BTreeMap::new();
         for at in run.filter(|at| self.items[*at].fate.is_none()).collect::<Vec<_>>() {
             let cells = self.items[at].row.cells.clone();
             let key = cells.iter().find(|(name, _)| normal(name) == normal(key_column));
@@ -60,7 +63,7 @@ impl Batch<'_> {
         let found = self.gateway.sheets.find(self.gateway, &asking, self.sheet, place, &keys).await?;
         self.update(token, tab, layout, &by_key, &found).await?;
         // Rows that are new, each at the place of its first event; later ones of the batch were merged into it.
-        let mut fresh: Vec<&(Vec<usize>, Vec<(String, Value)>)> =
+        let mut fresh: Vec<&Merged> =
             by_key.iter().filter(|(key, _)| !found.contains_key(*key)).map(|(_, row)| row).collect();
         fresh.sort_by_key(|(items, _)| items[0]);
         let mut firsts = Vec::with_capacity(fresh.len());
@@ -90,7 +93,7 @@ impl Batch<'_> {
         token: &Secret,
         tab: &str,
         layout: &Layout,
-        by_key: &BTreeMap<String, (Vec<usize>, Vec<(String, Value)>)>,
+        by_key: &BTreeMap<String, Merged>,
         found: &HashMap<String, u64>,
     ) -> Result<(), Stop> {
         let writer = self.writer(layout);
@@ -101,7 +104,7 @@ impl Batch<'_> {
             touched.extend(items.iter().map(|at| (*at, *row)));
             let mut cells: Vec<(String, Value)> =
                 cells.iter().map(|(name, value)| (name.clone(), writer.cell(value))).collect();
-            let last = items.last().map(|at| self.items[*at].lease.job.id.to_string());
+            let last = items.last().map(|at| self.items[*at].lease.job.name.to_string());
             cells.push((self.sheet.id_column.clone(), last.unwrap_or_default().into()));
             for (first, values) in layout.columns.runs(&cells) {
                 ranges.push((range(tab, &format!("{}{row}", column_letters(first))), vec![values]));

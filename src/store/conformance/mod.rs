@@ -12,12 +12,14 @@ pub(in crate::store) mod ingest;
 pub(in crate::store) mod lanes;
 pub(in crate::store) mod log;
 mod model;
+pub(in crate::store) mod newest;
 pub(in crate::store) mod records;
 pub(in crate::store) mod retry;
 pub(in crate::store) mod settle;
 pub(in crate::store) mod shares;
 pub(in crate::store) mod storm;
 pub(in crate::store) mod sweep;
+pub(in crate::store) mod transfer;
 mod world;
 
 pub(in crate::store) use world::{Engine, RETENTION, World};
@@ -59,14 +61,23 @@ macro_rules! conformance_suite {
             records: deleting_a_tenant_takes_all_that_is_its,
             records: waiting_for_a_change_ends_when_there_is_one,
             records: mappings_are_kept_by_version,
+            records: nothing_is_written_again_where_nothing_is_missing,
             log: each_filter_narrows,
             log: a_cursor_walks_all_deliveries_once,
+            newest: the_newest_events_are_given_by_type,
+            newest: what_is_given_is_bounded,
+            newest: many_events_and_types_cost_little,
             retry: an_ended_job_runs_again_with_a_fresh_schedule,
             retry: only_what_makes_sense_is_retried,
             retry: a_waiting_job_becomes_due_at_once,
+            retry: a_triggered_job_stands_in_the_log_and_in_no_lane,
+            retry: a_triggered_job_that_went_into_its_lane_meanwhile_is_left_alone,
             sweep: what_ended_long_ago_is_removed,
             sweep: a_closed_lane_is_cancelled_in_steps,
+            sweep: upkeep_is_called_for_in_time,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,
+            transfer: what_is_exported_is_what_is_there,
+            transfer: what_is_imported_goes_on_where_it_stood,
             crash: everything_accepted_is_there_again,
             crash: waits_and_pauses_outlive_a_crash,
             crash: a_closed_store_says_so,

@@ -16,12 +16,12 @@ use crate::store::types::Lease;
 impl Core {
     /// Without what makes a batch larger than [`BATCH_BYTES`]; sizes are asked for before anything is read.
     pub(super) async fn cut_batches(&self, given: Vec<Given>) -> Vec<Given> {
-        let sized: Vec<&Given> = given.iter().filter(|one| one.batch).collect();
-        if sized.len() < 2 {
+        let batched: Vec<&Given> = given.iter().filter(|one| one.batch).collect();
+        if batched.len() < 2 {
             return given;
         }
-        let mut groups = Vec::with_capacity(sized.len());
-        for one in &sized {
+        let mut groups = Vec::with_capacity(batched.len());
+        for one in &batched {
             let (base, index) = place_of(one.job);
             let event = self.keys.event(self.keys.partition_of(one.job).unwrap_or_default(), &base);
             let length = |field: String| {
@@ -32,8 +32,8 @@ impl Core {
             groups.push(vec![length("d".to_owned()), length(format!("b{index}"))]);
         }
         let answers = self.link.run_groups(groups, REPLY).await;
-        let mut sizes = HashMap::with_capacity(sized.len());
-        for (one, answer) in sized.iter().zip(answers) {
+        let mut sizes = HashMap::with_capacity(batched.len());
+        for (one, answer) in batched.iter().zip(answers) {
             // What can't be sized can't be read either, and reading it says so.
             let parts: Vec<Value> = answer.into_iter().flatten().flatten().collect();
             let bytes: u64 = parts.iter().filter_map(|size| codec::count(size).ok()).sum();

@@ -170,7 +170,7 @@ impl Core {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.event(*partition, base)).arg("m").arg("d");
             for index in indexes {
-                get.arg(*index).arg(format!("b{index}"));
+                get.arg(*index).arg(format!("b{index}")).arg(format!("o{index}"));
             }
             groups.push(vec![Step::Plain(get)]);
         }
@@ -283,8 +283,12 @@ impl Core {
             {
                 call.value(job.bits().to_be_bytes());
             }
-            let ahead = self.link.script(&self.scripts.reclaim, call, REPLY).await?;
-            self.look_ahead(partition, &codec::list(ahead)?)?;
+            let answer = codec::list(self.link.script(&self.scripts.reclaim, call, REPLY).await?)?;
+            self.look_ahead(partition, &answer)?;
+            if answer.get(2) == Some(&Value::Int(1)) {
+                // There are more; the next beat goes on.
+                continue;
+            }
             let mut doubtful = self.doubtful.lock();
             match doubtful.get_mut(&partition) {
                 Some(looks) if *looks > 1 => *looks -= 1,
@@ -331,7 +335,9 @@ fn read_event(
         .map(|index| {
             let record = next()?.as_deref().and_then(codec::read_record).ok_or_else(gone)?;
             let rendered = next()?.map(Bytes::from);
-            Ok((codec::job(base, *index, partition, &meta, &record), Arc::clone(&event), rendered))
+            let mut job = codec::job(base, *index, partition, &meta, &record);
+            job.name = next()?.as_deref().and_then(codec::read_id).unwrap_or(job.name);
+            Ok((job, Arc::clone(&event), rendered))
         })
         .collect()
 }

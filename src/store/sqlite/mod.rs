@@ -10,6 +10,7 @@
 mod claims;
 mod ingest;
 mod lanes;
+mod newest;
 mod read;
 mod records;
 mod refill;
@@ -22,6 +23,7 @@ mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -34,12 +36,13 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
+    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
+    Sweep,
 };
 use claims::Claims;
 use shares::Shares;
@@ -47,6 +50,8 @@ use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often there may be something to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Idle read connections kept for the next reads.
 const READERS: usize = 4;
 /// The longest sleep until something is due: what a leap of the wall clock can delay.
@@ -163,6 +168,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn about(&self) -> About {
+        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
@@ -176,6 +185,16 @@ impl Store for SqliteStore {
     async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.read(move |database| read::event(database, &tenant, &id)).await
+    }
+
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (tenant, patterns) = (tenant.clone(), patterns.to_vec());
+        self.read(move |database| newest::events(database, &tenant, &patterns, limit)).await
     }
 
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
@@ -237,6 +256,14 @@ impl Store for SqliteStore {
             })
             .await?;
         Ok(taken)
+    }
+
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
     }
 
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
@@ -327,6 +354,12 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn rebuild(&self, _: Vec<Record>, _: Revision) -> Result<bool, StoreError> {
+        // A file is not emptied under the process that holds it.
+        self.ensure_open()?;
+        Ok(false)
+    }
+
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError> {
         let source = source.to_string();
         self.writer
@@ -379,6 +412,19 @@ impl Store for SqliteStore {
                 Ok(sweep)
             })
             .await
+    }
+
+    async fn wait_for_upkeep(&self) {
+        self.clock.sleep(SWEEP_EVERY).await;
+    }
+
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {
+        self.read(move |database| transfer::export(database, after.as_ref(), limit)).await
+    }
+
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
+        self.ensure_owner()?;
+        self.writer.write(move |database, _| transfer::import(database, &events)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

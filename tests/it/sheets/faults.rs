@@ -14,7 +14,7 @@ use crate::support::within;
 /// A fault for most appends, each sort in turn; every fourth goes well, so that it comes to an end.
 fn misfortune(number: usize) -> Fault {
     match number % 12 {
-        0 => Fault::DropAfter,
+        0 | 10 => Fault::DropAfter,
         1 => Fault::FailAfter(500),
         2 => Fault::PageAfter,
         4 => Fault::DropBefore,
@@ -22,7 +22,6 @@ fn misfortune(number: usize) -> Fault {
         6 => Fault::Slow(Duration::from_millis(300)),
         8 => Fault::Late(Duration::from_millis(400)),
         9 => Fault::Quota(Some(1)),
-        10 => Fault::DropAfter,
         _ => Fault::None,
     }
 }

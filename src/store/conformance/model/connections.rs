@@ -55,7 +55,7 @@ impl Model {
                     let (concurrency, batch) = WIDTHS[width];
                     self.world()
                         .change(self.lanes[lane].id, |connection| {
-                            (connection.concurrency, connection.batch) = (concurrency, batch)
+                            (connection.concurrency, connection.batch) = (concurrency, batch);
                         })
                         .await;
                     let before = std::mem::replace(&mut self.lanes[lane].batch, batch);

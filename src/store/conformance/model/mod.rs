@@ -229,8 +229,8 @@ impl Model {
                 // Of a batch, what waits for its retry may come before what only lost its lease.
                 let batched = lane.batch > 1;
                 let beside = |other: &ModelJob| {
-                    let leased = other.lease.as_ref().is_some_and(|held| held.deadline == lease.deadline);
-                    batched && (leased || job.due.is_some())
+                    let together = other.lease.as_ref().is_some_and(|held| held.deadline == lease.deadline);
+                    batched && (together || job.due.is_some())
                 };
                 let before = self.jobs.range(..id).find(|(_, other)| {
                     other.lane == job.lane && other.state.is_open() && !other.by_hand && !beside(other)

@@ -17,7 +17,7 @@ for at = COMMON, #ARGV - EACH, EACH do
     local resumed = l[IS_PAUSED] == 1 and paused == 0
     l[REV], l[CAP], l[BATCH], l[IS_PAUSED], l[IS_CLOSED] = revision, cap, batch, paused, closed
     l[WIDTH] = resumed and cap or math.min(math.max(l[WIDTH], 1), cap)
-    if closed == 1 and l[OPEN] > 0 then call('ZADD', CLOSING, now, connection) end
+    if closed == 1 and l[OPEN] > 0 then close(connection) end
     if ARGV[at + 8] == '1' then call('ZADD', GONE, now, connection) end
   end
   if ARGV[at + 9] ~= '' and call('HGET', PENDING, connection) == ARGV[at + 9] then call('HDEL', PENDING, connection) end

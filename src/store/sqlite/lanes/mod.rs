@@ -245,8 +245,8 @@ impl Lanes {
         let most = if batch { lane.batch as usize } else { QUANTUM.min(room) };
         let (mut given, mut bytes) = (0, 0);
         while given < most {
-            let gives = if batch && given > 0 { lane.may_give_first(now) } else { lane.may_give(now) };
-            let Some(first) = lane.window.front().filter(|_| gives) else { break };
+            let ready = if batch && given > 0 { lane.may_give_first(now) } else { lane.may_give(now) };
+            let Some(first) = lane.window.front().filter(|_| ready) else { break };
             bytes += first.bytes();
             if batch && given > 0 && bytes > BATCH_BYTES {
                 break;
