@@ -228,6 +228,7 @@ async fn open_gateway(
             events_per_second: config.limits.events_per_second,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,
+            google: config.google.clone(),
         },
     };
     Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })

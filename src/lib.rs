@@ -46,6 +46,9 @@
 //! | turn | a connection's right to send one request where a system takes only so many |
 //! | lease | a worker's right to try a job until a deadline |
 //! | settlement | an outcome on its way back into the store |
+//! | batch | jobs of one lane that are tried together: rows of one append |
+//! | outlet | what a connection delivers through: an endpoint, or a Google sheet |
+//! | hold, bucket | what processes share: a thing that one has at a time, tokens of a quota |
 //! | record | a tenant, a key or a connection: small, and known to every process |
 
 pub mod api;

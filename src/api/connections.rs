@@ -44,6 +44,7 @@ fn show(live: &LiveConnection) -> Value {
             "jitter_percent": working.policy.retry.jitter_percent,
             "concurrency": working.policy.concurrency,
         })),
+        "share_with": live.works.as_ref().ok().and_then(|working| working.outlet.share_with()),
         "state": record.state,
         "subscription": record.subscription.as_ref().map(|made| json!({
             "event": made.event,
@@ -173,6 +174,6 @@ pub async fn test(call: Call) -> Answer {
     });
     Ok(reply(
         StatusCode::OK,
-        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt }),
+        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt, "sheet": tryout.sheet }),
     ))
 }

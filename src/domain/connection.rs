@@ -47,6 +47,10 @@ pub struct Connection {
     pub policy: PolicyOverrides,
     /// How many attempts may be under way at once: the policy's, resolved when saved, for the lane.
     pub concurrency: u32,
+    /// How many jobs one attempt may take: the policy's, resolved when saved, for the lane. With more than 1 the lane is
+    /// strict, whatever `concurrency` says.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub batch: u32,
     /// Whether it delivers.
     pub state: ConnectionState,
     /// What makes it a subscription; `None` where a person made it.
@@ -56,6 +60,15 @@ pub struct Connection {
     pub created: Timestamp,
     /// When it last changed.
     pub updated: Timestamp,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(batch: &u32) -> bool {
+    *batch == 1
 }
 
 /// Which mapping renders a connection's events.

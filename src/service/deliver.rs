@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
-use crate::connector::{self, Verdict};
+use super::sheets;
+use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::connection::ConnectionState;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId};
@@ -29,7 +30,7 @@ const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
 const BROKEN_WAIT: Duration = Duration::from_secs(15);
 
 /// Why a job could not be tried, through no fault of its endpoint.
-enum Obstacle {
+pub(super) enum Obstacle {
     /// The job goes back untried.
     Held,
     /// The job goes back untried, and its lane waits so long: the system takes no more requests now.
@@ -44,8 +45,24 @@ enum Obstacle {
     Lost(String),
 }
 
-/// Tries a job once.
-pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
+/// Tries jobs once: one, or a batch of one connection. Answers a settlement for each.
+pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
+    if let Some(first) = leases.first()
+        && let Ok(Some(live)) = connection(gateway, first).await
+        && live.record.state.is_active()
+        && let Ok(working) = &live.works
+        && let Some(sheet) = working.outlet.sheet()
+    {
+        return sheets::deliver(gateway, &live, working, sheet, leases).await;
+    }
+    let mut settlements = Vec::with_capacity(leases.len());
+    for lease in leases {
+        settlements.push(deliver_one(gateway, lease).await);
+    }
+    settlements
+}
+
+async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     let live = match connection(gateway, &lease).await {
         Ok(Some(live)) => live,
         Ok(None) => return end_untried(&lease, "its connection was deleted"),
@@ -61,11 +78,13 @@ pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
         Ok(body) => body,
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
-    match &live.works {
-        Ok(working) => match turn(gateway, working).await {
-            Ok(()) => send(gateway, &lease, working, body).await,
+    match live.works.as_ref().map(|working| (working, working.outlet.endpoint())) {
+        Ok((working, Some(endpoint))) => match turn(gateway, working).await {
+            Ok(()) => send(gateway, &lease, working, endpoint, body).await,
             Err(obstacle) => settle_obstacle(gateway, &lease, obstacle),
         },
+        // It was changed a moment ago: the next lease goes the right way.
+        Ok((_, None)) => settle_obstacle(gateway, &lease, Obstacle::Own(String::new())),
         Err(reason) => settle_obstacle(gateway, &lease, Obstacle::Broken(reason.clone())),
     }
 }
@@ -94,13 +113,14 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     let working = live.works.as_ref().map_err(|reason| Obstacle::Broken(reason.clone()))?;
     let mapping = mapping(gateway, lease, live, working).await?;
     let Job { connection, name, tries, .. } = lease.job;
-    map_and_render(&mapping, working, &lease.event, connection, name, tries + 1).map_err(Obstacle::Mapping)
+    let Some(endpoint) = working.outlet.endpoint() else { return Err(Obstacle::Own(String::new())) };
+    map_and_render(&mapping, endpoint, &lease.event, connection, name, tries + 1).map_err(Obstacle::Mapping)
 }
 
 /// What the first attempt of a job begins with.
 pub(super) fn map_and_render(
     mapping: &Mapping,
-    working: &Working,
+    endpoint: &Endpoint,
     event: &Event,
     connection: ConnectionId,
     job: JobId,
@@ -108,7 +128,7 @@ pub(super) fn map_and_render(
 ) -> Result<Bytes, MappingError> {
     let (connection, job) = (connection.to_string(), job.to_string());
     let context = event_context(event, &connection, &job, number);
-    working.endpoint.render(mapping, &event.document, &context)
+    endpoint.render(mapping, &event.document, &context)
 }
 
 /// What one try came to.
@@ -122,7 +142,7 @@ pub(super) struct Sent {
 /// Sends a job once and reads the answer.
 pub(super) async fn send_once(
     gateway: &Gateway,
-    working: &Working,
+    (working, endpoint): (&Working, &Endpoint),
     event: &Event,
     connection: ConnectionId,
     job: JobId,
@@ -137,14 +157,14 @@ pub(super) async fn send_once(
         names: Names { event_type: &event.kind, event_id: &event.id, job_id: &job },
     };
     let wire = Wire { gateway, connection };
-    let tried = exchange(&wire, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+    let tried = exchange(&wire, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
     Sent { verdict: tried.verdict, attempt, kept: tried.kept }
 }
 
 /// The mapping that the job is pinned to.
-async fn mapping(
+pub(super) async fn mapping(
     gateway: &Gateway,
     lease: &Lease,
     live: &LiveConnection,
@@ -173,9 +193,15 @@ async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
     }
 }
 
-async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
+async fn send(
+    gateway: &Gateway,
+    lease: &Lease,
+    working: &Working,
+    endpoint: &Endpoint,
+    body: Bytes,
+) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
-    let sent = send_once(gateway, working, &lease.event, connection, name, tries + 1, body).await;
+    let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
     settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
@@ -236,7 +262,7 @@ fn settle(
     }
 }
 
-fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
+pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
     let now = gateway.clock.now();
     let number = lease.job.tries + 1;
     match obstacle {

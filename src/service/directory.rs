@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 
 use super::live::{Compiler, LiveConnection};
 use super::vault::Vault;
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, KeyId, MappingVersion, TenantId};
@@ -186,10 +187,15 @@ enum Ready {
 
 impl Directory {
     /// An empty one.
-    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        vault: Arc<Vault>,
+        addresses: Arc<AddressPolicy>,
+        google: GoogleSettings,
+    ) -> Self {
         Self {
             state: RwLock::default(),
-            compiler: Compiler::new(catalogue, vault, addresses),
+            compiler: Compiler::new(catalogue, vault, addresses, google),
             catching_up: tokio::sync::Mutex::default(),
         }
     }

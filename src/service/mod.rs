@@ -18,6 +18,7 @@ pub mod recent;
 pub mod reload;
 pub mod replay;
 mod running;
+pub mod sheets;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trigger;
@@ -30,6 +31,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Entropy, Ids};
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
 use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
@@ -40,6 +42,7 @@ use metrics::Metrics;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
+use sheets::Sheets;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
 
@@ -55,11 +58,18 @@ pub struct Settings {
     pub connections_per_tenant: usize,
     /// The longest body of a request.
     pub body_bytes: usize,
+    /// Where Google is.
+    pub google: GoogleSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { events_per_second: 20_000, connections_per_tenant: 100_000, body_bytes: 1 << 20 }
+        Self {
+            events_per_second: 20_000,
+            connections_per_tenant: 100_000,
+            body_bytes: 1 << 20,
+            google: GoogleSettings::default(),
+        }
     }
 }
 
@@ -111,6 +121,7 @@ pub struct Gateway {
     pub settings: Settings,
     /// Whether the workers get on.
     pub progress: Progress,
+    sheets: Sheets,
     rates: Rates,
     running: Running,
     triggers: Arc<Triggers>,
@@ -127,7 +138,12 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
-        let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
+        let directory = Directory::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&vault),
+            Arc::clone(&addresses),
+            settings.google.clone(),
+        );
         keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
@@ -140,6 +156,7 @@ impl Gateway {
             hooks_changed: tokio::sync::Notify::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
+            sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
             store,
             clock,
             entropy,

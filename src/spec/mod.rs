@@ -12,6 +12,7 @@
 //! | `name`, `description` | for people | a fault |
 //! | `docs` | where the system's own documentation is, `https://…` | nothing |
 //! | `mapping` | the default mapping's name | a fault |
+//! | `kind` | how it is spoken to: `http`, by what stands here, or `google_sheets`, which takes no `[request]`, `[[steps]]`, `[[auth]]`, `[signature]`, `[envelope]`, `[[answer]]` or `[extract]` | `http` |
 //! | `secret` | `required` (made when none is given), `optional`, `none` | `required` when the signature needs one, else `none` |
 //! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) and `alias` (what the system calls it) for each type the system names | any type |
 //! | `[[options]]` | what it asks of each connection, see `option` | nothing |
@@ -23,7 +24,7 @@
 //! | `[envelope]` | what stands around the mapped fields or beside them, see [`envelope`] | the mapped fields alone |
 //! | `[[steps]]` | requests that go first, whose answers feed the last one, see [`step`] | one request |
 //! | `[signature]` | see [`crate::signature`] | unsigned |
-//! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency` | [`DeliveryPolicy::default`] |
+//! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency`, and for kinds that take several events at once `batch` | [`DeliveryPolicy::default`] |
 //! | `[[answer]]` | ordered rules that turn an answer into an outcome, see [`answer`] | the default rules |
 //! | `[[limits]]` | how many requests the system takes, see [`limit`] | as many as there are |
 //! | `[subscription]` | what holds for those who subscribe by themselves, see [`subscription`] | connections are made by people |
@@ -88,6 +89,8 @@ pub struct ConnectorSpec {
     pub name: String,
     /// What it is for, in a sentence or two.
     pub description: String,
+    /// How it is spoken to.
+    pub kind: ConnectorKind,
     /// Where the system's own documentation is.
     pub docs: Option<String>,
     /// The event types it names; empty when any will do.
@@ -122,6 +125,29 @@ pub struct ConnectorSpec {
     pub subscription: Option<SubscriptionSpec>,
 }
 
+/// How a system is spoken to. [`crate::connector::Outlet`] has the code of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnectorKind {
+    /// Requests that the file describes.
+    #[default]
+    Http,
+    /// Rows in a Google sheet.
+    GoogleSheets,
+}
+
+impl ConnectorKind {
+    /// Every kind with its name in a file.
+    pub const ALL: &[(&str, Self)] = &[("http", Self::Http), ("google_sheets", Self::GoogleSheets)];
+
+    /// The name in a file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::GoogleSheets => "google_sheets",
+        }
+    }
+}
+
 /// An event type that a connector names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventSpec {
@@ -149,7 +175,8 @@ pub enum SecretUse {
 impl ConnectorSpec {
     /// Whether a connection says where requests go; else the file does.
     pub fn needs_target(&self) -> bool {
-        self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target())
+        let http = self.kind == ConnectorKind::Http;
+        http && (self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target()))
     }
 
     /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.

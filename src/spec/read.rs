@@ -5,8 +5,8 @@ use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
 use super::{
-    ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request, step,
-    subscription,
+    ConnectorKind, ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request,
+    step, subscription,
 };
 use crate::domain::document::{Node, TableReader};
 use crate::domain::event::{EventPattern, is_event_type};
@@ -62,6 +62,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     }
     let name = need_line(&mut root, "name");
     let description = need_line(&mut root, "description");
+    let kind = root.choice("kind", ConnectorKind::ALL).unwrap_or_default();
     let docs = root.text("docs").map(str::to_owned);
     if docs.as_deref().is_some_and(|docs| !is_web_address(docs)) {
         root.fault("docs", "no web address", Some("begin with \"https://\"".to_owned()));
@@ -100,11 +101,13 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     let extract = root.table("extract").map_or_else(Extract::default, Extract::parse);
     let limits = limit::parse(&mut root);
     let subscription = root.table("subscription").map(subscription::parse);
+    check_kind(&mut root, kind, &policy);
     root.finish();
     let spec = ConnectorSpec {
         id: stem.to_owned(),
         name,
         description,
+        kind,
         docs,
         events,
         options,
@@ -123,6 +126,23 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         subscription,
     };
     Some((spec, references))
+}
+
+/// What only connectors of another kind have a use for.
+fn check_kind(root: &mut TableReader<'_>, kind: ConnectorKind, policy: &DeliveryPolicy) {
+    if kind == ConnectorKind::Http {
+        if policy.batch > 1 {
+            let hint = "leave it out: a request of kind \"http\" carries one event".to_owned();
+            root.fault("policy", "has a \"batch\"", Some(hint));
+        }
+        return;
+    }
+    for key in ["request", "steps", "auth", "signature", "envelope", "answer", "extract"] {
+        if root.has(key) {
+            let message = format!("has no meaning for the kind \"{}\"", kind.name());
+            root.fault(key, message, Some("leave it out".to_owned()));
+        }
+    }
 }
 
 /// Credentials and secret options of a connection lie side by side.

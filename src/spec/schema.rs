@@ -78,6 +78,7 @@ const ROOT: Keys = &[
     ("steps", Takes::Tables(STEP), false, "Requests that go first, whose answers feed those that follow."),
     ("envelope", Takes::Table(ENVELOPE), false, "What stands around the mapped fields or beside them."),
     ("signature", Takes::Table(SIGNATURE), false, "How requests are signed."),
+    ("kind", Takes::Choice(|| names(super::ConnectorKind::ALL)), false, "How the system is spoken to."),
     ("policy", Takes::Table(POLICY), false, "Time limit, retries and concurrency."),
     ("answer", Takes::Tables(ANSWER), false, "What answers mean: the first rule that matches wins."),
     ("extract", Takes::Table(EXTRACT), false, "What else an answer tells."),
@@ -216,6 +217,12 @@ const POLICY: Keys = &[
         Takes::Whole(1, 256),
         false,
         "Requests to one endpoint under way at once; 1 means strict order.",
+    ),
+    (
+        "batch",
+        Takes::Whole(1, 500),
+        false,
+        "Events that one request may take, where the system's kind takes several; one request at a time, in order.",
     ),
 ];
 const GROWTH: Keys = &[

@@ -16,6 +16,7 @@ mod mapping;
 mod migrate;
 mod packaging;
 mod redis_faults;
+mod sheets;
 mod store_faults;
 mod support;
 mod zapier;

@@ -40,8 +40,8 @@ pub(super) async fn deliver_all(api: &TestApi) -> usize {
         }
         empty = 0;
         for lease in leases {
-            let settlement = deliver(&api.gateway, lease).await;
-            assert_eq!(api.gateway.store.settle(vec![settlement]).await.unwrap(), 1);
+            let settlements = deliver(&api.gateway, vec![lease]).await;
+            assert_eq!(api.gateway.store.settle(settlements).await.unwrap(), 1);
             tried += 1;
         }
         // What they did to their connections.

@@ -90,7 +90,7 @@ impl Gateway {
         if let Some(connector) = self.catalogue().connector(wish.connector()) {
             check_secret(connector, secret.as_ref(), faults);
         }
-        let checked = wish.check(&self.catalogue(), &self.addresses, faults);
+        let checked = wish.check(&self.catalogue(), &self.addresses, &self.settings.google, faults);
         New { tenant, secret, checked }
     }
 
@@ -126,6 +126,7 @@ impl Gateway {
             signing: Vec::new(),
             policy: checked.policy.clone(),
             concurrency: 1,
+            batch: 1,
             state: ConnectionState::Active,
             subscription,
             created: now,
@@ -209,7 +210,8 @@ impl Gateway {
             let sealed = self.vault.seal(&owner, &value)?;
             record.credentials.insert(name, sealed);
         }
-        record.concurrency = checked.policy.over(&checked.connector.policy).concurrency;
+        let policy = checked.policy.over(&checked.connector.policy);
+        (record.concurrency, record.batch) = (policy.concurrency, policy.batch);
         record.policy = checked.policy;
         Ok(())
     }
@@ -231,7 +233,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
+            let checked = wish.check(&self.catalogue(), &self.addresses, &self.settings.google, &mut faults);
             let (Some(checked), true) = (checked, faults.is_empty()) else { return Err(faults.into()) };
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);

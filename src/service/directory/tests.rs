@@ -15,7 +15,7 @@ use crate::service::{Gateway, Settings, testing};
 
 fn empty() -> Directory {
     let vault = Vault::new(&[0; 32], crate::clock::Entropy::seeded(1));
-    Directory::new(Arc::new(Catalogue::default()), Arc::new(vault), Arc::default())
+    Directory::new(Arc::new(Catalogue::default()), Arc::new(vault), Arc::default(), GoogleSettings::default())
 }
 
 /// A connection of a connector that does not exist: broken, and yet it takes jobs.
@@ -34,6 +34,7 @@ fn record(id: u128, tenant: &str, events: &[&str], state: ConnectionState) -> Co
         signing: Vec::new(),
         policy: PolicyOverrides::default(),
         concurrency: 1,
+        batch: 1,
         state,
         subscription: None,
         created: Timestamp::default(),
