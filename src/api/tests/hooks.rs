@@ -175,7 +175,12 @@ async fn what_can_not_be_subscribed_to_is_told_by_field_with_a_hint() {
             "not a public address",
             "operator",
         ),
-        (json!({ "targetUrl": "https://localhost/" }), "/targetUrl", "local name", "public internet"),
+        (
+            json!({ "targetUrl": "https://metadata.google.internal/" }),
+            "/targetUrl",
+            "local name",
+            "public internet",
+        ),
         (json!({ "targetUrl": "https://a:b@example.com/" }), "/targetUrl", "password", "credentials"),
         (json!({ "targetUrl": long_url }), "/targetUrl", "bytes long", "shorter"),
         (json!({ "url": "https://example.com/other" }), "/url", "is there twice", "targetUrl"),
