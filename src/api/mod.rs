@@ -11,10 +11,12 @@ mod connections;
 mod deliveries;
 pub mod docs;
 mod events;
+mod filters;
 mod hooks;
 mod mappings;
 mod operations;
 pub mod problem;
+mod replays;
 pub mod table;
 #[cfg(test)]
 mod tests;

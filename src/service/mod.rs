@@ -14,7 +14,9 @@ pub mod live;
 pub mod metrics;
 pub mod migrate;
 pub mod rate;
+pub mod recent;
 pub mod reload;
+pub mod replay;
 mod running;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -129,6 +129,7 @@ impl Wish {
             }
             MappingChoice::Inline(source) => {
                 match Mapping::from_json(source) {
+                    // The short form is kept, and shown, as the rows that it stands for.
                     Ok(mapping) => inline = Some(mapping),
                     Err(found) => below("mapping", &found, faults),
                 }
@@ -174,7 +175,10 @@ impl Wish {
             name: self.name,
             events,
             filter: self.filter,
-            mapping: self.mapping,
+            mapping: match &inline {
+                Some(mapping) => MappingChoice::Inline(mapping.to_json().clone()),
+                None => self.mapping,
+            },
             inline,
             url: self.url,
             called: settings?.urls,
@@ -186,7 +190,8 @@ impl Wish {
     }
 }
 
-fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
+/// Event patterns as written, each once.
+pub fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
     if texts.is_empty() {
         let hint = "at least one type, \"lead.*\" or \"*\"".to_owned();
         faults.at_field("events", "is empty", Some(hint));

@@ -11,7 +11,7 @@ use crate::domain::connection::{Connection, MappingChoice};
 use crate::domain::document::TableReader;
 use crate::domain::policy::PolicyOverrides;
 use crate::domain::secret::Secret;
-pub use check::{Checked, MAX_PATTERNS, below};
+pub use check::{Checked, MAX_PATTERNS, below, check_patterns};
 
 /// A connection's settings in clear.
 #[derive(Debug, Default)]
