@@ -96,13 +96,12 @@ fn parts(text: &str) -> Result<Vec<Part>, String> {
         let Some((name, further)) = after.split_once('}') else {
             return Err("a \"{\" without its \"}\"".to_owned());
         };
-        parts.push(match name {
-            "host" => Part::Host,
-            _ => {
-                let number = name.strip_prefix("segment_").and_then(|number| number.parse().ok());
-                let number = number.filter(|number| (1..=MAX_SEGMENT).contains(number));
-                Part::Segment(number.ok_or_else(|| format!("\"{{{name}}}\" is not known here"))?)
-            }
+        parts.push(if name == "host" {
+            Part::Host
+        } else {
+            let number = name.strip_prefix("segment_").and_then(|number| number.parse().ok());
+            let number = number.filter(|number| (1..=MAX_SEGMENT).contains(number));
+            Part::Segment(number.ok_or_else(|| format!("\"{{{name}}}\" is not known here"))?)
         });
         rest = further;
     }

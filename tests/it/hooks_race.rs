@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -81,6 +81,8 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
         .await;
 
     let began = Instant::now();
+    // How many have come or gone.
+    let moved = &AtomicUsize::new(0);
     // When each hook was there, when it was gone, and when each event was begun and accepted.
     let subscribing = async {
         futures::stream::iter(0..HOOKS)
@@ -88,6 +90,7 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
                 let (url, order) = (at("staying", number), &order);
                 async move {
                     subscribe(app, tenant, key, &url).await;
+                    moved.fetch_add(1, Ordering::SeqCst);
                     (path("staying", number), order.next())
                 }
             })
@@ -101,6 +104,7 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
                 let order = &order;
                 async move {
                     app.gateway.unsubscribe(Some(tenant), *hook).await.unwrap();
+                    moved.fetch_add(1, Ordering::SeqCst);
                     (path("leaving", *number), order.next())
                 }
             })
@@ -116,9 +120,9 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
             jobs += app.publish(tenant, &lead(&id)).await.jobs;
             published.push((id, start, order.next()));
             // Spread over the race: the next one when more hooks have come or gone.
-            let passed = order.next();
+            let until = 2 * HOOKS * (number + 1) / (EVENTS + 1);
             within("the race going on", async {
-                while order.0.load(Ordering::SeqCst) < passed + 50 && number + 1 < EVENTS {
+                while moved.load(Ordering::SeqCst) < until {
                     tokio::task::yield_now().await;
                 }
             })

@@ -175,7 +175,12 @@ async fn what_can_not_be_subscribed_to_is_told_by_field_with_a_hint() {
             "not a public address",
             "operator",
         ),
-        (json!({ "targetUrl": "https://localhost/" }), "/targetUrl", "local name", "public internet"),
+        (
+            json!({ "targetUrl": "https://metadata.google.internal/" }),
+            "/targetUrl",
+            "local name",
+            "public internet",
+        ),
         (json!({ "targetUrl": "https://a:b@example.com/" }), "/targetUrl", "password", "credentials"),
         (json!({ "targetUrl": long_url }), "/targetUrl", "bytes long", "shorter"),
         (json!({ "url": "https://example.com/other" }), "/url", "is there twice", "targetUrl"),
@@ -444,11 +449,11 @@ async fn fetchply_subscribes_and_leaves_by_event_and_url() {
     assert_eq!(api.call("DELETE", path, &key, Some(&json!({}))).await.status, 422);
 }
 
+/// What becomes of a secret on its way back.
+type Back = fn(&str) -> Option<String>;
+
 /// A URL that answers with this status and the secret changed by `back`; keeps what it was asked.
-async fn handshaker(
-    status: StatusCode,
-    back: fn(&str) -> Option<String>,
-) -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
+async fn handshaker(status: StatusCode, back: Back) -> (String, Arc<Mutex<Vec<HeaderMap>>>) {
     let asked: Arc<Mutex<Vec<HeaderMap>>> = Arc::default();
     let keep = Arc::clone(&asked);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -481,7 +486,7 @@ async fn a_url_confirms_where_the_subscriber_asks_for_it_and_only_there() {
     api.hook(&key, json!({ "targetUrl": url, "handshake": true })).await;
     assert_ne!(asked.lock()[1]["x-hook-secret"], secret.as_str(), "fresh each time");
 
-    let unsure: [(StatusCode, fn(&str) -> Option<String>, &str); 3] = [
+    let unsure: [(StatusCode, Back, &str); 3] = [
         (StatusCode::OK, |_| None, "its answer has no X-Hook-Secret"),
         (StatusCode::OK, |secret| Some(secret.to_uppercase() + "x"), "or another one"),
         (StatusCode::BAD_REQUEST, |secret| Some(secret.to_owned()), "it answered 400"),

@@ -29,6 +29,7 @@ use super::live::LiveConnection;
 use super::{Gateway, ServiceError};
 use crate::domain::account::ApiKey;
 use crate::domain::connection::ConnectionState;
+use crate::domain::event::{EventPattern, is_event_type};
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::{ConnectionId, KeyId, TenantId};
 use crate::domain::subscription::Subscription;
@@ -223,7 +224,7 @@ fn find_event(spec: &ConnectorSpec, named: &str, faults: &mut Faults) -> Option<
     let known = |event: &&EventSpec| {
         event.alias.as_deref() == Some(named)
             || event.pattern.to_string() == named
-            || (crate::domain::event::is_event_type(named) && event.pattern.matches(named))
+            || (is_event_type(named) && event.pattern.matches(named))
     };
     if let Some(found) = spec.events.iter().find(known) {
         let pattern = found.pattern.to_string();
@@ -234,12 +235,14 @@ fn find_event(spec: &ConnectorSpec, named: &str, faults: &mut Faults) -> Option<
             _ => vec![named.to_owned()],
         });
     }
-    if spec.events.is_empty() && named.parse::<crate::domain::event::EventPattern>().is_ok() {
+    if spec.events.is_empty() && named.parse::<EventPattern>().is_ok() {
         return event(vec![named.to_owned()]);
     }
-    let names =
-        || spec.events.iter().map(|event| event.alias.clone().unwrap_or_else(|| event.pattern.to_string()));
-    let all: Vec<String> = names().collect();
+    let all: Vec<String> = spec
+        .events
+        .iter()
+        .map(|event| event.alias.clone().unwrap_or_else(|| event.pattern.to_string()))
+        .collect();
     let near = did_you_mean(named, all.iter().map(String::as_str));
     let list = format!("known here: {}", all.join(", "));
     let hint = near.map_or_else(|| list.clone(), |near| format!("{near} {list}"));

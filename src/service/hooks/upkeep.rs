@@ -65,14 +65,12 @@ impl Gateway {
         if next_upkeep(&live.record, true).is_none_or(|due| due > now) {
             return Ok(());
         }
-        match subscription.farewell {
-            Some(farewell) => self.bid_farewell(&live, farewell).await,
-            None => {
-                self.store.delete(RecordId::Connection(id)).await?;
-                self.directory.catch_up(self.store.as_ref()).await?;
-                Ok(())
-            }
+        if let Some(farewell) = subscription.farewell {
+            return self.bid_farewell(&live, farewell).await;
         }
+        self.store.delete(RecordId::Connection(id)).await?;
+        self.directory.catch_up(self.store.as_ref()).await?;
+        Ok(())
     }
 
     /// Closes one that is over; its jobs are cancelled in the same step.
