@@ -2,7 +2,8 @@
 //!
 //! A `[[request]]` states an event or a body and the exact request that must come of it (of a chain, each request with
 //! the answer that leads to the next), or the field for want of which nothing is sent; an `[[answer]]` states an answer and
-//! what it must come to. A connector without cases of both sorts fails the suite.
+//! what it must come to. A connector that sends without cases of both sorts fails the suite, and so does one that receives without an
+//! `[[in]]`; those are held to where deliveries are received.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,8 +28,13 @@ use crate::spec::{Catalogue, Names};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Cases {
+    #[serde(default)]
     request: Vec<RequestCase>,
+    #[serde(default)]
     answer: Vec<AnswerCase>,
+    /// Requests that are received, held to by the service that receives.
+    #[serde(default, rename = "in")]
+    received: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -150,7 +156,9 @@ fn every_case_of_every_connector_holds() {
 pub(super) fn check_cases(catalogue: &Catalogue, id: &str, file: &Path) -> (usize, usize) {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{id}: {error}"));
     let cases: Cases = toml::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}"));
-    assert!(!cases.request.is_empty() && !cases.answer.is_empty(), "{id} has no cases");
+    let spec = catalogue.connector(id).unwrap();
+    assert_eq!(!cases.request.is_empty() && !cases.answer.is_empty(), spec.sends(), "{id}: cases of what is sent");
+    assert_eq!(!cases.received.is_empty(), spec.inbound.is_some(), "{id}: cases of what is received");
     // All that fail are told at once.
     let holds = |check: &dyn Fn()| catch_unwind(AssertUnwindSafe(check)).is_ok();
     let requests = cases.request.iter().filter(|case| !holds(&|| check_request(catalogue, id, case))).count();

@@ -18,6 +18,7 @@ mod custom;
 #[cfg(test)]
 mod golden;
 mod http;
+mod inbound;
 mod oauth;
 mod settings;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use answer::{Verdict, attempt, classify};
 pub use body::Progress;
 pub use custom::check_custom_headers;
 pub use http::{Endpoint, EndpointError, Key};
+pub use inbound::{Greeting, Receiver, UnderstandError};
 pub use oauth::{Client, Token};
 pub use settings::{Given, Settings, check_settings};
 

@@ -11,7 +11,7 @@ use super::oauth::Client;
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::domain::secret::Secret;
 use crate::spec::request::resolve_url;
-use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec};
+use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec, OptionSpec};
 
 const MAX_VALUE_CHARS: usize = 4_096;
 
@@ -53,10 +53,38 @@ pub(super) enum Auth {
 /// `credentials.<name>` and `target.url`; none shows a credential.
 pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Settings, Faults> {
     let mut faults = Faults::default();
-    check_names(spec, given, &mut faults);
+    check_names(&spec.credential_names(), &spec.options, given, &mut faults);
+    let (options, secrets) = fill(&spec.options, given, &mut faults);
+    let auth = chosen_way(spec, given, &mut faults).map(|way| compile_way(way, given, &options, &mut faults));
+    let mut urls = check_urls(spec, given, &options, &mut faults);
+    faults.into_result(())?;
+    let auth = auth.flatten();
+    let Some(url) = urls.last().map(|(_, url)| url.clone()) else { return Err(Faults::default()) };
+    if let Some(Auth::Token { client, .. }) = &auth {
+        urls.push(("options", client.token_url().clone()));
+    }
+    Ok(Settings { url, urls, options, secrets, auth })
+}
+
+/// Options by name, those with defaults included, and secret options by name.
+pub(super) type Filled = (BTreeMap<String, String>, BTreeMap<String, String>);
+
+/// Checks what a source says against what its connector asks of sources. All faults are told at once, at `options.<name>` and
+/// `credentials.<name>`; none shows a credential.
+pub(super) fn check_source(asked: &[OptionSpec], given: &Given<'_>) -> Result<Filled, Faults> {
+    let mut faults = Faults::default();
+    let secret = asked.iter().filter(|option| option.secret);
+    let names: Vec<&str> = secret.map(|option| option.name.as_str()).collect();
+    check_names(&names, asked, given, &mut faults);
+    let filled = fill(asked, given, &mut faults);
+    faults.into_result(filled)
+}
+
+/// What is given, with the defaults for what is not.
+fn fill(asked: &[OptionSpec], given: &Given<'_>, faults: &mut Faults) -> Filled {
     let mut options = given.options.clone();
     let mut secrets = BTreeMap::new();
-    for option in &spec.options {
+    for option in asked {
         let name = &option.name;
         if option.secret {
             if let Some(value) = given.credentials.get(name) {
@@ -75,20 +103,11 @@ pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Setting
             faults.at_field(field, "missing", Some(hint));
         }
     }
-    let auth = chosen_way(spec, given, &mut faults).map(|way| compile_way(way, given, &options, &mut faults));
-    let mut urls = check_urls(spec, given, &options, &mut faults);
-    faults.into_result(())?;
-    let auth = auth.flatten();
-    let Some(url) = urls.last().map(|(_, url)| url.clone()) else { return Err(Faults::default()) };
-    if let Some(Auth::Token { client, .. }) = &auth {
-        urls.push(("options", client.token_url().clone()));
-    }
-    Ok(Settings { url, urls, options, secrets, auth })
+    (options, secrets)
 }
 
-fn check_names(spec: &ConnectorSpec, given: &Given<'_>, faults: &mut Faults) {
-    let names = spec.credential_names();
-    let plain = || spec.options.iter().filter(|option| !option.secret).map(|option| option.name.as_str());
+fn check_names(names: &[&str], asked: &[OptionSpec], given: &Given<'_>, faults: &mut Faults) {
+    let plain = || asked.iter().filter(|option| !option.secret).map(|option| option.name.as_str());
     for (name, value) in given.options {
         let field = field("options", name);
         if names.contains(&name.as_str()) {

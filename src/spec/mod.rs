@@ -11,7 +11,7 @@
 //! | `id` | the file's name | a fault |
 //! | `name`, `description` | for people | a fault |
 //! | `docs` | where the system's own documentation is, `https://…` | nothing |
-//! | `mapping` | the default mapping's name | a fault |
+//! | `mapping` | the default mapping's name | a fault, but for a file that only receives |
 //! | `secret` | `required` (made when none is given), `optional`, `none` | `required` when the signature needs one, else `none` |
 //! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) for each type the system names | any type |
 //! | `[[options]]` | what it asks of each connection, see `option` | nothing |
@@ -25,6 +25,7 @@
 //! | `[signature]` | see [`crate::signature`] | unsigned |
 //! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency` | [`DeliveryPolicy::default`] |
 //! | `[[answer]]` | ordered rules that turn an answer into an outcome, see [`answer`] | the default rules |
+//! | `[in]` | what it receives, see [`inbound`]; a file with `[in]` and without `mapping` only receives | it only sends |
 //! | `[extract]` | the message, the id and the wait that an answer tells, see [`extract`] | nothing |
 //!
 //! # What holds
@@ -41,6 +42,7 @@ pub mod envelope;
 pub mod extract;
 mod files;
 pub mod header;
+pub mod inbound;
 pub mod option;
 mod policy;
 mod read;
@@ -49,6 +51,8 @@ mod rows;
 mod schema;
 pub mod step;
 mod template;
+
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -65,6 +69,7 @@ pub use catalogue::Catalogue;
 pub use envelope::{Envelope, FIELDS};
 pub use extract::Extract;
 pub use header::{HeaderTemplate, Names};
+pub use inbound::InboundSpec;
 pub use option::OptionSpec;
 pub use policy::check_overrides;
 pub use request::{CallSpec, ContentType, RequestSpec};
@@ -97,7 +102,7 @@ pub struct ConnectorSpec {
     pub envelope: Option<Envelope>,
     /// The fields that the system knows.
     pub target: TargetSchema,
-    /// The name of the mapping that is used where a connection names none.
+    /// The name of the mapping that is used where a connection names none; empty where it only receives.
     pub mapping: String,
     /// How requests are signed.
     pub signature: SignatureSpec,
@@ -109,6 +114,8 @@ pub struct ConnectorSpec {
     pub answer: AnswerRules,
     /// What else they tell.
     pub extract: Extract,
+    /// What it receives, where it does.
+    pub inbound: Option<Arc<InboundSpec>>,
 }
 
 /// An event type that a connector names.
@@ -136,7 +143,7 @@ pub enum SecretUse {
 impl ConnectorSpec {
     /// Whether a connection says where requests go; else the file does.
     pub fn needs_target(&self) -> bool {
-        self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target())
+        self.sends() && self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target())
     }
 
     /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.
