@@ -194,6 +194,9 @@ async fn open_gateway(
             events_per_second: config.limits.events_per_second,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,
+            deliveries_per_second: config.limits.deliveries_per_second,
+            visitor_requests_per_minute: config.limits.visitor_requests_per_minute,
+            public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
         },
     };
     Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })

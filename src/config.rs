@@ -92,7 +92,7 @@ pub struct EgressConfig {
     pub connect_timeout: Duration,
 }
 
-/// What one tenant may use.
+/// What one tenant, source or visitor may use.
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
     /// Events a second.
@@ -101,6 +101,10 @@ pub struct LimitsConfig {
     pub connections_per_tenant: usize,
     /// The largest request body.
     pub body_bytes: usize,
+    /// Verified deliveries of a source a second.
+    pub deliveries_per_second: u32,
+    /// Requests of a visitor to the public paths a minute.
+    pub visitor_requests_per_minute: u32,
 }
 
 /// How log lines look.

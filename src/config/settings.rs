@@ -123,6 +123,18 @@ pub const SETTINGS: &[Setting] = &[
         "The largest request body that is accepted",
     ),
     setting(
+        "limits.deliveries_per_second",
+        Whole(0, 1_000_000),
+        "100",
+        "Verified webhooks that a source takes in a second; bursts of twice that pass; 0 is no limit",
+    ),
+    setting(
+        "limits.visitor_requests_per_minute",
+        Whole(0, 1_000_000),
+        "30",
+        "Requests that a visitor may send to the public chat paths in a minute; 0 is no limit",
+    ),
+    setting(
         "retention.deliveries_days",
         Whole(1, 3_650),
         "7",

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::http::Key;
-use super::settings::{Given, check_source};
+use super::settings::{Given, check_source_settings};
 use crate::domain::fault::Faults;
 use crate::domain::time::Timestamp;
 use crate::mapping::{Context, Mapping, MappingError};
@@ -76,7 +76,7 @@ impl Receiver {
         keys: Vec<Key>,
         given: &Given<'_>,
     ) -> Result<Self, Faults> {
-        let (options, secrets) = check_source(&spec.options, given)?;
+        let (options, secrets) = check_source_settings(&spec, given)?;
         let options = options.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
         Ok(Self { spec, mapping, keys, options: Value::Object(options), secrets })
     }

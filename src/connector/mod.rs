@@ -30,6 +30,6 @@ pub use custom::check_custom_headers;
 pub use http::{Endpoint, EndpointError, Key};
 pub use inbound::{Greeting, Receiver, UnderstandError};
 pub use oauth::{Client, Token};
-pub use settings::{Given, Settings, check_settings};
+pub use settings::{Filled, Given, Settings, check_settings, check_source_settings};
 
 pub use crate::spec::Names;

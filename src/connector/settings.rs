@@ -11,7 +11,7 @@ use super::oauth::Client;
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::domain::secret::Secret;
 use crate::spec::request::resolve_url;
-use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec, OptionSpec};
+use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec, InboundSpec, OptionSpec};
 
 const MAX_VALUE_CHARS: usize = 4_096;
 
@@ -67,11 +67,12 @@ pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Setting
 }
 
 /// Options by name, those with defaults included, and secret options by name.
-pub(super) type Filled = (BTreeMap<String, String>, BTreeMap<String, String>);
+pub type Filled = (BTreeMap<String, String>, BTreeMap<String, String>);
 
 /// Checks what a source says against what its connector asks of sources. All faults are told at once, at `options.<name>` and
 /// `credentials.<name>`; none shows a credential.
-pub(super) fn check_source(asked: &[OptionSpec], given: &Given<'_>) -> Result<Filled, Faults> {
+pub fn check_source_settings(spec: &InboundSpec, given: &Given<'_>) -> Result<Filled, Faults> {
+    let asked = spec.options.as_slice();
     let mut faults = Faults::default();
     let secret = asked.iter().filter(|option| option.secret);
     let names: Vec<&str> = secret.map(|option| option.name.as_str()).collect();

@@ -10,4 +10,5 @@ pub mod job;
 pub mod policy;
 pub mod secret;
 pub mod settle;
+pub mod source;
 pub mod time;

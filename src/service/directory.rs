@@ -5,17 +5,20 @@
 //! outside the lock and put in place. Connections are found by exact event type; those with a family (`lead.*`) or `*` are
 //! looked through.
 
+mod sources;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::live::{Compiler, LiveConnection};
+use super::live::{Compiler, LiveConnection, LiveSource};
 use super::vault::Vault;
+use sources::Sources;
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::event::{Event, EventPattern};
-use crate::domain::id::{ConnectionId, KeyId, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, KeyId, MappingVersion, SourceId, TenantId};
 use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
@@ -40,6 +43,7 @@ struct State {
     connections: HashMap<ConnectionId, Arc<LiveConnection>>,
     /// All of all tenants in their order, for the operator's lists.
     order: BTreeMap<ConnectionId, TenantId>,
+    sources: Sources,
 }
 
 /// What belongs to one tenant.
@@ -127,8 +131,10 @@ impl State {
                 self.keys.remove(id);
             }
             RecordId::Connection(id) => self.forget_connection(*id),
+            RecordId::Source(id) => self.sources.forget(*id),
             RecordId::Tenant(id) => {
                 self.keys.retain(|_, key| key.tenant.as_ref() != Some(id));
+                self.sources.forget_tenant(id);
                 for connection in self
                     .tenants
                     .remove(id)
@@ -149,6 +155,7 @@ enum Ready {
     Tenant(Arc<Tenant>),
     Key(Arc<ApiKey>),
     Connection(Arc<LiveConnection>),
+    Source(Arc<LiveSource>),
 }
 
 impl Directory {
@@ -189,6 +196,13 @@ impl Directory {
                 }
                 Ready::Connection(Arc::new(live))
             }
+            Some(Record::Source(record)) => {
+                let live = self.compiler.compile_source(*record, change.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            }
         }
     }
 
@@ -205,6 +219,7 @@ impl Directory {
                     state.keys.insert(key.id, key);
                 }
                 Ready::Connection(live) => state.put_connection(&live),
+                Ready::Source(live) => state.sources.put(live),
             }
         }
         state.revision = revision;
@@ -280,6 +295,36 @@ impl Directory {
     /// How many connections a tenant has.
     pub fn connection_count(&self, tenant: &TenantId) -> usize {
         self.state.read().tenants.get(tenant).map_or(0, |household| household.connections.len())
+    }
+
+    /// A source.
+    pub fn source(&self, id: SourceId) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.get(id)
+    }
+
+    /// Sources after `after` in the order in which they were made, of one tenant or of all; at most `limit`.
+    pub fn sources(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Option<SourceId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveSource>> {
+        self.state.read().sources.list(tenant, after, limit)
+    }
+
+    /// How many sources a tenant has.
+    pub fn source_count(&self, tenant: &TenantId) -> usize {
+        self.state.read().sources.count(tenant)
+    }
+
+    /// The source of an agent's channel.
+    pub fn agent_source(&self, agent: &str, channel: &str) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.of_agent(agent, channel)
+    }
+
+    /// The source by which an agent's public chat is open.
+    pub fn public_source(&self, agent: &str) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.public_of(agent)
     }
 
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it

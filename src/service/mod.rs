@@ -12,7 +12,9 @@ pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod rate;
+pub mod receive;
 mod running;
+pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tryout;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Entropy, Ids};
 use crate::domain::fault::Faults;
+use crate::domain::id::{SourceId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
@@ -46,11 +49,24 @@ pub struct Settings {
     pub connections_per_tenant: usize,
     /// The longest body of a request.
     pub body_bytes: usize,
+    /// Verified deliveries of a source a second; 0 means no limit.
+    pub deliveries_per_second: u32,
+    /// Requests a visitor may send to the public paths a minute; 0 means no limit.
+    pub visitor_requests_per_minute: u32,
+    /// The address by which others reach the gateway, without a slash at its end.
+    pub public_url: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { events_per_second: 20_000, connections_per_tenant: 100_000, body_bytes: 1 << 20 }
+        Self {
+            events_per_second: 20_000,
+            connections_per_tenant: 100_000,
+            body_bytes: 1 << 20,
+            deliveries_per_second: 1_000,
+            visitor_requests_per_minute: 60,
+            public_url: None,
+        }
     }
 }
 
@@ -102,7 +118,8 @@ pub struct Gateway {
     pub settings: Settings,
     /// Whether the workers get on.
     pub progress: Progress,
-    rates: Rates,
+    rates: Rates<TenantId>,
+    source_rates: Rates<SourceId>,
     running: Running,
     trying: tokio::sync::Semaphore,
 }
@@ -121,6 +138,7 @@ impl Gateway {
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
+            source_rates: Rates::new(settings.deliveries_per_second, 1),
             running: Running::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
@@ -191,7 +209,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `source`, `event` or `delivery`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.

@@ -100,6 +100,12 @@ const INBOUND: Keys = &[
     ("mapping", Takes::Text, true, "The mapping that makes an event of a request."),
     ("secret", Takes::Choice(|| names(read::SECRET_USES)), false, "Whether a source has a secret."),
     (
+        "secret_maker",
+        Takes::Choice(|| names(inbound::SECRET_MAKERS)),
+        false,
+        "Who makes the secret: the gateway where none is given, or the sender, so that it must be given.",
+    ),
+    (
         "signature",
         Takes::TableOrTables(SIGNATURE),
         false,

@@ -3,7 +3,7 @@
 //! A change is optimistic: it is worked out from what the directory has and written only if that is still the newest;
 //! else it is worked out again. So two people, or a person and a worker that closes the connection, never undo each other.
 
-mod wish;
+pub(super) mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use crate::domain::document::Node;
 use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::{Sealed, Secret};
+use crate::domain::time::Timestamp;
 use crate::egress::Url;
 use crate::spec::{ConnectorSpec, SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
@@ -121,7 +122,7 @@ impl Gateway {
         Ok(Saved { live: self.owned_connection(None, id)?, secret: made })
     }
 
-    fn tenant_of_new(
+    pub(super) fn tenant_of_new(
         &self,
         tenant: Option<&TenantId>,
         said: Option<&str>,
@@ -361,13 +362,7 @@ impl Gateway {
         let now = self.clock.now();
         let live = self
             .change(tenant, id, |record| {
-                let until = now.plus(SECRET_OVERLAP);
-                for old in &mut record.signing {
-                    old.expires = Some(old.expires.map_or(until, |expires| expires.min(until)));
-                }
-                record.signing.retain(|old| old.expires.is_none_or(|expires| expires > now));
-                record.signing.insert(0, SigningSecret { sealed: sealed.clone(), expires: None });
-                record.signing.truncate(MAX_SECRETS);
+                renew_secrets(&mut record.signing, sealed.clone(), now);
                 Ok(true)
             })
             .await?;
@@ -385,6 +380,17 @@ impl Gateway {
         self.directory.catch_up(self.store.as_ref()).await?;
         Ok(())
     }
+}
+
+/// Puts a new secret before the others, which are valid for [`SECRET_OVERLAP`] more at the most.
+pub(super) fn renew_secrets(secrets: &mut Vec<SigningSecret>, sealed: Sealed, now: Timestamp) {
+    let until = now.plus(SECRET_OVERLAP);
+    for old in secrets.iter_mut() {
+        old.expires = Some(old.expires.map_or(until, |expires| expires.min(until)));
+    }
+    secrets.retain(|old| old.expires.is_none_or(|expires| expires > now));
+    secrets.insert(0, SigningSecret { sealed, expires: None });
+    secrets.truncate(MAX_SECRETS);
 }
 
 fn check_secret(connector: &ConnectorSpec, given: Option<&Secret>, faults: &mut Faults) {

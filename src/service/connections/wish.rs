@@ -51,7 +51,7 @@ pub struct Checked {
     /// The mapping as chosen.
     pub mapping: MappingChoice,
     /// The connection's own mapping, compiled.
-    pub inline: Option<Mapping>,
+    pub inline: Option<Arc<Mapping>>,
     /// The connection's own target, normalised; empty where the connector says where requests go.
     pub url: String,
     /// Every URL that requests go to, each with the field that it comes from.
@@ -130,17 +130,7 @@ impl Wish {
         if let Some(node) = table.node("filter") {
             self.filter = (node.kind != Kind::Null).then(|| node.to_json());
         }
-        if let Some(node) = table.node("mapping") {
-            match &node.kind {
-                Kind::Null => self.mapping = MappingChoice::Default,
-                Kind::Text(name) => self.mapping = MappingChoice::Named(name.clone()),
-                Kind::Table(_) => self.mapping = MappingChoice::Inline(node.to_json()),
-                other => {
-                    let message = format!("expected a mapping's name or a mapping, found {}", other.name());
-                    table.fault("mapping", message, None);
-                }
-            }
-        }
+        read_mapping(table, &mut self.mapping);
         if let Some(mut target) = table.table("target") {
             if let Some(url) = target.text("url") {
                 url.clone_into(&mut self.url);
@@ -287,50 +277,19 @@ impl Wish {
         if let Err(found) = check_overrides(&self.policy, "policy") {
             faults.extend(found);
         }
-        let mut inline = None;
-        let named = match &self.mapping {
-            MappingChoice::Default => None,
-            MappingChoice::Named(name) => {
-                let mapping = catalogue.mapping(name);
-                if mapping.is_none() {
-                    let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
-                    faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
-                }
-                mapping
-            }
-            MappingChoice::Inline(source) => {
-                match Mapping::from_json(source) {
-                    Ok(mapping) => inline = Some(mapping),
-                    Err(found) => below("mapping", &found, faults),
-                }
-                None
-            }
-        };
+        let mapping = chosen_mapping(&self.mapping, catalogue, faults);
         match connector {
-            None => {
-                let known = catalogue.connectors().keys().map(String::as_str);
-                let hint = did_you_mean(&self.connector, known.clone())
-                    .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
-                if !self.connector.is_empty() {
-                    faults.at_field(
-                        "connector",
-                        format!("there is no connector \"{}\"", self.connector),
-                        hint,
-                    );
-                }
+            None => unknown_connector(&self.connector, catalogue, faults),
+            Some(connector) if !connector.sends() => {
+                let message = format!("the connector \"{}\" only receives", connector.id);
+                let hint = "POST /v1/sources makes a source of it".to_owned();
+                faults.at_field("connector", message, Some(hint));
             }
             Some(connector) => {
-                if let Some(mapping) = inline.as_ref().or(named.map(AsRef::as_ref))
+                if let Some(mapping) = &mapping
                     && let Err(found) = connector.check_mapping(mapping)
                 {
-                    // A file's own places would point nowhere in the request.
-                    if inline.is_some() {
-                        below("mapping", &found, faults);
-                    } else {
-                        for fault in found.list() {
-                            faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
-                        }
-                    }
+                    mapping_faults(&self.mapping, &found, faults);
                 }
                 if let Err(found) = check_custom_headers(connector, &self.headers) {
                     below("target", &found, faults);
@@ -345,8 +304,8 @@ impl Wish {
             name: self.name,
             events,
             filter: self.filter,
+            inline: mapping.filter(|_| matches!(self.mapping, MappingChoice::Inline(_))),
             mapping: self.mapping,
-            inline,
             url: self.url,
             called: settings?.urls,
             headers: self.headers,
@@ -357,8 +316,68 @@ impl Wish {
     }
 }
 
+/// Reads a `mapping` over what was chosen: null is the connector's own.
+pub(in crate::service) fn read_mapping(table: &mut TableReader<'_>, chosen: &mut MappingChoice) {
+    let Some(node) = table.node("mapping") else { return };
+    match &node.kind {
+        Kind::Null => *chosen = MappingChoice::Default,
+        Kind::Text(name) => *chosen = MappingChoice::Named(name.clone()),
+        Kind::Table(_) => *chosen = MappingChoice::Inline(node.to_json()),
+        other => {
+            let message = format!("expected a mapping's name or a mapping, found {}", other.name());
+            table.fault("mapping", message, None);
+        }
+    }
+}
+
+/// The mapping that is chosen, or a fault; `None` for the connector's own.
+pub(in crate::service) fn chosen_mapping(
+    choice: &MappingChoice,
+    catalogue: &Catalogue,
+    faults: &mut Faults,
+) -> Option<Arc<Mapping>> {
+    match choice {
+        MappingChoice::Default => None,
+        MappingChoice::Named(name) => {
+            let mapping = catalogue.mapping(name).cloned();
+            if mapping.is_none() {
+                let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
+                faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
+            }
+            mapping
+        }
+        MappingChoice::Inline(source) => match Mapping::from_json(source) {
+            Ok(mapping) => Some(Arc::new(mapping)),
+            Err(found) => {
+                below("mapping", &found, faults);
+                None
+            }
+        },
+    }
+}
+
+/// A connector that is not there, at `connector`.
+pub(in crate::service) fn unknown_connector(id: &str, catalogue: &Catalogue, faults: &mut Faults) {
+    let known = catalogue.connectors().keys().map(String::as_str);
+    let hint = did_you_mean(id, known.clone())
+        .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
+    if !id.is_empty() {
+        faults.at_field("connector", format!("there is no connector \"{id}\""), hint);
+    }
+}
+
+/// Tells what is wrong with a chosen mapping; a file's own places would point nowhere in the request.
+pub(in crate::service) fn mapping_faults(choice: &MappingChoice, found: &Faults, faults: &mut Faults) {
+    if matches!(choice, MappingChoice::Inline(_)) {
+        return below("mapping", found, faults);
+    }
+    for fault in found.list() {
+        faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
+    }
+}
+
 /// Reads a table of values over what there is: null removes one, or all.
-fn read_values<T>(
+pub(in crate::service) fn read_values<T>(
     field: &'static str,
     node: &Node,
     values: &mut BTreeMap<String, T>,
@@ -387,7 +406,7 @@ fn read_values<T>(
 }
 
 /// An option's value. Whoever writes a number or a truth value means its text.
-fn plain_text(kind: &Kind) -> Result<String, String> {
+pub(in crate::service) fn plain_text(kind: &Kind) -> Result<String, String> {
     match kind {
         Kind::Text(text) => Ok(text.clone()),
         Kind::Integer(number) => Ok(number.to_string()),
@@ -396,7 +415,7 @@ fn plain_text(kind: &Kind) -> Result<String, String> {
     }
 }
 
-fn secret_text(kind: &Kind) -> Result<Secret, String> {
+pub(in crate::service) fn secret_text(kind: &Kind) -> Result<Secret, String> {
     match kind {
         Kind::Text(text) => Ok(Secret::new(text.as_str())),
         other => Err(format!("expected a text or null, found {}", other.name())),

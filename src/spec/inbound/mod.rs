@@ -32,6 +32,7 @@
 //! |---|---|---|
 //! | `mapping` | the mapping that makes an event of a request; it may write `type`, `id`, `time`, `source` and `data`, and must write `type` | a fault |
 //! | `secret` | `required`, `optional`, `none` | `required` when the signature needs one, else `none` |
+//! | `secret_maker` | whose it is to make the secret: `gateway`, where none is given, or `sender`, so that it must be given | `gateway` |
 //! | `signature` | a table as `[signature]`, or a list of them of which the first counts whose parts are all there | `[signature]` |
 //! | `body` | the forms of body that are taken: `json`, `form`, `multipart` | `["json"]` |
 //! | `json_field` | a form field that holds JSON and is read as such | none |
@@ -83,6 +84,9 @@ pub(super) const OF_BODY: &str = "body";
 pub(super) const BODY_FORMS: &[(&str, BodyForm)] =
     &[("json", BodyForm::Json), ("form", BodyForm::Form), ("multipart", BodyForm::Multipart)];
 
+/// Who makes a source's secret; whether it is the gateway.
+pub(super) const SECRET_MAKERS: &[(&str, bool)] = &[("gateway", true), ("sender", false)];
+
 /// How a system's requests become events.
 #[derive(Debug, PartialEq)]
 pub struct InboundSpec {
@@ -92,6 +96,8 @@ pub struct InboundSpec {
     pub signatures: Vec<SignatureSpec>,
     /// Whether a source has a secret.
     pub secret: SecretUse,
+    /// Whether the gateway makes the secret where none is given; else the other system has made it.
+    pub makes_secret: bool,
     /// What it asks of each source.
     pub options: Vec<OptionSpec>,
     /// The forms of body that are taken.
@@ -157,6 +163,10 @@ impl InboundSpec {
         let mapping = table.text("mapping").unwrap_or_default().to_owned();
         let signatures = parse_signatures(&mut table, shared);
         let secret = parse_secret(&mut table, signatures.as_deref());
+        let makes_secret = table.choice("secret_maker", SECRET_MAKERS).unwrap_or(true);
+        if table.has("secret_maker") && secret == SecretUse::None {
+            table.fault("secret_maker", "says nothing without a secret", None);
+        }
         let options = option::parse(&mut table);
         let body = parse_body_forms(&mut table);
         let json_field = table.text("json_field").map(str::to_owned);
@@ -177,6 +187,7 @@ impl InboundSpec {
             mapping,
             signatures: signatures.unwrap_or_else(|| vec![SignatureSpec::none()]),
             secret,
+            makes_secret,
             options,
             body,
             json_field,
