@@ -117,7 +117,7 @@ const INBOUND: Keys = &[
         false,
         "The forms of body that are taken; JSON where left out.",
     ),
-    ("json_field", Takes::Text, false, "A form field that holds JSON and is read as such."),
+    ("json_field", Takes::Text, false, "A form's field that holds the body as JSON, where it is there."),
     (
         "delivery_id",
         Takes::TextOrTexts,

@@ -82,7 +82,7 @@ pub async fn read(spec: &InboundSpec, headers: &HeaderMap, bytes: &Bytes) -> Res
         && let Some(Value::String(text)) = fields.shown.get(name)
     {
         let value = json(text.as_bytes())?;
-        fields.shown.insert(name.clone(), value);
+        return Ok(Body { form: Some(fields.texts), value });
     }
     Ok(Body { form: Some(fields.texts), value: Value::Object(fields.shown) })
 }

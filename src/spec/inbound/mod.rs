@@ -35,7 +35,7 @@
 //! | `secret_maker` | whose it is to make the secret: `gateway`, where none is given, or `sender`, so that it must be given | `gateway` |
 //! | `signature` | a table as `[signature]`, or a list of them of which the first counts whose parts are all there | `[signature]` |
 //! | `body` | the forms of body that are taken: `json`, `form`, `multipart` | `["json"]` |
-//! | `json_field` | a form field that holds JSON and is read as such | none |
+//! | `json_field` | a form's field that holds the body as JSON, where it is there | none |
 //! | `delivery_id` | what names a delivery, so that a repeat is known: a path or a list of paths, of which the first that gives something counts; or `body`, its bytes | what was signed, where something is |
 //! | `ignore` | a condition; what meets it is acknowledged and makes no event | nothing |
 //! | `[[in.options]]` | what it asks of each source, see [`option`](super::option) | nothing |
@@ -102,7 +102,7 @@ pub struct InboundSpec {
     pub options: Vec<OptionSpec>,
     /// The forms of body that are taken.
     pub body: Vec<BodyForm>,
-    /// A form's field that holds JSON.
+    /// A form's field that holds the body as JSON.
     pub json_field: Option<String>,
     /// What names a delivery.
     pub delivery_id: DeliveryId,
