@@ -138,7 +138,8 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let (stop, mut stopped) = watch::channel(false);
     let router = api::router(Arc::clone(&gateway));
     let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let service = router.into_make_service_with_connect_info::<api::Peer>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
     let server = tokio::spawn(server.into_future());
@@ -196,6 +197,8 @@ async fn open_gateway(
             body_bytes: config.limits.body_bytes,
             deliveries_per_second: config.limits.deliveries_per_second,
             visitor_requests_per_minute: config.limits.visitor_requests_per_minute,
+            trusted_proxies: config.trusted_proxies.clone(),
+            chat: config.chat.clone(),
             public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
         },
     };

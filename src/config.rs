@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 pub use environment::{Environment, own_program, system_name, temporary_dir, wants_color};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
@@ -47,6 +48,10 @@ pub struct Config {
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
     pub public_url: Option<Url>,
+    /// The proxies that tell who a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where a public chat's messages are answered.
+    pub chat: Option<ChatSettings>,
     /// How deliveries run.
     pub delivery: DeliveryConfig,
     /// Where requests may go.

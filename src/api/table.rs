@@ -4,7 +4,9 @@ use futures::future::BoxFuture;
 
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
-use super::{NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations};
+use super::{
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, public, sources,
+};
 use crate::domain::account::Scope;
 
 /// Who may call an endpoint.
@@ -16,6 +18,8 @@ pub enum Auth {
     Operator,
     /// A tenant's key with this scope, or an operator's key.
     Scope(Scope),
+    /// The same, or a sender without a key, whose handshake it may be.
+    Handshake(Scope),
 }
 
 /// One route.
@@ -59,6 +63,19 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
+    POST "/v1/sources" MANAGE => sources::make;
+    GET "/v1/sources" READ => sources::list;
+    GET "/v1/sources/{id}" Auth::Handshake(Scope::Read) => sources::read;
+    POST "/v1/sources/{id}" Auth::Open => sources::receive;
+    PATCH "/v1/sources/{id}" MANAGE => sources::update;
+    DELETE "/v1/sources/{id}" MANAGE => sources::delete;
+    POST "/v1/sources/{id}/rotate-secret" MANAGE => sources::rotate_secret;
+    GET "/api/v1/agents/{agent}/chat/{channel}" Auth::Open => sources::receive_for_agent;
+    POST "/api/v1/agents/{agent}/chat/{channel}" Auth::Open => sources::receive_for_agent;
+    POST "/api/public/conversations/{id}/rate" Auth::Open => public::rate;
+    OPTIONS "/api/public/conversations/{id}/rate" Auth::Open => public::preflight;
+    POST "/api/public/system-chat" Auth::Open => public::chat;
+    OPTIONS "/api/public/system-chat" Auth::Open => public::preflight;
     GET "/v1/deliveries" READ => deliveries::list;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;

@@ -84,6 +84,19 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("public_url", Text, "", "The address by which others reach this gateway, for links"),
     setting(
+        "trusted_proxies",
+        Texts,
+        "[]",
+        "Address ranges of proxies in front of the gateway, whose X-Forwarded-For says who a visitor is",
+    ),
+    setting(
+        "chat.upstream_url",
+        Text,
+        "",
+        "Where the messages of public chats are answered: takes and gives JSON; must be reachable by the egress settings",
+    ),
+    setting("chat.timeout_secs", Whole(1, 60), "20", "Seconds that the chat's upstream may take to answer"),
+    setting(
         "delivery.concurrency",
         Whole(1, 16_384),
         "512",

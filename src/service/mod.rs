@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
+pub mod public;
 pub mod rate;
 pub mod receive;
 mod running;
@@ -20,9 +21,12 @@ pub(crate) mod testing;
 pub mod tryout;
 pub mod vault;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::clock::{Clock, Entropy, Ids};
 use crate::domain::fault::Faults;
@@ -33,6 +37,7 @@ use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
 use metrics::Metrics;
+use public::ChatSettings;
 use rate::Rates;
 use running::Running;
 use vault::{Vault, VaultError};
@@ -53,6 +58,10 @@ pub struct Settings {
     pub deliveries_per_second: u32,
     /// Requests a visitor may send to the public paths a minute; 0 means no limit.
     pub visitor_requests_per_minute: u32,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where a public chat's messages are answered.
+    pub chat: Option<ChatSettings>,
     /// The address by which others reach the gateway, without a slash at its end.
     pub public_url: Option<String>,
 }
@@ -65,6 +74,8 @@ impl Default for Settings {
             body_bytes: 1 << 20,
             deliveries_per_second: 1_000,
             visitor_requests_per_minute: 60,
+            trusted_proxies: Vec::new(),
+            chat: None,
             public_url: None,
         }
     }
@@ -120,6 +131,7 @@ pub struct Gateway {
     pub progress: Progress,
     rates: Rates<TenantId>,
     source_rates: Rates<SourceId>,
+    visitor_rates: Rates<IpAddr>,
     running: Running,
     trying: tokio::sync::Semaphore,
 }
@@ -139,6 +151,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
             source_rates: Rates::new(settings.deliveries_per_second, 1),
+            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute),
             running: Running::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),

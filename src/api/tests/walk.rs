@@ -13,7 +13,7 @@ fn scope_name(auth: Auth) -> Option<&'static str> {
     match auth {
         Auth::Open => None,
         Auth::Operator => Some("operator"),
-        Auth::Scope(scope) => Some(scope.name()),
+        Auth::Scope(scope) | Auth::Handshake(scope) => Some(scope.name()),
     }
 }
 
