@@ -21,6 +21,7 @@ pub mod schema;
 pub mod scratch;
 pub mod send;
 pub mod serve;
+pub mod sources;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -100,6 +101,9 @@ enum Command {
     /// Make and list connections
     #[command(subcommand)]
     Connections(deliveries::ConnectionsCommand),
+    /// Make and list sources: ways in for other systems' webhooks
+    #[command(subcommand)]
+    Sources(sources::SourcesCommand),
     /// List, show and retry deliveries
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
@@ -161,6 +165,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tenants(command) => accounts::run_tenants(&command, &environment, output).await,
         Command::Keys(command) => accounts::run_keys(&command, &environment, output).await,
         Command::Connections(command) => deliveries::run_connections(&command, output).await,
+        Command::Sources(command) => sources::run(&command, output).await,
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {

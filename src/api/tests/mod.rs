@@ -7,7 +7,10 @@ mod deliveries;
 mod events;
 mod mappings;
 mod operations;
+mod public;
+mod receive;
 mod schema;
+mod sources;
 mod walk;
 
 use std::sync::Arc;

@@ -97,6 +97,7 @@ fn every_problem_has_a_status_that_the_document_knows() {
 /// Real things of tenant "acme", by the path parameter's route.
 struct Real {
     connection: String,
+    source: String,
     delivery: String,
     key: String,
 }
@@ -105,6 +106,7 @@ impl Real {
     fn path(&self, route: &str) -> String {
         let id = match route {
             _ if route.contains("/connections/") => &self.connection,
+            _ if route.contains("/sources/") => &self.source,
             _ if route.contains("/deliveries/") => &self.delivery,
             _ if route.contains("/keys/") => &self.key,
             _ if route.contains("/tenants/") => "acme",
@@ -124,14 +126,17 @@ async fn real(api: &TestApi, acme: &str) -> Real {
     let delivery = deliveries.body["items"][0]["id"].as_str().unwrap().to_owned();
     let keys = api.get("/v1/keys?tenant=acme", &api.operator).await;
     let key = keys.body["items"][0]["id"].as_str().unwrap().to_owned();
-    Real { connection, delivery, key }
+    let wanted = json!({ "name": "x", "connector": "github" });
+    let source = api.post("/v1/sources", acme, &wanted).await;
+    let source = source.body["id"].as_str().unwrap().to_owned();
+    Real { connection, source, delivery, key }
 }
 
 /// Everything of tenant "acme" that an API can show.
 async fn everything(api: &TestApi) -> Vec<Value> {
     let mut all = Vec::new();
     for path in
-        ["/v1/tenants", "/v1/keys", "/v1/connections", "/v1/deliveries", "/v1/events/lead_1?tenant=acme"]
+        ["/v1/tenants", "/v1/keys", "/v1/connections", "/v1/sources", "/v1/deliveries", "/v1/events/lead_1?tenant=acme"]
     {
         all.push(api.get(path, &api.operator).await.body);
     }
