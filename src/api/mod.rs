@@ -13,8 +13,8 @@ pub mod docs;
 mod events;
 mod mappings;
 mod operations;
-mod public;
 pub mod problem;
+mod public;
 mod sources;
 pub mod table;
 #[cfg(test)]

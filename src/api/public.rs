@@ -114,9 +114,7 @@ impl From<PublicError> for Problem {
                 rate_headers("visits", Some(standing), &mut problem.headers);
                 problem
             }
-            PublicError::NoUpstream => {
-                Self::new(Code::ChatUnavailable, detail).retry_after(NO_UPSTREAM_SECS)
-            }
+            PublicError::NoUpstream => Self::new(Code::ChatUnavailable, detail).retry_after(NO_UPSTREAM_SECS),
             PublicError::Upstream(reason) => Self::new(Code::ChatFailed, detail).cause(reason),
             PublicError::Store(error) => error.into(),
         }

@@ -103,8 +103,10 @@ pub async fn read(mut call: Call) -> Answer {
         return greeted.map_err(|problem| match problem.code {
             // Whoever is no sender of this source is told what he would need, and nothing of the source.
             Code::Unverified => problem,
-            _ => Problem::new(Code::MissingKey, "the request has no Authorization header, and is no handshake")
-                .hint("add -H \"authorization: Bearer pb_…\""),
+            _ => {
+                Problem::new(Code::MissingKey, "the request has no Authorization header, and is no handshake")
+                    .hint("add -H \"authorization: Bearer pb_…\"")
+            }
         });
     }
     let (tenant, id) = whose(&call)?;
@@ -160,13 +162,10 @@ async fn deliver(call: &mut Call, live: Option<std::sync::Arc<LiveSource>>) -> A
 
 async fn receive_at(call: &mut Call, live: &LiveSource) -> Answer {
     let body = if call.method == Method::GET { bytes::Bytes::new() } else { call.body().await? };
-    let base = match &call.gateway.settings.public_url {
-        Some(base) => base.clone(),
-        None => {
-            let host = call.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-            format!("http://{host}")
-        }
-    };
+    let base = call.gateway.settings.public_url.clone().unwrap_or_else(|| {
+        let host = call.headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        format!("http://{host}")
+    });
     let query = call.query.clone().unwrap_or_default();
     let mark = if query.is_empty() { "" } else { "?" };
     let request = Request {

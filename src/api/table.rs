@@ -5,7 +5,8 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, public, sources,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, public,
+    sources,
 };
 use crate::domain::account::Scope;
 

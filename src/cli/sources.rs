@@ -28,9 +28,11 @@ pub enum SourcesCommand {
         tenant: Option<String>,
     },
     /// Make a source; its secret is shown this once, if it is made here
-    #[command(after_help = "Examples:\n  patchbay sources create github --tenant acme\n  patchbay sources create stripe \
+    #[command(
+        after_help = "Examples:\n  patchbay sources create github --tenant acme\n  patchbay sources create stripe \
                             --secret whsec_... --tenant acme\n  patchbay sources create whatsapp --secret APP_SECRET \
-                            --credential verify_token=WORD --agent agt_1")]
+                            --credential verify_token=WORD --agent agt_1"
+    )]
     Create(CreateArgs),
     /// Give a source a new secret; the one before is good for a day more
     Rotate {

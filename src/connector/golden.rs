@@ -157,7 +157,11 @@ pub(super) fn check_cases(catalogue: &Catalogue, id: &str, file: &Path) -> (usiz
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{id}: {error}"));
     let cases: Cases = toml::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}"));
     let spec = catalogue.connector(id).unwrap();
-    assert_eq!(!cases.request.is_empty() && !cases.answer.is_empty(), spec.sends(), "{id}: cases of what is sent");
+    assert_eq!(
+        !cases.request.is_empty() && !cases.answer.is_empty(),
+        spec.sends(),
+        "{id}: cases of what is sent"
+    );
     assert_eq!(!cases.received.is_empty(), spec.inbound.is_some(), "{id}: cases of what is received");
     // All that fail are told at once.
     let holds = |check: &dyn Fn()| catch_unwind(AssertUnwindSafe(check)).is_ok();

@@ -15,7 +15,6 @@ use parking_lot::RwLock;
 
 use super::live::{Compiler, LiveConnection, LiveSource};
 use super::vault::Vault;
-use sources::Sources;
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, KeyId, MappingVersion, SourceId, TenantId};
@@ -23,6 +22,7 @@ use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
+use sources::Sources;
 
 /// How many changes are read at once.
 const STEP: usize = 1_000;

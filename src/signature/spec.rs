@@ -127,7 +127,9 @@ impl SignatureSpec {
     /// The headers that carry a signature or a secret.
     pub fn proof_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.carriers.iter().filter_map(|carrier| match &carrier.slot {
-            Slot::Header(name) if carrier.template.has(Var::Signature) || carrier.template.has(Var::Secret) => {
+            Slot::Header(name)
+                if carrier.template.has(Var::Signature) || carrier.template.has(Var::Secret) =>
+            {
                 Some(name)
             }
             _ => None,

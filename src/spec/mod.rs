@@ -143,7 +143,8 @@ pub enum SecretUse {
 impl ConnectorSpec {
     /// Whether a connection says where requests go; else the file does.
     pub fn needs_target(&self) -> bool {
-        self.sends() && self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target())
+        self.sends() && self.request.call.needs_target()
+            || self.steps.iter().any(|step| step.call.needs_target())
     }
 
     /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.

@@ -21,7 +21,8 @@ const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_EVENTS: usize = 200;
 /// What has a meaning only for what is sent.
 const SENDING_KEYS: &[&str] = &[
-    "secret", "events", "options", "auth", "target", "request", "steps", "envelope", "policy", "answer", "extract",
+    "secret", "events", "options", "auth", "target", "request", "steps", "envelope", "policy", "answer",
+    "extract",
 ];
 
 pub(super) const SECRET_USES: &[(&str, SecretUse)] =

@@ -127,12 +127,7 @@ const INBOUND: Keys = &[
     ("ignore", Takes::Condition, false, "What meets it is acknowledged and makes no event."),
     ("options", Takes::Tables(OPTION), false, "What it asks of each source."),
     ("handshake", Takes::Tables(HANDSHAKE), false, "Requests that only ask who we are."),
-    (
-        "each",
-        Takes::Tables(EACH),
-        false,
-        "Lists of which each item makes an event, from the outside in.",
-    ),
+    ("each", Takes::Tables(EACH), false, "Lists of which each item makes an event, from the outside in."),
     ("accepted", Takes::Table(REPLY), false, "The answer when events were taken."),
     ("ignored", Takes::Table(REPLY), false, "The answer when there was nothing to take."),
 ];
@@ -345,14 +340,13 @@ impl Takes {
             }
             Self::Condition => json!({"type": "object"}),
             Self::Table(keys) => object(keys),
-            Self::TableOrTables(keys) => one_or_list(object(keys)),
             Self::Tables(keys) => json!({"type": "array", "items": object(keys)}),
             Self::Rows => json!({"type": "array", "items": {"$ref": "#/$defs/row"}, "minItems": 1}),
             Self::Statuses => one_or_list(json!({"type": ["integer", "string"]})),
             Self::Numbers => {
                 json!({"type": "array", "maxItems": 20, "items": {"type": "integer", "minimum": 1, "maximum": WEEK}})
             }
-            Self::Tests(keys) => one_or_list(object(keys)),
+            Self::TableOrTables(keys) | Self::Tests(keys) => one_or_list(object(keys)),
             Self::Spots => one_or_list(json!({"anyOf": [{"type": "string"}, object(SPOT)]})),
         }
     }

@@ -30,7 +30,7 @@ async fn send(api: &TestApi, path: &str, from: &str, forwarded: Option<&str>, bo
     api.send(request).await
 }
 
-/// A tenant with a public chat of "agt_1" and a connection for all events; its key.
+/// A tenant with a public chat of `agt_1` and a connection for all events; its key.
 async fn public(api: &TestApi) -> String {
     let key = api.full_tenant("acme").await;
     api.connection(&key, json!({})).await;
@@ -55,16 +55,22 @@ async fn kept(api: &TestApi, key: &str) -> Vec<(String, Value)> {
 async fn a_rating_becomes_an_event_of_the_agent_s_tenant() {
     let api = TestApi::start().await;
     let key = public(&api).await;
-    let body = json!({ "chatbotId": "agt_1", "messageId": "msg_4", "rating": "thumbs_down", "comment": "No." });
+    let body =
+        json!({ "chatbotId": "agt_1", "messageId": "msg_4", "rating": "thumbs_down", "comment": "No." });
     let got = send(&api, RATE, "203.0.113.9", None, &body).await;
     assert_eq!(got.status, 202, "{got:?}");
     let event = api.get(&format!("/v1/events/{}", got.body["id"].as_str().unwrap()), &key).await;
     let event = &event.body["event"];
     assert_eq!((&event["type"], &event["source"]), (&json!("feedback.submitted"), &json!("agt_1")));
-    let data = json!({ "conversation_id": "conv_1", "message_id": "msg_4", "rating": "down", "comment": "No." });
+    let data =
+        json!({ "conversation_id": "conv_1", "message_id": "msg_4", "rating": "down", "comment": "No." });
     assert_eq!(event["data"], data);
     let other = json!({ "agentId": "agt_2", "messageId": "m", "rating": "up" });
-    assert_eq!(send(&api, RATE, "203.0.113.9", None, &other).await.status, 404, "no public chat of this agent");
+    assert_eq!(
+        send(&api, RATE, "203.0.113.9", None, &other).await.status,
+        404,
+        "no public chat of this agent"
+    );
     let wrong = send(&api, RATE, "203.0.113.9", None, &json!({ "rating": "five", "stars": 5 })).await;
     assert_eq!((wrong.status, wrong.pointers().len()), (422, 4), "{wrong:?}");
     assert_eq!(kept(&api, &key).await.len(), 1);
@@ -142,7 +148,8 @@ async fn upstream(answers: Vec<(u16, &'static str)>) -> (ChatSettings, Arc<Mutex
 
 #[tokio::test]
 async fn a_message_is_answered_by_the_upstream() {
-    let answers = vec![(200, r#"{"reply":"Hi there"}"#), (500, "{}"), (200, "<html>"), (200, r#"{"text":7}"#)];
+    let answers =
+        vec![(200, r#"{"reply":"Hi there"}"#), (500, "{}"), (200, "<html>"), (200, r#"{"text":7}"#)];
     let (chat, asked) = upstream(answers).await;
     let api = TestApi::with(Settings { chat: Some(chat), ..Settings::default() }).await;
     let key = public(&api).await;

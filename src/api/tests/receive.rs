@@ -11,7 +11,8 @@ use sha2::Sha256;
 use super::{Got, TestApi};
 use crate::service::Settings;
 
-const BODY: &str = r#"{"action":"opened","issue":{"number":1},"repository":{"full_name":"octocat/Hello-World"}}"#;
+const BODY: &str =
+    r#"{"action":"opened","issue":{"number":1},"repository":{"full_name":"octocat/Hello-World"}}"#;
 
 fn sha256(secret: &str, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -132,13 +133,19 @@ async fn a_sender_is_told_what_keeps_us_from_taking_it() {
     let settings = Settings { deliveries_per_second: 1, body_bytes: 2_000, ..Settings::default() };
     let api = TestApi::with(settings).await;
     let (key, path, _) = github(&api, json!({})).await;
-    assert_eq!(deliver(&api, "/v1/sources/src_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q", "s3cret", BODY, "d").await.status, 404);
+    assert_eq!(
+        deliver(&api, "/v1/sources/src_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q", "s3cret", BODY, "d").await.status,
+        404
+    );
     assert_eq!(deliver(&api, "/v1/sources/nonsense", "s3cret", BODY, "d").await.status, 404);
     assert_eq!(counted(&api, "unknown_source").await, 2);
     assert_eq!(deliver(&api, &path, "s3cret", &"x".repeat(3_000), "d").await.code(), "too_large");
     assert_eq!(deliver(&api, &path, "s3cret", "{", "d").await.code(), "malformed_json");
     for number in 0..2 {
-        assert_eq!(deliver(&api, &path, "s3cret", &format!("{{\"n\":{number}}}"), &number.to_string()).await.status, 200);
+        assert_eq!(
+            deliver(&api, &path, "s3cret", &format!("{{\"n\":{number}}}"), &number.to_string()).await.status,
+            200
+        );
     }
     let limited = deliver(&api, &path, "s3cret", r#"{"n":2}"#, "2").await;
     assert_eq!((limited.code(), limited.header("retry-after")), ("rate_limited", Some("1")), "{limited:?}");
@@ -160,7 +167,10 @@ async fn a_store_that_fails_makes_the_sender_come_again() {
     let got = deliver(&api, &path, "s3cret", BODY, "d-1").await;
     assert_eq!((got.status, got.code()), (503, "store_unavailable"), "{got:?}");
     assert!(got.header("retry-after").is_some());
-    assert_eq!(api.gateway.metrics.expose(None, false, api.clock.now()).matches("result=\"unavailable\"} 1").count(), 1);
+    assert_eq!(
+        api.gateway.metrics.expose(None, false, api.clock.now()).matches("result=\"unavailable\"} 1").count(),
+        1
+    );
 }
 
 #[tokio::test]

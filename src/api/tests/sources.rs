@@ -18,7 +18,10 @@ async fn a_source_is_made_shown_changed_and_deleted() {
     assert_eq!(made.body["secret"].as_str().unwrap().len(), 64);
     let path = format!("/v1/sources/{id}");
     let shown = api.get(&path, &key).await;
-    assert_eq!((shown.status, &shown.body["secret"], &shown.body["has_secret"]), (200, &Value::Null, &json!(true)));
+    assert_eq!(
+        (shown.status, &shown.body["secret"], &shown.body["has_secret"]),
+        (200, &Value::Null, &json!(true))
+    );
     assert_eq!(api.get("/v1/sources", &key).await.body["items"][0]["id"], id);
     let change = json!({ "agent": "agt_1", "paused": true, "name": "Repos", "mapping": {
         "version": 1, "fields": [{ "to": "type", "value": "push" }] } });
@@ -49,7 +52,10 @@ async fn what_a_source_lacks_is_told_at_once() {
         (json!({ "name": "x", "connector": "whatsapp" }), &["/credentials/verify_token"]),
         (json!({ "name": "x", "connector": "stripe" }), &["/secret"]),
         (json!({ "name": "x", "connector": "webhook", "secret": "short" }), &["/secret"]),
-        (json!({ "name": "x", "connector": "github", "channel": "a b", "public": true }), &["/channel", "/channel", "/public"]),
+        (
+            json!({ "name": "x", "connector": "github", "channel": "a b", "public": true }),
+            &["/channel", "/channel", "/public"],
+        ),
         (
             json!({ "name": "x", "connector": "github", "mapping": "lead_flat", "colour": 1 }),
             &["/colour", "/mapping"],

@@ -135,9 +135,14 @@ async fn real(api: &TestApi, acme: &str) -> Real {
 /// Everything of tenant "acme" that an API can show.
 async fn everything(api: &TestApi) -> Vec<Value> {
     let mut all = Vec::new();
-    for path in
-        ["/v1/tenants", "/v1/keys", "/v1/connections", "/v1/sources", "/v1/deliveries", "/v1/events/lead_1?tenant=acme"]
-    {
+    for path in [
+        "/v1/tenants",
+        "/v1/keys",
+        "/v1/connections",
+        "/v1/sources",
+        "/v1/deliveries",
+        "/v1/events/lead_1?tenant=acme",
+    ] {
         all.push(api.get(path, &api.operator).await.body);
     }
     all

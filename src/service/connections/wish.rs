@@ -273,7 +273,9 @@ impl Wish {
             Condition::parse(&Node::from_json(filter), "filter", faults);
         }
         let connector = catalogue.connector(&self.connector);
-        let settings = self.check_urls(connector, addresses, faults);
+        // What only receives has no URL that could be wrong.
+        let sends = connector.is_none_or(|connector| connector.sends());
+        let settings = if sends { self.check_urls(connector, addresses, faults) } else { None };
         if let Err(found) = check_overrides(&self.policy, "policy") {
             faults.extend(found);
         }

@@ -47,7 +47,8 @@ impl Sources {
     }
 
     pub(super) fn forget_tenant(&mut self, tenant: &TenantId) {
-        let own: Vec<SourceId> = self.tenants.get(tenant).into_iter().flat_map(BTreeMap::keys).copied().collect();
+        let own: Vec<SourceId> =
+            self.tenants.get(tenant).into_iter().flat_map(BTreeMap::keys).copied().collect();
         for id in own {
             self.forget(id);
         }

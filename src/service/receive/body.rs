@@ -106,8 +106,7 @@ async fn read_parts(said: &str, bytes: &Bytes, fields: &mut Fields) -> Result<()
         while let Some(chunk) = part.chunk().await.map_err(wrong)? {
             size_bytes += chunk.len();
         }
-        let shown =
-            json_value!({ "filename": file, "content_type": content_type, "size_bytes": size_bytes });
+        let shown = json_value!({ "filename": file, "content_type": content_type, "size_bytes": size_bytes });
         fields.show(&name, shown)?;
     }
     Ok(())

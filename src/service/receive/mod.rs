@@ -124,14 +124,14 @@ async fn understand(
         if receiver.signs_in_body() {
             read = Some(body::read(spec, &request.headers, &request.body).await?);
         }
-        let received = Received {
+        let proof = Received {
             method: request.method.as_str(),
             url: &request.url,
             headers: &request.headers,
             body: &request.body,
             form: read.as_ref().and_then(|read| read.form.as_deref()),
         };
-        verified = receiver.verify(&received, now)?;
+        verified = receiver.verify(&proof, now)?;
     }
     let read = match read {
         Some(read) => read,

@@ -225,7 +225,8 @@ impl Gateway {
         let live = self.owned_source(tenant, id)?;
         let connector = self.catalogue.connector(&live.record.connector);
         let Some(spec) = connector.and_then(|connector| connector.inbound.as_ref()) else {
-            let message = format!("there is no connector \"{}\" that receives any more", live.record.connector);
+            let message =
+                format!("there is no connector \"{}\" that receives any more", live.record.connector);
             return Err(ServiceError::State(message));
         };
         if spec.secret == SecretUse::None {
@@ -239,20 +240,16 @@ impl Gateway {
             faults.at_field("secret", "missing", Some(hint));
         }
         faults.into_result(())?;
-        let (secret, made) = match given {
-            Some(given) => (given, None),
-            None => {
-                let made = Secret::new(spec.signature().generate_secret(self.entropy.bytes()));
-                (made.clone(), Some(made))
-            }
-        };
+        let is_made = given.is_none();
+        let secret =
+            given.unwrap_or_else(|| Secret::new(spec.signature().generate_secret(self.entropy.bytes())));
         let sealed = self.vault.seal(&id.to_string(), &secret)?;
         for _ in 0..TRIES {
             let live = self.owned_source(tenant, id)?;
             let mut record = live.record.clone();
             renew_secrets(&mut record.secrets, sealed.clone(), self.clock.now());
             if let Some(live) = self.replace_source(record, live.revision).await? {
-                return Ok(SavedSource { live, secret: made });
+                return Ok(SavedSource { live, secret: is_made.then_some(secret) });
             }
         }
         Err(ServiceError::Conflict)
@@ -276,6 +273,3 @@ fn check_secret(spec: &InboundSpec, given: Option<&Secret>, faults: &mut Faults)
         faults.at_field("secret", reason.to_string(), None);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -273,8 +273,7 @@ fn a_signature_in_the_body_is_read_from_json_and_from_a_form() {
     let form_type = headers(&[("content-type", "application/x-www-form-urlencoded; charset=utf-8")]);
     let json_type = headers(&[("content-type", "application/json")]);
     let signed = Some(Sha256::digest("1529006854a8ce0edb2dd8").into());
-    let verified =
-        Verified { id: Some("a8ce0edb2dd8".to_owned()), timestamp: Some(1_529_006_854), signed };
+    let verified = Verified { id: Some("a8ce0edb2dd8".to_owned()), timestamp: Some(1_529_006_854), signed };
     for (headers, body) in [(&form_type, form), (&json_type, json)] {
         let check = |body: &str| spec.verify(&[&key], &received(headers, body.as_bytes()), at(1_529_006_900));
         assert_eq!(check(&body), Ok(verified.clone()));

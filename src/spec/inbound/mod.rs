@@ -222,7 +222,7 @@ impl InboundSpec {
             }
         }
         if let Some(mut place) = first.filter(|_| !has_type) {
-            place.field = "fields".to_owned();
+            "fields".clone_into(&mut place.field);
             let hint = Some("add a row with to = \"type\"".to_owned());
             faults.push(Fault { place, message: "no row writes the event's type".to_owned(), hint });
         }
@@ -244,7 +244,9 @@ fn parse_signatures(
     let Some(node) = table.node("signature") else { return shared.map(|spec| vec![spec.clone()]) };
     let path = table.path("signature");
     let nodes: Vec<(&Node, String)> = match &node.kind {
-        Kind::List(items) => items.iter().zip(0..).map(|(item, at)| (item, format!("{path}[{at}]"))).collect(),
+        Kind::List(items) => {
+            items.iter().zip(0..).map(|(item, at)| (item, format!("{path}[{at}]"))).collect()
+        }
         _ => vec![(node, path)],
     };
     if nodes.is_empty() || nodes.len() > MOST {
@@ -349,8 +351,7 @@ fn parse_each(table: &mut TableReader<'_>) -> Vec<Each> {
     for (index, node) in nodes.iter().take(MOST).enumerate() {
         let Some(mut table) = node.table(&format!("{path}[{index}]"), table.faults()) else { continue };
         let name = table.need_text("name").unwrap_or_default().to_owned();
-        let taken =
-            DOCUMENT_KEYS.contains(&name.as_str()) || found.iter().any(|other| other.name == name);
+        let taken = DOCUMENT_KEYS.contains(&name.as_str()) || found.iter().any(|other| other.name == name);
         if table.has("name") && !is_name(&name) {
             table.fault("name", format!("\"{name}\" is no name"), Some(NAME_HINT.to_owned()));
         } else if taken {

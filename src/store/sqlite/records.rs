@@ -113,7 +113,9 @@ fn owned_by(database: &Database, tenant: &TenantId) -> Result<Vec<RecordId>, Sto
         )
         .and_then(|mut select| {
             select
-                .query_map(params![KEY, CONNECTION, SOURCE, tenant.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .query_map(params![KEY, CONNECTION, SOURCE, tenant.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
                 .collect()
         })
         .map_err(|error| unavailable(&error))?;
