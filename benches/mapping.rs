@@ -28,7 +28,7 @@ on_error = "skip"
 [[fields]]
 to = "phone"
 from = ["$.data.contact.mobile", "$.data.lead.phone"]
-apply = ["trim"]
+apply = [{ phone = { region = "US" } }]
 [[fields]]
 to = "stage"
 from = "$.data.lead.status"
@@ -104,6 +104,8 @@ fn mapping(bench: &mut Criterion) {
         ("path", "from = '$.data.lead.email'"),
         ("email", "from = '$.data.lead.email'\napply = ['email']"),
         ("phone", "from = '$.data.lead.phone'\napply = ['phone']\non_error = 'skip'"),
+        ("phone, dialled at home", "value = '0712 345 678'\napply = [{ phone = 'KE' }]"),
+        ("phone, by the library", "value = '+254-712-345-678'\napply = ['phone']"),
         ("time", "from = '$event.time'\napply = ['time']"),
         (
             "time, pattern and zone",

@@ -4,8 +4,9 @@
 //! store writes what it holds and closes. Whatever is cut off by the limit is in the store and is tried again at the next
 //! start.
 
-mod data_dir;
+pub mod data_dir;
 mod listener;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,20 +19,22 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api;
 use crate::clock::{Clock, Entropy, Ids};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, Role, StoreConfig};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
-use crate::service::{Gateway, Parts, ServiceError, Settings, vault::Vault};
-use crate::spec::Catalogue;
+use crate::service::vault::{Vault, VaultError};
+use crate::service::{Gateway, Parts, ServiceError, Settings};
+use crate::spec::{Catalogue, Stamp};
 use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
 use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
+pub use reload::Reloader;
 
-/// How often the store is swept when there is nothing left to sweep at once.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// Before the store is swept again after that failed.
+const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,9 @@ pub enum AppError {
         /// Why.
         error: StoreError,
     },
+    /// The secret key opens nothing of what is stored.
+    #[error("{0}")]
+    SecretKey(VaultError),
     /// The HTTP client does not start.
     #[error(transparent)]
     Egress(#[from] EgressError),
@@ -101,6 +107,11 @@ impl AppError {
                 "restore the folder from a backup; a store of another version opens with that version"
                     .to_owned(),
             ),
+            Self::SecretKey(_) => Some(
+                "every process on one store needs the same key: give it in PATCHBAY_SECRET_KEY, or copy \
+                 secret.key into the data folder"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -114,10 +125,12 @@ pub struct RunningApp {
     pub operator_token: Option<Secret>,
     /// What it runs on.
     pub gateway: Arc<Gateway>,
+    /// Reads connector and mapping files again.
+    pub reloader: Reloader,
     drain: Duration,
     stop: watch::Sender<bool>,
     server: JoinHandle<std::io::Result<()>>,
-    workers: Workers,
+    workers: Option<Workers>,
     background: JoinSet<()>,
 }
 
@@ -126,17 +139,30 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
+    let read = config.catalogue_dir.as_deref().map(Stamp::of).unwrap_or_default();
     let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;
-    let operator_token = gateway.first_operator_key().await?;
+    gateway.check_secret_key().map_err(AppError::SecretKey)?;
+    let role = config.role;
+    let operator_token = if role.serves_api() { gateway.first_operator_key().await? } else { None };
+    gateway.settle_all_concurrency().await;
 
-    let settings = WorkerSettings { concurrency: config.delivery.concurrency, lease: config.delivery.lease };
-    let workers = worker::start(&gateway, &settings, config.delivery.drain)?;
+    let workers = if role.delivers() {
+        let settings =
+            WorkerSettings { concurrency: config.delivery.concurrency, lease: config.delivery.lease };
+        Some(worker::start(&gateway, &settings, config.delivery.drain)?)
+    } else {
+        gateway.progress.expect_nothing();
+        None
+    };
     let mut background = JoinSet::new();
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
-    let router = api::router(Arc::clone(&gateway));
+    let router = match role {
+        Role::Both | Role::Api => api::router(Arc::clone(&gateway)),
+        Role::Worker => api::probe_router(Arc::clone(&gateway)),
+    };
     let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
     let service = router.into_make_service_with_connect_info::<api::Peer>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async move {
@@ -144,8 +170,9 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     });
     let server = tokio::spawn(server.into_future());
     let drain = config.delivery.drain;
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "started");
-    Ok(RunningApp { address, operator_token, gateway, drain, stop, server, workers, background })
+    tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
+    let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
+    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background })
 }
 
 /// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
@@ -171,6 +198,12 @@ async fn open_gateway(
     let folder = config.data_dir.clone();
     data_dir::prepare(&folder)?;
     let key = data_dir::secret_key(&folder, config.secret_key.as_ref(), &entropy)?;
+    if config.secret_key.is_none() && matches!(config.store, StoreConfig::Redis(_)) {
+        tracing::warn!(
+            folder = %folder.display(),
+            "secrets are sealed with the secret.key of this folder: any other process on this Redis needs the same"
+        );
+    }
     let ids = Ids::new(clock.clone(), entropy.clone());
     let opened = open_store(config, &clock, &ids, place).await;
     let store = opened.map_err(|error| AppError::Store { store: store_name(config), error })?;
@@ -205,6 +238,24 @@ async fn open_gateway(
     Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })
 }
 
+/// Opens a store for a command that must have it alone; the embedded one only where there is one, unless it is to be `made`.
+pub async fn open_store_alone(
+    config: &Config,
+    clock: &Clock,
+    ids: &Ids,
+    made: bool,
+) -> Result<Arc<dyn Store>, AppError> {
+    if matches!(config.store, StoreConfig::Sqlite) {
+        if made {
+            data_dir::prepare(&config.data_dir)?;
+        } else {
+            data_dir::ensure_database(&config.data_dir)?;
+        }
+    }
+    let opened = open_store(config, clock, ids, Place::Owner).await;
+    opened.map_err(|error| AppError::Store { store: store_name(config), error })
+}
+
 async fn open_store(
     config: &Config,
     clock: &Clock,
@@ -217,13 +268,7 @@ async fn open_store(
             Arc::new(SqliteStore::open(folder, clock, ids, config.retention).await?)
         }
         (StoreConfig::Sqlite, Place::Guest) => Arc::new(SqliteStore::open_guest(folder, clock, ids).await?),
-        (StoreConfig::Redis(settings), _) => {
-            let store = RedisStore::open(settings.clone(), clock, ids).await?;
-            if let Some(note) = store.durability_note() {
-                tracing::warn!("{note}");
-            }
-            Arc::new(store)
-        }
+        (StoreConfig::Redis(settings), _) => Arc::new(RedisStore::open(settings.clone(), clock, ids).await?),
     })
 }
 
@@ -244,11 +289,11 @@ async fn sweep(gateway: Arc<Gateway>) {
     loop {
         match gateway.store.sweep().await {
             Ok(swept) if swept.more => tokio::task::yield_now().await,
-            Ok(_) => gateway.clock.sleep(SWEEP_EVERY).await,
+            Ok(_) => gateway.store.wait_for_upkeep().await,
             Err(StoreError::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "the store could not be swept; trying again");
-                gateway.clock.sleep(SWEEP_EVERY).await;
+                gateway.clock.sleep(SWEEP_AGAIN).await;
             }
         }
     }
@@ -267,12 +312,22 @@ impl RunningApp {
         format!("http://{host}:{}", self.address.port())
     }
 
+    /// Reads connector and mapping files again whenever they change, as long as it runs.
+    pub fn watch(&mut self) {
+        self.background.spawn(self.reloader.clone().watch());
+    }
+
     /// Stops: accepts nothing more, lets attempts under way end within the drain limit, and closes the store.
     pub async fn stop(mut self) {
         let limit = self.drain;
         self.stop.send_replace(true);
         let served = tokio::time::timeout(limit, &mut self.server);
-        let (served, ()) = tokio::join!(served, self.workers.drain());
+        let drained = async {
+            if let Some(workers) = self.workers {
+                workers.drain().await;
+            }
+        };
+        let (served, ()) = tokio::join!(served, drained);
         if served.is_err() {
             tracing::warn!("requests were still open when the time to stop was up");
             self.server.abort();

@@ -23,7 +23,7 @@ use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
-pub use environment::{Environment, own_program, system_name, temporary_dir, wants_color};
+pub use environment::{Environment, named_variable, own_program, system_name, temporary_dir, wants_color};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
 
 /// The file that is read when nobody names one.
@@ -44,6 +44,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Which store keeps events and jobs.
     pub store: StoreConfig,
+    /// What this process does; [`Role::Both`] wherever the store is the embedded one.
+    pub role: Role,
     /// The operator's own connectors and mappings.
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
@@ -73,6 +75,38 @@ pub enum StoreConfig {
     Sqlite,
     /// A Redis or Valkey server, shared by many gateways; its `retention` is [`Config::retention`].
     Redis(RedisSettings),
+}
+
+/// What a process does. Any number of each may run on one Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Both,
+    /// Takes events in and answers the API.
+    Api,
+    /// Delivers; answers nothing but probes.
+    Worker,
+}
+
+impl Role {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Api => "api",
+            Self::Worker => "worker",
+        }
+    }
+
+    /// Whether it answers the API.
+    pub fn serves_api(self) -> bool {
+        self != Self::Worker
+    }
+
+    /// Whether it delivers.
+    pub fn delivers(self) -> bool {
+        self != Self::Api
+    }
 }
 
 /// How deliveries run.

@@ -9,7 +9,8 @@
 //! `api` takes it in and [`service::ingest`] checks it and finds the connections that want it; [`store`] writes it with
 //! its jobs in one durable step; then comes the 202. [`worker`] leases jobs from the lanes, [`service::deliver`] maps
 //! ([`mapping`]), renders and signs ([`connector`], [`signature`]), sends ([`egress`]) and reads the answer;
-//! [`domain::settle`] decides what follows, and the outcome goes back into the store.
+//! [`domain::settle`] decides what follows, and the outcome goes back into the store. Who would rather wait for the outcome
+//! asks [`service::trigger`], which takes the same way without the lane. [`service::reload`] puts edited files in force.
 //!
 //! What other systems send comes to a source: [`service::receive`] verifies it by the connector's file, makes events of it
 //! ([`connector`], [`mapping`]), and they go the same way.

@@ -29,7 +29,8 @@ fn options(options: &[OptionSpec]) -> Vec<Value> {
     options.iter().map(show).collect()
 }
 
-fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
+/// A connector as the API and the command line show it.
+pub fn show_connector(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
     let events: Vec<Value> = spec
         .events
         .iter()
@@ -73,8 +74,9 @@ fn show(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
 /// `GET /v1/connectors`
 pub async fn connectors(call: Call) -> Answer {
     call.query(&[]).finish()?;
-    let catalogue = &call.gateway.catalogue;
-    let items: Vec<Value> = catalogue.connectors().values().map(|spec| show(spec, catalogue)).collect();
+    let catalogue = call.gateway.catalogue();
+    let items: Vec<Value> =
+        catalogue.connectors().values().map(|spec| show_connector(spec, &catalogue)).collect();
     Ok(reply(StatusCode::OK, &json!({ "items": items, "next_cursor": null })))
 }
 
@@ -82,9 +84,9 @@ pub async fn connectors(call: Call) -> Answer {
 pub async fn connector(call: Call) -> Answer {
     call.query(&[]).finish()?;
     let id: String = call.param("id", "connector")?;
-    let catalogue = &call.gateway.catalogue;
+    let catalogue = call.gateway.catalogue();
     let spec = catalogue.connector(&id).ok_or_else(|| Problem::missing("connector"))?;
-    Ok(reply(StatusCode::OK, &show(spec, catalogue)))
+    Ok(reply(StatusCode::OK, &show_connector(spec, &catalogue)))
 }
 
 /// `GET /v1/mappings`
@@ -92,7 +94,7 @@ pub async fn mappings(call: Call) -> Answer {
     call.query(&[]).finish()?;
     let items: Vec<Value> = call
         .gateway
-        .catalogue
+        .catalogue()
         .mappings()
         .iter()
         .map(|(name, mapping)| json!({ "name": name, "mapping": mapping.to_json() }))

@@ -58,7 +58,7 @@ fn show_saved(saved: &Saved) -> Value {
 }
 
 /// The tenant whose connection it must be, and which one.
-fn whose(call: &Call) -> Result<(Option<TenantId>, ConnectionId), Problem> {
+pub(super) fn whose(call: &Call) -> Result<(Option<TenantId>, ConnectionId), Problem> {
     let mut query = call.query(&["tenant"]);
     let tenant = call.tenant(&mut query)?;
     query.finish()?;

@@ -10,7 +10,8 @@ use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
 use crate::store::{Delivery, DeliveryQuery, Retried};
 
-fn show(delivery: &Delivery) -> Value {
+/// A delivery without its attempts.
+pub(super) fn show(delivery: &Delivery) -> Value {
     let job = &delivery.job;
     json!({
         "id": job.id,

@@ -11,6 +11,18 @@ use crate::service::ingest::{ItemError, Publish, PublishError, Published, Receip
 use crate::service::rate::Standing;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Says that an earlier request had done it.
+pub(super) const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
+
+/// The request's `Idempotency-Key`, of which there may be one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) => key.to_str().map(Some).map_err(|_| PublishError::BadKey.into()),
+        _ => Err(PublishError::BadKey.into()),
+    }
+}
 
 /// `POST /v1/events`
 pub async fn publish(mut call: Call) -> Answer {
@@ -18,12 +30,7 @@ pub async fn publish(mut call: Call) -> Answer {
     let mut query = call.query(&["tenant"]);
     let named = call.tenant(&mut query)?;
     query.finish()?;
-    let mut keys = call.headers.get_all(IDEMPOTENCY_KEY).iter();
-    let idempotency_key = match (keys.next(), keys.next()) {
-        (None, _) => None,
-        (Some(key), None) => Some(key.to_str().map_err(|_| Problem::from(PublishError::BadKey))?),
-        _ => return Err(PublishError::BadKey.into()),
-    };
+    let idempotency_key = idempotency_key(&call.headers)?;
     let published = call
         .gateway
         .publish(Publish {
@@ -61,8 +68,7 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
     let accepted = |body: &Value| {
         let mut response = reply(StatusCode::ACCEPTED, body);
         if repeated {
-            let name = HeaderName::from_static("idempotent-replay");
-            response.headers_mut().insert(name, HeaderValue::from_static("true"));
+            response.headers_mut().insert(IDEMPOTENT_REPLAY, HeaderValue::from_static("true"));
         }
         response
     };

@@ -98,7 +98,7 @@ fn wanted(
 ) -> Option<Wanted> {
     let document = match (given, stored) {
         (None, Some(id)) => return Some(Wanted::Stored(id)),
-        (Some(Value::String(name)), None) => match gateway.catalogue.samples().get(&name) {
+        (Some(Value::String(name)), None) => match gateway.catalogue().samples().get(&name) {
             Some(sample) => sample.clone(),
             None => return Some(Wanted::Stored(name)),
         },
@@ -135,7 +135,8 @@ async fn event(gateway: &Gateway, tenant: Option<TenantId>, wanted: Wanted) -> R
                     .hint("add ?tenant=<id>"));
             };
             gateway.store.event(&tenant, &id).await?.ok_or_else(|| {
-                let kinds = gateway.catalogue.samples().keys().map(String::as_str);
+                let catalogue = gateway.catalogue();
+                let kinds = catalogue.samples().keys().map(String::as_str);
                 let problem = Problem::missing("event");
                 match did_you_mean(&id, kinds) {
                     Some(hint) => problem.hint(hint),
@@ -155,7 +156,7 @@ fn choose(
 ) -> Option<Arc<Mapping>> {
     match written.map(|node| (&node.kind, node)) {
         Some((Kind::Text(name), _)) => {
-            let catalogue = &gateway.catalogue;
+            let catalogue = &gateway.catalogue();
             let mapping = catalogue.mapping(name).cloned();
             if mapping.is_none() {
                 let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));

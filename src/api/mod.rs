@@ -19,6 +19,7 @@ mod sources;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod trigger;
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -40,12 +41,17 @@ use crate::domain::account::ApiKey;
 use crate::domain::id::{EventKey, TenantId};
 use crate::service::Gateway;
 use call::{Answer, Call};
+pub use catalogue::show_connector;
 use problem::{Code, Problem};
 use table::{Auth, Endpoint, ROUTES};
 
 /// The header that carries a request's id, both ways.
 pub const REQUEST_ID: &str = "x-request-id";
 const MAX_REQUEST_ID_CHARS: usize = 128;
+/// The longest path and query together.
+const MAX_URI_BYTES: usize = 8 * 1024;
+/// The most headers, names and values together.
+const MAX_HEADER_BYTES: usize = 32 * 1024;
 /// What the log and the metrics call a path that is no route.
 const NO_ROUTE: &str = "(none)";
 
@@ -55,8 +61,22 @@ pub struct Peer(pub SocketAddr);
 
 /// The router over a gateway.
 pub fn router(gateway: Arc<Gateway>) -> Router {
+    router_of(ROUTES.iter(), &table::NO_SUCH_ROUTE, gateway)
+}
+
+/// The router of a process that only delivers: what its operator probes, and nothing else.
+pub fn probe_router(gateway: Arc<Gateway>) -> Router {
+    let probes = ROUTES.iter().filter(|endpoint| table::PROBES.contains(&endpoint.path));
+    router_of(probes, &table::NO_API_HERE, gateway)
+}
+
+fn router_of(
+    endpoints: impl Iterator<Item = &'static Endpoint>,
+    otherwise: &'static Endpoint,
+    gateway: Arc<Gateway>,
+) -> Router {
     let mut router = Router::new();
-    for endpoint in ROUTES {
+    for endpoint in endpoints {
         let run =
             move |State(gateway): State<Arc<Gateway>>, request: Request| serve(endpoint, gateway, request);
         router = router.route(endpoint.path, on(filter(endpoint.method), run));
@@ -65,8 +85,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .method_not_allowed_fallback(|State(gateway): State<Arc<Gateway>>, request: Request| {
             serve(&table::METHOD_NOT_ALLOWED, gateway, request)
         })
-        .fallback(|State(gateway): State<Arc<Gateway>>, request: Request| {
-            serve(&table::NO_SUCH_ROUTE, gateway, request)
+        .fallback(move |State(gateway): State<Arc<Gateway>>, request: Request| {
+            serve(otherwise, gateway, request)
         })
         .with_state(gateway)
 }
@@ -105,7 +125,8 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
     let method = method_name(&parts.method);
     let params = params(&mut parts).await;
     let mut tenant = None;
-    let answer: Answer = match authorise(&gateway, &parts.headers, endpoint.auth) {
+    let allowed = within_bounds(&parts).and_then(|()| authorise(&gateway, &parts.headers, endpoint.auth));
+    let answer: Answer = match allowed {
         Err(problem) => Err(problem),
         Ok(key) => {
             tenant = key.as_ref().and_then(|key| key.tenant.clone());
@@ -201,6 +222,23 @@ fn request_id(headers: &HeaderMap, gateway: &Gateway) -> String {
             || EventKey::from_bits(gateway.ids.next()).to_string().replacen(EventKey::PREFIX, "req_", 1),
             str::to_owned,
         )
+}
+
+/// Refuses what is too long ahead of the body. The HTTP library has limits of its own, far above these (a URI of 64 KiB, 100
+/// headers, about 400 KiB of both): it answers 414 or 431 without a body there, before anything of ours sees the request.
+fn within_bounds(parts: &Parts) -> Result<(), Problem> {
+    let uri = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if uri > MAX_URI_BYTES {
+        let detail = format!("{uri} bytes, and at most {MAX_URI_BYTES} are read");
+        return Err(Problem::new(Code::UriTooLong, detail));
+    }
+    let headers: usize =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.as_bytes().len()).sum();
+    if headers > MAX_HEADER_BYTES {
+        let detail = format!("{headers} bytes, and at most {MAX_HEADER_BYTES} are read");
+        return Err(Problem::new(Code::HeadersTooLarge, detail));
+    }
+    Ok(())
 }
 
 /// Checks the key against what the endpoint asks for.

@@ -11,6 +11,7 @@ use super::call::{Answer, Call, reply};
 use super::problem::{Code, Problem};
 use crate::domain::fault::Faults;
 use crate::service::Gateway;
+use crate::store::{About, StoreError};
 
 /// How long the store may take to answer a probe.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,27 +22,46 @@ pub async fn health(_: Call) -> Answer {
 }
 
 /// Whether the store can be written to, in good time; else why not, for the log.
-async fn probe(gateway: &Gateway) -> Result<(), String> {
+async fn probe(gateway: &Gateway) -> Result<(), StoreError> {
     tokio::select! {
-        health = gateway.store.health() => health.map_err(|error| error.to_string()),
-        () = gateway.clock.sleep(STORE_TIMEOUT) => Err(format!("no answer within {} s", STORE_TIMEOUT.as_secs())),
+        health = gateway.store.health() => health,
+        () = gateway.clock.sleep(STORE_TIMEOUT) => {
+            Err(StoreError::Unavailable(format!("no answer within {} s", STORE_TIMEOUT.as_secs())))
+        }
     }
 }
 
-/// `GET /readyz`: the store can be written to, and the workers get on.
+/// `GET /readyz`: the store can be written to, and the workers get on, where this process has some.
 pub async fn ready(call: Call) -> Answer {
     let gateway = &call.gateway;
     let mut faults = Faults::default();
     let mut cause = None;
-    if let Err(reason) = probe(gateway).await {
-        cause = Some(reason);
-        faults.at_field("store", "can't be written to", None);
+    if let Err(error) = probe(gateway).await {
+        let (message, hint) = match error {
+            StoreError::Emptied => (
+                "was emptied: events that were not delivered yet are lost",
+                Some(
+                    "the gateway writes its records again; nothing needs to be done for new events"
+                        .to_owned(),
+                ),
+            ),
+            _ => ("can't be written to", None),
+        };
+        faults.at_field("store", message, hint);
+        cause = Some(error.to_string());
     }
     if !gateway.progress.is_fresh(gateway.clock.now()) {
         faults.at_field("workers", "were not heard of lately: nothing is delivered", None);
     }
     if faults.is_empty() {
-        return Ok(reply(StatusCode::OK, &json!({ "status": "ready" })));
+        let About { engine, durability, note } = gateway.store.about();
+        let store = json!({ "engine": engine, "durability": durability, "note": note });
+        let mut ready = json!({ "status": "ready", "store": store });
+        // It delivers by the files before, so it is ready; whoever edited them is to know.
+        if let Some(note) = gateway.reloads.refused() {
+            ready["note"] = json!(note);
+        }
+        return Ok(reply(StatusCode::OK, &ready));
     }
     let mut problem = Problem::faults(Code::NotReady, faults).retry_after(1);
     problem.cause = cause;

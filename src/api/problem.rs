@@ -95,10 +95,16 @@ codes! {
     LimitReached = "limit_reached", CONFLICT, "A limit is reached";
     /// The body is too large.
     TooLarge = "too_large", PAYLOAD_TOO_LARGE, "The body is too large";
+    /// The path and the query are too long.
+    UriTooLong = "uri_too_long", URI_TOO_LONG, "The path and the query are too long";
+    /// The headers are too large.
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large";
     /// The content type is not read here.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not read here";
     /// The body's content is wrong.
     Invalid = "invalid", UNPROCESSABLE_ENTITY, "What was sent can't be used as it is";
+    /// The event can't be mapped for this connection.
+    MappingFailed = "mapping_failed", UNPROCESSABLE_ENTITY, "The connection's mapping can't be applied to this event";
     /// Nothing of a batch was taken.
     BatchRejected = "batch_rejected", UNPROCESSABLE_ENTITY, "No event of the batch was taken";
     /// The idempotency key stood for another request.
@@ -109,6 +115,12 @@ codes! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "More is sent than may be";
     /// Our own fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in the gateway";
+    /// The other side did not take it.
+    DeliveryFailed = "delivery_failed", BAD_GATEWAY, "The endpoint did not take the delivery";
+    /// The endpoint asked to be left alone.
+    EndpointHeld = "endpoint_held", SERVICE_UNAVAILABLE, "The endpoint asked to be left alone for a while";
+    /// The other side's answer was lost.
+    DeliveryUnanswered = "delivery_unanswered", GATEWAY_TIMEOUT, "What came of the delivery is not known: it may have arrived";
     /// The store can't be written to.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store can't be written to now";
     /// The store is full.
@@ -291,7 +303,7 @@ impl From<StoreError> for Problem {
             StoreError::Overloaded => {
                 Self::new(Code::Overloaded, "nothing was stored; send it again soon").retry_after(1)
             }
-            StoreError::Unavailable(_) | StoreError::Closed => {
+            StoreError::Unavailable(_) | StoreError::Emptied | StoreError::Closed => {
                 Self::new(Code::StoreUnavailable, "nothing was stored for certain; send it again")
                     .retry_after(2)
             }

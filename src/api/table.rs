@@ -6,7 +6,7 @@ use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
     NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, public,
-    sources,
+    sources, trigger,
 };
 use crate::domain::account::Scope;
 
@@ -64,6 +64,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
+    POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
     POST "/v1/sources" MANAGE => sources::make;
     GET "/v1/sources" READ => sources::list;
     GET "/v1/sources/{id}" Auth::Handshake(Scope::Read) => sources::read;
@@ -92,6 +93,9 @@ pub static ROUTES: &[Endpoint] = routes! {
     GET "/docs" Auth::Open => docs::page;
 };
 
+/// What a process that only delivers answers.
+pub static PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
 /// What runs where a path is known and the method is not.
 pub(super) static METHOD_NOT_ALLOWED: Endpoint = Endpoint {
     method: "",
@@ -112,6 +116,19 @@ pub(super) static NO_SUCH_ROUTE: Endpoint = Endpoint {
     run: |_| {
         Box::pin(async {
             Err(Problem::new(Code::NoSuchRoute, "no route has this path").hint("/docs lists every route"))
+        })
+    },
+};
+
+/// What runs for every other path in a process that only delivers.
+pub(super) static NO_API_HERE: Endpoint = Endpoint {
+    method: "",
+    path: NO_ROUTE,
+    auth: Auth::Open,
+    run: |_| {
+        Box::pin(async {
+            let hint = "send it to a process whose role is api or both";
+            Err(Problem::new(Code::NoSuchRoute, "this process only delivers (role = \"worker\")").hint(hint))
         })
     },
 };

@@ -28,6 +28,24 @@ pub fn prepare(folder: &Path) -> Result<(), AppError> {
     Ok(())
 }
 
+/// Fails where there is no database: opening it would make an empty one.
+pub fn ensure_database(folder: &Path) -> Result<(), AppError> {
+    if folder.join(DATABASE_FILE).exists() {
+        return Ok(());
+    }
+    let reason = format!("holds no store ({DATABASE_FILE})");
+    Err(AppError::DataDir {
+        path: folder.to_owned(),
+        reason,
+        hint: Some("name the data folder of a gateway"),
+    })
+}
+
+/// Where a folder keeps its key, if it has one.
+pub fn key_file(folder: &Path) -> Option<std::path::PathBuf> {
+    Some(folder.join(KEY_FILE)).filter(|path| path.exists())
+}
+
 /// The key that seals secrets: the one given, else the folder's own, made at the first start.
 pub fn secret_key(
     folder: &Path,
@@ -52,26 +70,36 @@ pub fn secret_key(
                 return Err(fault("is missing, and the store was sealed with it".to_owned(), Some(hint)));
             }
             let key = SecretKey::new(entropy.bytes());
-            write_key(folder, &key)
-                .map_err(|error| fault(format!("cannot be written: {}", plain(&error)), Some(WRITABLE)))?;
-            Ok(key)
+            let draft = folder.join(format!("secret.key.{:032x}", u128::from_be_bytes(entropy.bytes())));
+            match write_key(folder, &draft, &key) {
+                Ok(true) => Ok(key),
+                // Another process that starts on this folder was faster: its key is the one.
+                Ok(false) => secret_key(folder, None, entropy),
+                Err(error) => Err(fault(format!("cannot be written: {}", plain(&error)), Some(WRITABLE))),
+            }
         }
         Err(error) => Err(fault(format!("cannot be read: {}", plain(&error)), None)),
     }
 }
 
-/// Written beside its place and moved there, so that a crash leaves no half a key.
-fn write_key(folder: &Path, key: &SecretKey) -> std::io::Result<()> {
-    let draft = folder.join("secret.key.new");
+/// Written beside its place and linked there, so that a crash leaves no half a key and nobody's key is replaced; `false`
+/// where there is one by now.
+fn write_key(folder: &Path, draft: &Path, key: &SecretKey) -> std::io::Result<bool> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
+    let mut file = options.open(draft)?;
     writeln!(file, "{}", *key.to_base64())?;
     file.sync_all()?;
-    std::fs::rename(&draft, folder.join(KEY_FILE))?;
-    std::fs::File::open(folder)?.sync_all()
+    let linked = std::fs::hard_link(draft, folder.join(KEY_FILE));
+    std::fs::remove_file(draft)?;
+    std::fs::File::open(folder)?.sync_all()?;
+    match linked {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn warn_if_open_to_others(path: &Path) {
@@ -109,6 +137,18 @@ mod tests {
         assert_eq!(key.reveal(), again.reveal());
         let given = SecretKey::new([9; 32]);
         assert_eq!(secret_key(&folder, Some(&given), &Entropy::seeded(3)).unwrap().reveal(), &[9; 32]);
+    }
+
+    #[test]
+    fn processes_that_start_together_have_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let made: Vec<_> = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| secret_key(folder.path(), None, &Entropy::system()).unwrap());
+            let starting: Vec<_> = (0..8).map(|_| start()).collect();
+            starting.into_iter().map(|key| *key.join().unwrap().reveal()).collect()
+        });
+        assert!(made.iter().all(|key| *key == made[0]));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
     }
 
     #[test]

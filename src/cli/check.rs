@@ -1,7 +1,8 @@
-//! `patchbay check`: everything that is wrong with the configuration, connectors and mappings, at once; and as warnings,
-//! which fail nothing, the paths that no sample event has.
+//! `patchbay check`: everything that is wrong with the configuration, connectors and mappings, at once, and every case of the
+//! operator's own connectors that does not hold; and as warnings, which fail nothing, the paths that no sample event has
+//! and connectors without cases.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -9,8 +10,9 @@ use serde_json::json;
 use super::failure::{Failure, INVALID};
 use super::output::Output;
 use crate::config::{Config, Environment};
-use crate::domain::fault::Faults;
-use crate::spec::Catalogue;
+use crate::connector::check_cases;
+use crate::domain::fault::{Fault, Faults, Place};
+use crate::spec::{Catalogue, case_files};
 
 /// What to check.
 #[derive(Debug, Clone, Args)]
@@ -38,11 +40,17 @@ pub fn run(args: &CheckArgs, environment: &Environment, output: Output) -> Resul
     let mut warnings = Vec::new();
     match Catalogue::load(folder.as_deref()) {
         Ok(catalogue) => {
-            warnings = catalogue.unseen_paths(&Catalogue::load(None)?);
+            let shipped = Catalogue::load(None)?;
+            warnings = catalogue.unseen_paths(&shipped);
+            let cases = match &folder {
+                Some(folder) => check_own_cases(folder, &catalogue, &shipped, &mut faults, &mut warnings),
+                None => 0,
+            };
             counts = json!({
                 "connectors": catalogue.connectors().len(),
                 "mappings": catalogue.mappings().len(),
                 "samples": catalogue.samples().len(),
+                "cases": cases,
             });
         }
         Err(found) => faults.extend(found),
@@ -65,8 +73,36 @@ pub fn run(args: &CheckArgs, environment: &Environment, output: Output) -> Resul
         number => format!(", {number} warnings"),
     };
     output.lines(&format!(
-        "{} connectors, {} mappings and {} samples: no faults{warned}",
-        counts["connectors"], counts["mappings"], counts["samples"]
+        "{} connectors, {} mappings, {} samples and {} cases of your own: no faults{warned}",
+        counts["connectors"], counts["mappings"], counts["samples"], counts["cases"]
     ));
     Ok(())
+}
+
+/// Holds the operator's own connectors to their cases; how many there are. One without cases is a warning: it may be an
+/// override that changes little.
+fn check_own_cases(
+    folder: &Path,
+    catalogue: &Catalogue,
+    shipped: &Catalogue,
+    faults: &mut Faults,
+    warnings: &mut Vec<Fault>,
+) -> usize {
+    let files = case_files(folder, faults);
+    let mut count = 0;
+    for (id, path, text) in &files {
+        let checked = check_cases(catalogue, id, path, text);
+        count += checked.requests + checked.answers;
+        faults.extend(checked.faults);
+    }
+    let own = catalogue.connectors().iter().filter(|(id, spec)| shipped.connector(id) != Some(*spec));
+    for (id, _) in own.filter(|(id, _)| !files.iter().any(|(of, _, _)| of == *id)) {
+        let hint = format!(
+            "write tests/connectors/{id}.toml beside connectors/: see \"Add your CRM in ten minutes\""
+        );
+        let file = folder.join("connectors").join(format!("{id}.toml")).display().to_string();
+        let place = Place { file: Some(file.into()), line: 1, column: 1, field: String::new() };
+        warnings.push(Fault { place, message: "the connector has no cases".to_owned(), hint: Some(hint) });
+    }
+    count
 }

@@ -17,7 +17,7 @@ use crate::egress::{
     header,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(75);
 const BODY_LIMIT_BYTES: usize = 16 * 1_024 * 1_024;
 /// How many items of a list are asked for at once.
 const PAGE: usize = 100;
@@ -125,6 +125,11 @@ impl Client {
         headers: &[(HeaderName, &str)],
     ) -> Result<Value, Failure> {
         self.ask(Method::POST, self.at(path)?, Some(body), headers).await
+    }
+
+    /// `PATCH` with a JSON merge patch.
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.ask(Method::PATCH, self.at(path)?, Some(body), &[]).await
     }
 
     /// `DELETE`.

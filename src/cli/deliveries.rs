@@ -1,11 +1,10 @@
-//! `patchbay deliveries` and `patchbay connections`: what a running gateway delivers, to whom, and what became of it.
+//! `patchbay deliveries`: what a running gateway delivers, and what became of it.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::Remote;
 use super::failure::Failure;
-use super::input;
 use super::output::{Output, cell, one_line};
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
@@ -65,48 +64,6 @@ pub struct ListArgs {
     limit: u16,
 }
 
-/// What to do with connections.
-#[derive(Debug, Clone, Subcommand)]
-pub enum ConnectionsCommand {
-    /// List connections
-    List {
-        /// Which gateway.
-        #[command(flatten)]
-        remote: Remote,
-        /// Of this tenant, for an operator's key
-        #[arg(long)]
-        tenant: Option<String>,
-    },
-    /// Make a connection
-    Create(CreateArgs),
-}
-
-/// The connection to be made.
-#[derive(Debug, Clone, Args)]
-pub struct CreateArgs {
-    /// Which gateway.
-    #[command(flatten)]
-    remote: Remote,
-    /// Whose it is; needed with an operator's key
-    #[arg(long)]
-    tenant: Option<String>,
-    /// What people call it
-    #[arg(long)]
-    name: Option<String>,
-    /// Which connector
-    #[arg(long, default_value = "webhook")]
-    connector: String,
-    /// Which events: a type, "lead.*" or "*"; several times for several
-    #[arg(long = "event", default_values = ["*"], value_name = "PATTERN")]
-    events: Vec<String>,
-    /// A mapping of the catalogue by name, or @file with one as JSON
-    #[arg(long)]
-    mapping: Option<String>,
-    /// The endpoint
-    #[arg(value_name = "ENDPOINT")]
-    target: String,
-}
-
 /// Runs a command on deliveries.
 pub async fn run_deliveries(command: &DeliveriesCommand, output: Output) -> Result<(), Failure> {
     match command {
@@ -142,7 +99,8 @@ async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn shown(delivery: &Value) -> String {
+/// A delivery and its attempts, for a person.
+pub fn shown(delivery: &Value) -> String {
     let mut lines = Vec::new();
     for (name, value) in delivery.as_object().into_iter().flatten() {
         if name != "attempts" && !value.is_null() {
@@ -164,45 +122,4 @@ fn shown(delivery: &Value) -> String {
         }
     }
     lines.join("\n")
-}
-
-/// Runs a command on connections.
-pub async fn run_connections(command: &ConnectionsCommand, output: Output) -> Result<(), Failure> {
-    match command {
-        ConnectionsCommand::List { remote, tenant } => {
-            let query: Vec<(&str, &str)> = tenant.iter().map(|tenant| ("tenant", tenant.as_str())).collect();
-            let connections = remote.client()?.list("/v1/connections", &query, 1_000).await?;
-            output.list(&connections, &["id", "tenant", "name", "connector", "events", "state.status"]);
-            Ok(())
-        }
-        ConnectionsCommand::Create(args) => {
-            let made = args.remote.client()?.post("/v1/connections", &connection_of(args)?).await?;
-            output.either(&made, || {
-                let secret = made["secret"].as_str();
-                let secret = secret.map_or(String::new(), |secret| {
-                    format!("\nIts signing secret, shown this once; the receiver checks by it:\n\n  {secret}")
-                });
-                format!("{} made{secret}", cell(&made, "id"))
-            });
-            Ok(())
-        }
-    }
-}
-
-fn connection_of(args: &CreateArgs) -> Result<Value, Failure> {
-    let mut body = json!({
-        "connector": args.connector,
-        "events": args.events,
-        "name": args.name.as_deref().unwrap_or(&args.connector),
-        "target": { "url": args.target },
-    });
-    if let Some(tenant) = &args.tenant {
-        body["tenant"] = tenant.as_str().into();
-    }
-    match args.mapping.as_deref() {
-        Some(text) if text.starts_with('@') => body["mapping"] = input::json_argument(text)?,
-        Some(name) => body["mapping"] = name.into(),
-        None => {}
-    }
-    Ok(body)
 }

@@ -7,9 +7,12 @@ pub mod accounts;
 pub mod bench;
 pub mod check;
 pub mod client;
+pub mod connections;
+pub mod connectors;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod health;
 pub mod http1;
 pub mod input;
 pub mod listen;
@@ -22,6 +25,8 @@ pub mod scratch;
 pub mod send;
 pub mod serve;
 pub mod sources;
+pub mod store;
+pub mod trigger;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -98,15 +103,28 @@ enum Command {
     /// Make, list and revoke keys
     #[command(subcommand)]
     Keys(accounts::KeysCommand),
-    /// Make and list connections
+    /// Make, show, change, pause and test connections
     #[command(subcommand)]
-    Connections(deliveries::ConnectionsCommand),
+    Connections(connections::ConnectionsCommand),
+    /// List the systems that can be delivered to, and what each asks of a connection
+    Connectors(connectors::ConnectorsArgs),
+    /// Send an event over one connection now, and tell what came of it
+    #[command(
+        after_help = "Examples:\n  patchbay trigger con_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q --event event.json\n  patchbay trigger \
+                            con_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q --event-id lead-1"
+    )]
+    Trigger(trigger::TriggerArgs),
     /// Make and list sources: ways in for other systems' webhooks
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
     /// List, show and retry deliveries
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
+    /// Move everything from one store to another
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Ask a running process whether it is ready
+    Health(health::HealthArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
     /// Print the document that describes the HTTP API
@@ -164,9 +182,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Listen(args) => listen::run(&args, &clock, output).await,
         Command::Tenants(command) => accounts::run_tenants(&command, &environment, output).await,
         Command::Keys(command) => accounts::run_keys(&command, &environment, output).await,
-        Command::Connections(command) => deliveries::run_connections(&command, output).await,
+        Command::Connections(command) => connections::run(&command, output).await,
+        Command::Connectors(args) => connectors::run(&args, &environment, output).await,
+        Command::Trigger(args) => trigger::run(&args, output).await,
         Command::Sources(command) => sources::run(&command, output).await,
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
+        Command::Store(command) => store::run(&command, &environment, output).await,
+        Command::Health(args) => health::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {
             Ok(document) => {

@@ -9,9 +9,10 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::app::{self, AppError, RunningApp};
 use crate::clock::{Clock, Entropy};
-use crate::config::{Config, Environment, Given, StoreConfig};
+use crate::config::{Config, Environment, Given, Role};
 use crate::domain::secret::Secret;
 use crate::spec::Catalogue;
+use crate::store::About;
 use crate::telemetry;
 
 /// How to serve.
@@ -23,6 +24,12 @@ pub struct ServeArgs {
     /// Address and port to serve on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Read connector and mapping files again whenever they change; SIGHUP does so too
+    #[arg(long)]
+    watch: bool,
+    /// What this process does: api, worker, or both (one of them alone needs Redis)
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
     /// Stop when standard input closes: for a parent process
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -62,19 +69,32 @@ impl SettingArgs {
 
 /// Serves until a signal comes.
 pub async fn run(args: &ServeArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
-    let listen = args.listen.iter();
-    let flags = listen.map(|text| Given { key: "listen", name: "--listen".to_owned(), text: text.clone() });
+    let given = [("listen", "--listen", &args.listen), ("role", "--role", &args.role)];
+    let flags = given
+        .into_iter()
+        .filter_map(|(key, name, text)| Some(Given { key, name: name.to_owned(), text: text.clone()? }));
     let config = args
         .settings
         .load(environment, flags.collect())
         .map_err(|failure| args.settings.beside_the_catalogue(environment, failure))?;
     let _flush = telemetry::start(&config.log);
-    let mut signals = Signals::new()?;
-    let running = app::start(&config, Clock::system(), Entropy::system()).await?;
+    let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
+    let mut running = app::start(&config, Clock::system(), Entropy::system()).await?;
+    if args.watch {
+        running.watch();
+    }
     announce(&running, &config, output);
-    tokio::select! {
-        _ = signals.next() => {}
-        () = stdin_closed(), if args.until_stdin_closes => {}
+    let mut closed = std::pin::pin!(stdin_closed());
+    loop {
+        tokio::select! {
+            _ = signals.next() => break,
+            () = &mut closed, if args.until_stdin_closes => break,
+            () = hangups.next() => {
+                // Beside the signals: a slow disk must not keep the process from ending.
+                let reloader = running.reloader.clone();
+                tokio::spawn(async move { reloader.reload().await });
+            }
+        }
     }
     tracing::info!("stopping; a second signal ends at once");
     tokio::select! {
@@ -87,22 +107,27 @@ fn announce(running: &RunningApp, config: &Config, output: Output) {
     let url = running.url();
     let folder = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let folder = folder.display();
-    let store = match config.store {
-        StoreConfig::Sqlite => "sqlite",
-        StoreConfig::Redis(_) => "redis",
-    };
+    let About { engine, durability, note } = running.gateway.store.about();
+    let role = config.role.name();
     let token = running.operator_token.as_ref().map(Secret::reveal);
     if output.is_json() {
         let line = json!({
             "address": running.address.to_string(), "url": url, "docs": format!("{url}/docs"),
-            "data_dir": folder.to_string(), "store": store, "operator_key": token,
+            "data_dir": folder.to_string(), "role": role, "store": engine, "durability": durability, "note": note,
+            "operator_key": token,
         });
         return output.lines(&line.to_string());
     }
-    output.lines(&format!(
-        "Patchbay {} is ready.\n\n  address  {url}\n  docs     {url}/docs\n  data     {folder} (store: {store})",
-        env!("CARGO_PKG_VERSION")
-    ));
+    output.lines(&format!("Patchbay {} is ready.\n\n  address  {url}", env!("CARGO_PKG_VERSION")));
+    match config.role {
+        Role::Both => output.lines(&format!("  docs     {url}/docs")),
+        Role::Api => output.lines(&format!("  docs     {url}/docs\n  role     api: it delivers nothing")),
+        Role::Worker => output.lines("  role     worker: it delivers, and answers nothing but probes"),
+    }
+    output.lines(&format!("  data     {folder} (store: {engine}, durable: {durability})"));
+    if let Some(note) = note {
+        output.lines(&format!("\nWarning: {note}"));
+    }
     if let Some(token) = token {
         output.lines(&format!(
             "\nThis is the first start, so there is a first operator key. It opens everything, is stored only as \
@@ -122,6 +147,32 @@ async fn stdin_closed() {
         let _ = closed.send(());
     });
     let _ = heard.await;
+}
+
+/// The signal that asks the process to read its files again.
+#[derive(Debug)]
+struct Hangups {
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    /// Listens for it from now on.
+    fn new() -> Result<Self, Failure> {
+        Ok(Self {
+            #[cfg(unix)]
+            hangup: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?,
+        })
+    }
+
+    /// The next one; never, where there is no such signal.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.hangup.recv().await.is_some() {
+            return;
+        }
+        std::future::pending().await
+    }
 }
 
 /// The signals that ask the process to end.
@@ -146,7 +197,7 @@ impl Signals {
         Ok(Self {})
     }
 
-    /// The next one, as the exit code that it is known by: 130 or 143.
+    /// The next one that asks it to end, as the exit code that it is known by: 130 or 143.
     pub async fn next(&mut self) -> u8 {
         #[cfg(unix)]
         tokio::select! {

@@ -47,6 +47,11 @@ impl std::fmt::Debug for Environment {
     }
 }
 
+/// A variable that a person named on the command line, such as one that holds a credential.
+pub fn named_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The file of the running program, to start it once more.
 pub fn own_program() -> io::Result<PathBuf> {
     std::env::current_exe()

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::settings::{SETTINGS, SettingKind, setting_of};
 use super::{
-    Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, SecretKey, StoreConfig,
+    Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, Role, SecretKey, StoreConfig,
 };
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
@@ -22,6 +22,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let listen = parsed(&mut table, "listen", "expected an address and a port such as 127.0.0.1:8080");
     let data_dir = table.text("data_dir").map(PathBuf::from);
     let store = read_store(&mut table);
+    let role = read_role(&mut table, store.as_ref());
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
     let trusted_proxies = read_ranges(&mut table, "trusted_proxies");
@@ -72,6 +73,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
             }
             StoreConfig::Sqlite => StoreConfig::Sqlite,
         },
+        role: role?,
         catalogue_dir,
         public_url,
         trusted_proxies,
@@ -126,7 +128,14 @@ fn parsed<T: std::str::FromStr>(table: &mut TableReader<'_>, key: &'static str, 
 
 fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
     /// Ways to reach Redis: one server, with TLS, behind sentinels, a cluster.
-    const SCHEMES: [&str; 4] = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://"];
+    const SCHEMES: [&str; 6] = [
+        "redis://",
+        "rediss://",
+        "redis+sentinel://",
+        "rediss+sentinel://",
+        "redis+cluster://",
+        "rediss+cluster://",
+    ];
     let redis = section(table, "redis", |table| {
         let partitions = whole(table, "partitions");
         let durability = parsed(table, "durability", "\"server\", \"fsync\" or \"replicas:N\"");
@@ -135,7 +144,8 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
             table.fault("prefix", "must be 1 to 32 characters without braces", None);
             return None;
         }
-        Some((partitions?, durability?, prefix))
+        let ca_file = table.text("ca_file").map(PathBuf::from);
+        Some((partitions?, durability?, prefix, ca_file))
     });
     let text = table.text("store")?;
     if text == "sqlite" {
@@ -148,8 +158,29 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
         return None;
     }
     let url = text.to_owned();
-    let (partitions, durability, prefix) = redis?;
-    Some(StoreConfig::Redis(RedisSettings { partitions, durability, prefix, ..RedisSettings::new(url) }))
+    let (partitions, durability, prefix, ca_file) = redis?;
+    if ca_file.is_some() && !url.starts_with("rediss") {
+        table.fault(
+            "redis.ca_file",
+            "is of no use without TLS",
+            Some("a URL that begins with rediss".to_owned()),
+        );
+        return None;
+    }
+    let settings = RedisSettings { partitions, durability, prefix, ca_file, ..RedisSettings::new(url) };
+    Some(StoreConfig::Redis(settings))
+}
+
+fn read_role(table: &mut TableReader<'_>, store: Option<&StoreConfig>) -> Option<Role> {
+    let roles = [Role::Both, Role::Api, Role::Worker].map(|role| (role.name(), role));
+    let role = table.choice("role", &roles)?;
+    if role != Role::Both && matches!(store, Some(StoreConfig::Sqlite)) {
+        let hint = "the embedded store belongs to one process, which does all: set store to a redis:// URL that every \
+                    process reaches, or leave role out";
+        table.fault("role", format!("\"{}\" needs Redis as the store", role.name()), Some(hint.to_owned()));
+        return None;
+    }
+    Some(role)
 }
 
 fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {

@@ -61,7 +61,7 @@ pub const SETTINGS: &[Setting] = &[
         "store",
         Text,
         "\"sqlite\"",
-        "Which store keeps events and jobs: sqlite, or redis://, rediss://, redis+sentinel://, redis+cluster:// URL",
+        "Which store keeps events and jobs: sqlite, or redis://, redis+sentinel://, redis+cluster:// URL; rediss for TLS",
     ),
     setting(
         "redis.partitions",
@@ -76,6 +76,18 @@ pub const SETTINGS: &[Setting] = &[
         "What a 202 waits for: server (what the server is set to), fsync, or replicas:N",
     ),
     setting("redis.prefix", Text, "\"pb\"", "What every key in Redis begins with"),
+    setting(
+        "redis.ca_file",
+        Text,
+        "",
+        "Certificates (PEM) by which Redis is known with TLS, in place of the system's",
+    ),
+    setting(
+        "role",
+        OneOf(&["both", "api", "worker"]),
+        "\"both\"",
+        "What this process does: takes events and answers the API, delivers, or both; one of them alone needs Redis",
+    ),
     setting(
         "catalogue_dir",
         Text,

@@ -75,6 +75,19 @@ fn every_fault_is_told_at_once_with_its_place_and_a_hint() {
 }
 
 #[test]
+fn the_embedded_store_has_one_process_that_does_all() {
+    let told = faults("role = 'worker'", &[]);
+    assert!(
+        told[0].starts_with("patchbay.toml:1:8: role: \"worker\" needs Redis as the store\n  hint: "),
+        "{told:?}"
+    );
+    let environment = environment(&[("PATCHBAY_ROLE", "api"), ("PATCHBAY_STORE", "redis://localhost")]);
+    let config = Config::from_text("", "", &environment, &[]).unwrap();
+    assert_eq!(config.role, Role::Api);
+    assert!(config.role.serves_api() && !config.role.delivers());
+}
+
+#[test]
 fn a_section_that_is_no_table_and_broken_toml_are_faults() {
     assert_eq!(faults("log = 3", &[]), ["patchbay.toml:1:7: log: expected a table, found a whole number"]);
     assert!(faults("listen = ", &[])[0].starts_with("patchbay.toml:1:"));

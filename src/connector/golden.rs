@@ -1,33 +1,33 @@
-//! Every connector against the cases in `tests/connectors/<id>.toml`, found by folder.
+//! A connector against its cases, `tests/connectors/<id>.toml` beside `connectors/`: of those built in by the tests, of the
+//! operator's own by `patchbay check`.
 //!
 //! A `[[request]]` states an event or a body and the exact request that must come of it (of a chain, each request with
 //! the answer that leads to the next), or the field for want of which nothing is sent; an `[[answer]]` states an answer and
 //! what it must come to. A connector that sends without cases of both sorts fails the suite, and so does one that receives without an
 //! `[[in]]`; those are held to where deliveries are received.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::HeaderName;
+use ::http::{HeaderName, HeaderValue};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Endpoint, Given, Key, Progress, Token, check_custom_headers, check_settings, classify};
+use crate::domain::fault::{Fault, Faults, Place};
 use crate::domain::job::Outcome;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, Request};
 use crate::mapping::Context;
-use crate::spec::{Catalogue, Names};
+use crate::spec::{Catalogue, ConnectorSpec, Names};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Cases {
+struct Cases {
     #[serde(default)]
     request: Vec<RequestCase>,
     #[serde(default)]
@@ -122,68 +122,114 @@ struct AnswerCase {
 }
 
 const NOW: Timestamp = Timestamp::from_millis(1_777_818_128_000);
+/// What is shown of a long text that is not as it should be, around where it differs.
+const SHOWN_CHARS: usize = 200;
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/connectors")
+/// What a connector's cases came to.
+#[derive(Debug, Default)]
+pub struct CheckedCases {
+    /// Cases of requests.
+    pub requests: usize,
+    /// Cases of answers.
+    pub answers: usize,
+    /// What does not hold, each with the line of its case.
+    pub faults: Faults,
 }
 
-#[test]
-fn every_connector_has_cases_and_all_cases_a_connector() {
-    let catalogue = Catalogue::load(None).unwrap();
-    let connectors: BTreeSet<&str> = catalogue.connectors().keys().map(String::as_str).collect();
-    let files: Vec<String> = fs::read_dir(folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(files.iter().map(String::as_str).collect::<BTreeSet<_>>(), connectors);
+/// Holds a connector to its cases: `text` is their file, `path` its name for messages.
+pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> CheckedCases {
+    let mut checked = CheckedCases::default();
+    let at = |line: usize, field: String| Place {
+        file: Some(path.into()),
+        line: u32::try_from(line).unwrap_or(u32::MAX),
+        column: 1,
+        field,
+    };
+    let mut told = |place: Place, message: String, hint: Option<&str>| {
+        checked.faults.push(Fault { place, message, hint: hint.map(str::to_owned) });
+    };
+    let Some(spec) = catalogue.connector(id) else {
+        let hint = "name the file after the connector that it is about";
+        told(at(1, String::new()), format!("there is no connector \"{id}\""), Some(hint));
+        return checked;
+    };
+    let cases: Cases = match toml::from_str(text) {
+        Ok(cases) => cases,
+        Err(error) => {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.get(..start).unwrap_or_default().matches('\n').count();
+            told(at(line, String::new()), error.message().to_owned(), None);
+            return checked;
+        }
+    };
+    for (index, case) in cases.request.iter().enumerate() {
+        if let Err(message) = check_request(catalogue, spec, case) {
+            let place = at(line_of(text, "[[request]]", index), format!("request[{index}]"));
+            told(place, format!("\"{}\": {message}", case.name), None);
+        }
+    }
+    for (index, case) in cases.answer.iter().enumerate() {
+        if let Err(message) = check_answer(spec, case) {
+            let place = at(line_of(text, "[[answer]]", index), format!("answer[{index}]"));
+            told(place, message, None);
+        }
+    }
+    let (sends, receives) = (spec.sends(), spec.inbound.is_some());
+    for (name, missing) in [
+        ("request", sends && cases.request.is_empty()),
+        ("answer", sends && cases.answer.is_empty()),
+        ("in", receives && cases.received.is_empty()),
+    ] {
+        if missing {
+            let hint =
+                "a connector is held to what it sends, to how it reads answers and to what it receives";
+            told(at(1, name.to_owned()), "there is no such case".to_owned(), Some(hint));
+        }
+    }
+    checked.requests = cases.request.len();
+    checked.answers = cases.answer.len();
+    checked
 }
 
-#[test]
-fn every_case_of_every_connector_holds() {
-    let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults}"));
-    let failing: Vec<&String> = catalogue
-        .connectors()
-        .keys()
-        .filter(|id| {
-            let file = folder().join(format!("{id}.toml"));
-            catch_unwind(AssertUnwindSafe(|| check_cases(&catalogue, id, &file))).is_err()
-        })
-        .collect();
-    assert!(failing.is_empty(), "{failing:?}");
+/// The line of the case number `index` of a sort.
+fn line_of(text: &str, header: &str, index: usize) -> usize {
+    let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with(header));
+    lines.nth(index).map_or(1, |(line, _)| line + 1)
 }
 
-/// Holds a connector to its cases; answers how many there are, of requests and of answers.
-pub(super) fn check_cases(catalogue: &Catalogue, id: &str, file: &Path) -> (usize, usize) {
-    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{id}: {error}"));
-    let cases: Cases = toml::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}"));
-    let spec = catalogue.connector(id).unwrap();
-    assert_eq!(
-        !cases.request.is_empty() && !cases.answer.is_empty(),
-        spec.sends(),
-        "{id}: cases of what is sent"
-    );
-    assert_eq!(!cases.received.is_empty(), spec.inbound.is_some(), "{id}: cases of what is received");
-    // All that fail are told at once.
-    let holds = |check: &dyn Fn()| catch_unwind(AssertUnwindSafe(check)).is_ok();
-    let requests = cases.request.iter().filter(|case| !holds(&|| check_request(catalogue, id, case))).count();
-    let answers = cases.answer.iter().filter(|case| !holds(&|| check_answer(catalogue, id, case))).count();
-    assert_eq!((requests, answers), (0, 0), "{id}: cases of requests and answers that fail");
-    (cases.request.len(), cases.answer.len())
+fn same<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T) -> Result<(), String> {
+    if found == wanted { Ok(()) } else { Err(format!("{what}: expected {wanted:?}, found {found:?}")) }
 }
 
-fn check_request(catalogue: &Catalogue, id: &str, case: &RequestCase) {
-    let what = format!("{id}: {}", case.name);
-    let spec = catalogue.connector(id).unwrap();
-    let now = Timestamp::from_millis(case.now_secs * 1_000);
+/// Two texts, of which a long one is shown where they differ.
+fn same_text(what: &str, found: &str, wanted: &str) -> Result<(), String> {
+    if found == wanted {
+        return Ok(());
+    }
+    let differs = found.chars().zip(wanted.chars()).take_while(|(left, right)| left == right).count();
+    let from = differs.saturating_sub(SHOWN_CHARS / 4);
+    let part = |text: &str| -> String {
+        let shown: String = text.chars().skip(from).take(SHOWN_CHARS).collect();
+        let (before, after) = (from > 0, text.chars().count() > from + SHOWN_CHARS);
+        format!("{}{shown}{}", if before { "…" } else { "" }, if after { "…" } else { "" })
+    };
+    let mut told = format!("{what} differs from character {} on", differs + 1);
+    let _ = write!(told, "\n  expected {}\n  found    {}", part(wanted), part(found));
+    Err(told)
+}
+
+fn check_request(catalogue: &Catalogue, spec: &Arc<ConnectorSpec>, case: &RequestCase) -> Result<(), String> {
+    let now = Timestamp::from_millis(case.now_secs.saturating_mul(1_000));
     let event: Option<Value> = match (&case.sample, &case.event) {
         (Some(sample), None) => {
-            Some(catalogue.samples().get(sample).unwrap_or_else(|| panic!("{what}: no such sample")).clone())
+            let found = catalogue.samples().get(sample);
+            Some(found.ok_or_else(|| format!("there is no sample \"{sample}\""))?.clone())
         }
         (None, Some(event)) => {
-            Some(serde_json::from_str(event).unwrap_or_else(|error| panic!("{what}: {error}")))
+            Some(serde_json::from_str(event).map_err(|error| format!("its event is no JSON: {error}"))?)
         }
         (None, None) => None,
-        (Some(_), Some(_)) => panic!("{what}: either \"sample\" or \"event\""),
+        (Some(_), Some(_)) => return Err("either \"sample\" or \"event\"".to_owned()),
     };
     let text = |key: &str| event.as_ref().map_or("", |event| event[key].as_str().unwrap_or_default());
     let context = Context {
@@ -200,73 +246,99 @@ fn check_request(catalogue: &Catalogue, id: &str, case: &RequestCase) {
     let given = Given { url: &case.url, options: &case.options, credentials: &case.credentials };
     let settings = match (check_settings(spec, &given), &case.refused) {
         (Ok(settings), None) => settings,
+        (Err(faults), Some(wanted)) if faults.to_string().contains(wanted.as_str()) => return Ok(()),
         (Err(faults), Some(wanted)) => {
-            assert!(faults.to_string().contains(wanted.as_str()), "{what}: {faults}");
-            return;
+            return Err(format!("expected the settings to be refused for \"{wanted}\", found {faults}"));
         }
-        (Ok(_), Some(_)) => panic!("{what}: the settings are taken"),
-        (Err(faults), None) => panic!("{what}: {faults}"),
+        (Ok(_), Some(wanted)) => {
+            return Err(format!("expected the settings to be refused for \"{wanted}\"; they are taken"));
+        }
+        (Err(faults), None) => return Err(format!("its settings are refused: {faults}")),
     };
-    let keys =
-        case.secrets.iter().map(|secret| Key { key: spec.signature.key(secret).unwrap(), expires: None });
-    let custom = check_custom_headers(spec, &case.headers).unwrap();
+    let mut keys = Vec::new();
+    for secret in &case.secrets {
+        let key = spec.signature.key(secret).map_err(|error| format!("its secret: {error}"))?;
+        keys.push(Key { key, expires: None });
+    }
+    let custom = check_custom_headers(spec, &case.headers).map_err(|faults| faults.to_string())?;
     let timeout = spec.policy.timeout;
-    let endpoint =
-        Endpoint::compile(Arc::clone(spec), &case.url, settings, &custom, keys.collect(), timeout).unwrap();
-    let mapping = catalogue.mapping(&spec.mapping).unwrap();
+    let endpoint = Endpoint::compile(Arc::clone(spec), &case.url, settings, &custom, keys, timeout)
+        .map_err(|error| error.to_string())?;
+    let mapping = catalogue.mapping(&spec.mapping).ok_or("the connector's mapping is missing")?;
     let body = match (&case.body, &event) {
         (Some(body), None) => Ok(Bytes::from(body.clone())),
         (None, Some(event)) => endpoint.render(mapping, event, &context),
-        _ => panic!("{what}: an event or a body"),
+        _ => return Err("needs a sample, an event or a body, and one of them only".to_owned()),
     };
     let body = match (body, &case.fails) {
         (Ok(body), None) => body,
+        (Err(error), Some(field)) if &error.field == field => return Ok(()),
         (Err(error), Some(field)) => {
-            assert_eq!(&error.field, field, "{what}: {error}");
-            return;
+            return Err(format!("expected it to fail at \"{field}\", found \"{}\": {error}", error.field));
         }
-        (Ok(body), Some(_)) => panic!("{what}: it is sent: {body:?}"),
-        (Err(error), None) => panic!("{what}: {error}"),
+        (Ok(body), Some(field)) => {
+            let sent = String::from_utf8_lossy(&body).into_owned();
+            return Err(format!("expected it to fail at \"{field}\"; it is sent: {sent}"));
+        }
+        (Err(error), None) => return Err(format!("nothing is sent: {error}")),
     };
     let token = case.token.clone().map(|text| Token { text, renew_at: now });
-    assert_eq!(endpoint.client().is_some(), token.is_some(), "{what}: a token where one is needed");
+    if endpoint.client().is_some() != token.is_some() {
+        return Err("\"token\" belongs to a connector that fetches access tokens, and to no other".to_owned());
+    }
     let names = Names { event_type: text("type"), event_id: text("id"), job_id: &case.job_id };
     let send = |index, body| endpoint.call(index, &names, body, token.as_ref(), now);
     if let Some(expect) = &case.expect {
-        assert!(case.chain.is_empty() && endpoint.calls() == 1, "{what}: one request");
+        if !case.chain.is_empty() || endpoint.calls() != 1 {
+            return Err("a connector with steps has a \"chain\" in place of \"expect\"".to_owned());
+        }
         let request = send(0, body);
-        assert_eq!(request.timeout, timeout, "{what}");
-        return compare(&what, &request, expect, &case.url);
+        same("timeout", &request.timeout, &timeout)?;
+        return compare(&request, expect, &case.url);
     }
-    assert_eq!(endpoint.calls(), case.chain.len(), "{what}: one link a request");
-    let mut progress = Progress::from_bytes(&body).unwrap();
+    if endpoint.calls() != case.chain.len() {
+        return Err(if endpoint.calls() == 1 {
+            "says nothing of what is expected; add [request.expect]".to_owned()
+        } else {
+            format!("needs a \"chain\" of {} requests", endpoint.calls())
+        });
+    }
+    let mut progress = Progress::from_bytes(&body).ok_or("its first body is no start of a chain")?;
+    let event = event.as_ref().ok_or("a chain begins with an event")?;
     for (index, link) in case.chain.iter().enumerate() {
-        assert_eq!(endpoint.next_call(&progress), index, "{what}");
-        let body = endpoint.body(index, &progress, event.as_ref().unwrap(), &context).unwrap();
-        compare(&format!("{what} ({index})"), &send(index, body), &link.expect, &case.url);
-        endpoint.take(index, &mut progress, &answered(200, Vec::new(), &link.answer, false)).unwrap();
+        let at = |message: String| format!("request {} of the chain: {message}", index + 1);
+        same("the next request", &endpoint.next_call(&progress), &index).map_err(at)?;
+        let body = endpoint.body(index, &progress, event, &context).map_err(|error| at(error.to_string()))?;
+        compare(&send(index, body), &link.expect, &case.url).map_err(at)?;
+        endpoint.take(index, &mut progress, &answered(200, Vec::new(), &link.answer, false)).map_err(at)?;
     }
+    Ok(())
 }
 
-fn compare(what: &str, request: &Request, expect: &Expected, url: &str) {
-    let headers: BTreeMap<String, String> = request
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap().to_owned()))
-        .collect();
-    assert_eq!(std::str::from_utf8(&request.body).unwrap(), expect.body, "{what}");
-    assert_eq!(headers, expect.headers, "{what}");
-    assert_eq!(request.headers.len(), headers.len(), "{what}: no header twice");
-    assert_eq!(request.method.as_str(), expect.method, "{what}");
-    assert_eq!(request.url.as_str(), expect.url.as_deref().unwrap_or(url), "{what}");
+fn compare(request: &Request, expect: &Expected, url: &str) -> Result<(), String> {
+    let mut headers = BTreeMap::new();
+    for (name, value) in &request.headers {
+        let text = value.to_str().map_err(|_| format!("the header {name} is no text"))?;
+        if headers.insert(name.as_str().to_owned(), text.to_owned()).is_some() {
+            return Err(format!("the header {name} is there twice"));
+        }
+    }
+    same_text("method", request.method.as_str(), &expect.method)?;
+    same_text("url", request.url.as_str(), expect.url.as_deref().unwrap_or(url))?;
+    same_text("body", &String::from_utf8_lossy(&request.body), &expect.body)?;
+    for name in headers.keys().chain(expect.headers.keys()) {
+        let of = |headers: &BTreeMap<String, String>| headers.get(name).cloned();
+        match (of(&headers), of(&expect.headers)) {
+            (Some(found), Some(wanted)) => same_text(&format!("header {name}"), &found, &wanted)?,
+            (Some(found), None) => return Err(format!("header {name}: expected none, found \"{found}\"")),
+            (None, Some(wanted)) => return Err(format!("header {name}: expected \"{wanted}\", found none")),
+            (None, None) => {}
+        }
+    }
+    Ok(())
 }
 
-fn answered(
-    status: u16,
-    headers: Vec<(HeaderName, ::http::HeaderValue)>,
-    body: &str,
-    broken: bool,
-) -> Answer {
+fn answered(status: u16, headers: Vec<(HeaderName, HeaderValue)>, body: &str, broken: bool) -> Answer {
     Answer {
         status,
         headers: headers.into_iter().collect(),
@@ -277,19 +349,27 @@ fn answered(
     }
 }
 
-fn check_answer(catalogue: &Catalogue, id: &str, case: &AnswerCase) {
-    let headers = case
-        .headers
-        .iter()
-        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
-        .collect();
+fn check_answer(spec: &ConnectorSpec, case: &AnswerCase) -> Result<(), String> {
+    let mut headers = Vec::new();
+    for (name, value) in &case.headers {
+        let read = name.parse::<HeaderName>().ok().zip(value.parse::<HeaderValue>().ok());
+        headers.push(read.ok_or_else(|| format!("the header {name} is none"))?);
+    }
     let answer = answered(case.status, headers, &case.body, case.broken);
-    let verdict = classify(catalogue.connector(id).unwrap(), Ok(&answer), NOW);
-    let what = format!("{id}: {} {:?} {}\n{}", case.status, case.headers, case.body, verdict.reason);
-    assert_eq!(verdict.outcome, case.outcome, "{what}");
-    assert_eq!(verdict.retry_after, case.retry_after_secs.map(Duration::from_secs), "{what}");
-    assert_eq!(verdict.remote_id, case.remote_id, "{what}");
-    if let Some(reason) = &case.reason {
-        assert_eq!(&verdict.reason, reason, "{what}");
+    let verdict = classify(spec, Ok(&answer), NOW);
+    let of = |message: String| format!("{} {}: {message}", case.status, case.body);
+    if verdict.outcome != case.outcome {
+        let (wanted, found) = (case.outcome.name(), verdict.outcome.name());
+        return Err(of(format!("expected {wanted}, found {found} ({})", verdict.reason)));
+    }
+    let wait = case.retry_after_secs.map(Duration::from_secs);
+    same("retry_after_secs", &verdict.retry_after, &wait).map_err(of)?;
+    same("remote_id", &verdict.remote_id, &case.remote_id).map_err(of)?;
+    match &case.reason {
+        Some(reason) => same_text("reason", &verdict.reason, reason).map_err(of),
+        None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

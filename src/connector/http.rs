@@ -10,15 +10,14 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::mask::{HIDDEN, Mask};
 use super::oauth::{Client, Token};
 use super::settings::{Auth, Settings};
+use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::Request;
 use crate::signature::{Message, SigningKey};
 use crate::spec::{CallSpec, ConnectorSpec, ContentType, HeaderTemplate, Names};
-
-/// What stands for a parameter's value that is a secret.
-const HIDDEN: &str = "[hidden]";
 
 /// A decoded signing secret and when it stops being used; `None` for the current one.
 #[derive(Debug)]
@@ -50,6 +49,7 @@ pub struct Endpoint {
     options: Value,
     auth: Option<Auth>,
     keys: Vec<Key>,
+    mask: Mask,
     timeout: Duration,
 }
 
@@ -124,6 +124,12 @@ impl Endpoint {
         let last = compile(&spec.request.call)?;
         let options: Map<String, Value> =
             settings.options.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+        let mut mask = settings.mask;
+        for value in custom.values() {
+            let text = value.to_str().unwrap_or_default();
+            mask.add(text);
+            mask.add(text.split(' ').next_back().unwrap_or_default());
+        }
         Ok(Self {
             steps: steps?,
             last,
@@ -131,8 +137,20 @@ impl Endpoint {
             options: Value::Object(options),
             auth: settings.auth,
             keys,
+            mask,
             timeout,
         })
+    }
+
+    /// Hides this secret too where an answer repeats it: a signing secret as it was given.
+    pub fn hide(&mut self, secret: &Secret) {
+        self.mask.add(secret.reveal());
+        self.mask.add(secret.reveal().trim_start_matches("whsec_"));
+    }
+
+    /// What is hidden in answers.
+    pub fn mask(&self) -> &Mask {
+        &self.mask
     }
 
     /// The connector that it was compiled for.

@@ -15,10 +15,10 @@
 mod answer;
 mod body;
 mod custom;
-#[cfg(test)]
 mod golden;
 mod http;
 mod inbound;
+mod mask;
 mod oauth;
 mod settings;
 #[cfg(test)]
@@ -27,9 +27,11 @@ mod tests;
 pub use answer::{Verdict, attempt, classify};
 pub use body::Progress;
 pub use custom::check_custom_headers;
+pub use golden::{CheckedCases, check_cases};
 pub use http::{Endpoint, EndpointError, Key};
 pub use inbound::{Greeting, Receiver, UnderstandError};
-pub use oauth::{Client, Token};
+pub use mask::{HIDDEN, Mask};
+pub use oauth::{Client, Granted, Token};
 pub use settings::{Filled, Given, Settings, check_settings, check_source_settings};
 
 pub use crate::spec::Names;

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::answer::{Verdict, quoted, retry_after};
+use super::mask::Mask;
+use super::settings::MAX_VALUE_CHARS;
 use crate::domain::job::Outcome;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
@@ -43,10 +45,20 @@ pub struct Token {
     pub renew_at: Timestamp,
 }
 
+/// What a token endpoint gave.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The access token.
+    pub token: Token,
+    /// The refresh token that replaces the one used, where it gave one (RFC 6749 §6).
+    pub refresh_token: Option<Secret>,
+}
+
 /// What RFC 6749 §5.1 and §5.2 say of a token endpoint's answer.
 #[derive(Deserialize)]
 struct Told {
     access_token: Option<Secret>,
+    refresh_token: Option<Secret>,
     expires_in: Option<serde_json::Value>,
     error: Option<String>,
     error_description: Option<String>,
@@ -73,8 +85,25 @@ impl Client {
         &self.token_url
     }
 
-    /// The request for a token.
-    pub fn request(&self, timeout: Duration) -> Request {
+    /// The refresh token that the connection has; `None` where none is used.
+    pub fn refresh_token(&self) -> Option<&Secret> {
+        self.refresh_token.as_ref()
+    }
+
+    /// Hides what it shows to the token endpoint.
+    pub fn mask(&self) -> Mask {
+        let secrets = [Some(&self.id), Some(&self.secret), self.refresh_token.as_ref()];
+        secrets.into_iter().flatten().fold(Mask::default(), |mask, secret| mask.with(secret.reveal()))
+    }
+
+    /// Whether the two are one client of one endpoint, so that a token of one serves the other.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let of = |client: &Self| (client.token_url.clone(), client.id.clone(), client.secret.clone());
+        of(self) == of(other) && self.grant == other.grant && self.scope == other.scope
+    }
+
+    /// The request for a token. `refresh_token` stands in place of the connection's own, where one is used.
+    pub fn request(&self, timeout: Duration, refresh_token: Option<&Secret>) -> Request {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair(
             "grant_type",
@@ -83,7 +112,8 @@ impl Client {
                 Grant::RefreshToken => "refresh_token",
             },
         );
-        if let Some(token) = &self.refresh_token {
+        if let (Some(own), newer) = (&self.refresh_token, refresh_token) {
+            let token = newer.unwrap_or(own);
             form.append_pair("refresh_token", token.reveal());
         }
         if let Some(scope) = &self.scope {
@@ -111,7 +141,7 @@ impl Client {
     }
 
     /// Reads what came back; without a token, what that means for the try.
-    pub fn read(&self, result: Result<&Answer, &SendError>, now: Timestamp) -> Result<Token, Verdict> {
+    pub fn read(&self, result: Result<&Answer, &SendError>, now: Timestamp) -> Result<Granted, Verdict> {
         let failed = |outcome, reason: String, retry_after| {
             let reason = format!("there is no access token: {reason}");
             Err(Verdict { outcome, reason, retry_after, remote_id: None })
@@ -134,8 +164,11 @@ impl Client {
         let said = words.as_deref().and_then(quoted).map(|words| format!(": {words}")).unwrap_or_default();
         match status {
             200..=299 => match told {
-                Some(Told { access_token: Some(text), expires_in, .. }) if is_token(&text) => {
-                    Ok(Token { text, renew_at: now.plus(self.life(expires_in.as_ref())) })
+                Some(Told { access_token: Some(text), refresh_token, expires_in, .. }) if is_token(&text) => {
+                    let token = Token { text, renew_at: now.plus(self.life(expires_in.as_ref())) };
+                    let refresh_token =
+                        refresh_token.filter(|new| self.refresh_token.is_some() && is_refresh_token(new));
+                    Ok(Granted { token, refresh_token })
                 }
                 // Some answer 200 to say that the grant is no good.
                 _ if words.is_some() => failed(
@@ -175,6 +208,11 @@ impl Client {
     }
 }
 
+/// Within what a credential may be, so that it can be kept as one.
+fn is_refresh_token(text: &Secret) -> bool {
+    is_token(text) && text.reveal().len() <= MAX_VALUE_CHARS
+}
+
 fn is_token(text: &Secret) -> bool {
     !text.reveal().is_empty() && text.reveal().bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -201,16 +239,25 @@ mod tests {
 
     #[test]
     fn a_token_is_asked_for_as_the_standard_says() {
-        let request = client(Grant::ClientCredentials, false).request(Duration::from_secs(5));
+        let request = client(Grant::ClientCredentials, false).request(Duration::from_secs(5), None);
         assert_eq!(request.method, Method::POST);
         assert_eq!(
             request.body,
             "grant_type=client_credentials&scope=crm+write&client_id=id+1&client_secret=s3cret%26"
         );
-        let request = client(Grant::RefreshToken, true).request(Duration::from_secs(5));
+        let request = client(Grant::RefreshToken, true).request(Duration::from_secs(5), None);
         assert_eq!(request.body, "grant_type=refresh_token&refresh_token=r3fresh");
         assert_eq!(request.headers["authorization"], format!("Basic {}", STANDARD.encode("id+1:s3cret%26")));
         assert!(!format!("{:?}", client(Grant::RefreshToken, true)).contains('3'), "no secret is shown");
+    }
+
+    #[test]
+    fn a_newer_refresh_token_stands_in_for_the_connections_own() {
+        let newer = Secret::new("n3wer");
+        let request = client(Grant::RefreshToken, true).request(Duration::from_secs(5), Some(&newer));
+        assert_eq!(request.body, "grant_type=refresh_token&refresh_token=n3wer");
+        let request = client(Grant::ClientCredentials, true).request(Duration::from_secs(5), Some(&newer));
+        assert!(!request.body.windows(5).any(|part| part == b"n3wer"));
     }
 
     #[test]
@@ -237,7 +284,7 @@ mod tests {
             (r#"{"access_token": "abc"}"#, 1_740),
             (r#"{"access_token": "abc", "expires_in": 99999999}"#, 86_340),
         ] {
-            let token = read(200, &[], body).unwrap();
+            let token = read(200, &[], body).unwrap().token;
             assert_eq!(
                 (token.text.reveal(), token.renew_at),
                 ("abc", NOW.plus(Duration::from_secs(life))),

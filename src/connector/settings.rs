@@ -7,13 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use super::mask::Mask;
 use super::oauth::Client;
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::domain::secret::Secret;
 use crate::spec::request::resolve_url;
 use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec, InboundSpec, OptionSpec};
 
-const MAX_VALUE_CHARS: usize = 4_096;
+pub(super) const MAX_VALUE_CHARS: usize = 4_096;
 
 /// What a connection says of itself, in clear.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,8 @@ pub struct Settings {
     pub urls: Vec<(&'static str, Url)>,
     /// Options that are no secret, with those that the file has for what was left out.
     pub options: BTreeMap<String, String>,
+    /// Every secret in it, to be hidden in answers.
+    pub(super) mask: Mask,
     /// Secret options.
     pub(super) secrets: BTreeMap<String, String>,
     pub(super) auth: Option<Auth>,
@@ -63,7 +66,16 @@ pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Setting
     if let Some(Auth::Token { client, .. }) = &auth {
         urls.push(("options", client.token_url().clone()));
     }
-    Ok(Settings { url, urls, options, secrets, auth })
+    let mut mask = Mask::default();
+    for credential in given.credentials.values() {
+        mask.add(credential.reveal());
+    }
+    if let Some(Auth::Header(_, value)) = &auth {
+        let text = value.to_str().unwrap_or_default();
+        mask.add(text);
+        mask.add(text.split(' ').next_back().unwrap_or_default());
+    }
+    Ok(Settings { url, urls, options, mask, secrets, auth })
 }
 
 /// Options by name, those with defaults included, and secret options by name.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Endpoint, Given, check_settings, golden};
+use super::{Endpoint, Given, Key, check_cases, check_settings};
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::spec::{Catalogue, ConnectorSpec, Names};
+use crate::signature::{Message, Received, SigningKey};
+use crate::spec::{Catalogue, ConnectorSpec, Names, SecretUse};
 
 const NAMES: Names<'_> = Names { event_type: "lead.captured", event_id: "e1", job_id: "job_1" };
 
@@ -129,6 +130,76 @@ fn the_guide_makes_a_working_connector() {
         ["connectors/tidycrm.toml", "mappings/tidycrm.toml", "tests/connectors/tidycrm.toml"]
     );
     let catalogue = Catalogue::load(Some(folder.path())).unwrap_or_else(|faults| panic!("{faults}"));
-    let cases = golden::check_cases(&catalogue, "tidycrm", &folder.path().join(&written[2]));
-    assert!(cases.0 >= 2 && cases.1 >= 5, "{cases:?}");
+    let text = fs::read_to_string(folder.path().join(&written[2])).unwrap();
+    let checked = check_cases(&catalogue, "tidycrm", &written[2], &text);
+    assert!(checked.faults.is_empty(), "{}", checked.faults);
+    assert!(checked.requests >= 2 && checked.answers >= 5, "{checked:?}");
+}
+
+/// Connectors whose requests are signed, each with secrets of its own.
+fn signed() -> Vec<(Arc<ConnectorSpec>, Vec<String>)> {
+    let catalogue = Catalogue::load(None).unwrap();
+    let signed = catalogue.connectors().values().filter(|spec| spec.secret != SecretUse::None);
+    let secrets =
+        |spec: &ConnectorSpec| (1..=3).map(|seed| spec.signature.generate_secret([seed; 32])).collect();
+    signed.map(|spec| (Arc::clone(spec), secrets(spec))).collect()
+}
+
+#[test]
+fn the_signature_of_every_connector_verifies_with_each_active_secret() {
+    let signed = signed();
+    assert!(signed.len() >= 5, "{}", signed.len());
+    let now = Timestamp::from_millis(1_777_818_128_000);
+    for (spec, secrets) in signed {
+        let url = "https://hooks.example/in?a=1";
+        let none = (BTreeMap::new(), BTreeMap::new());
+        let given = Given { url, options: &none.0, credentials: &none.1 };
+        let key = |secret: &str| spec.signature.key(secret).unwrap();
+        let keys = secrets[..2].iter().map(|secret| Key { key: key(secret), expires: None }).collect();
+        let settings = check_settings(&spec, &given).unwrap();
+        let timeout = Duration::from_secs(15);
+        let endpoint =
+            Endpoint::compile(Arc::clone(&spec), url, settings, &HeaderMap::new(), keys, timeout).unwrap();
+        let body = Bytes::from_static("{\"name\":\"Zo\u{eb}\"}".as_bytes());
+        let request = endpoint.request(&NAMES, body.clone(), now);
+        let verify = |secret: &str, body: &[u8]| {
+            let received = Received { method: "POST", url, headers: &request.headers, body, form: None };
+            spec.signature.verify(&[&key(secret)], &received, now).is_ok()
+        };
+        let id = &spec.id;
+        assert!(verify(&secrets[0], &body), "{id}");
+        // A header that carries one value carries the newest secret's.
+        let (first, second) = (key(&secrets[0]), key(&secrets[1]));
+        let sign = |keys: &[&SigningKey], body| spec.signature.sign(keys, &signed_message(body));
+        let several = sign(&[&first, &second], b"a") != sign(&[&first], b"a");
+        assert_eq!(verify(&secrets[1], &body), several, "{id}");
+        assert!(!verify(&secrets[2], &body), "{id}");
+        let is_digest = sign(&[&first], b"a") != sign(&[&first], b"b");
+        assert_eq!(verify(&secrets[0], b"{}"), !is_digest, "{id}: another body");
+    }
+}
+
+fn signed_message(body: &[u8]) -> Message<'_> {
+    let (url, event_type) = ("https://hooks.example/in?a=1", "lead.captured");
+    Message { id: "job_1", timestamp: Timestamp::from_millis(5_000), event_type, method: "POST", url, body }
+}
+
+#[test]
+fn no_header_of_a_request_breaks_its_line() {
+    for (spec, secrets) in signed() {
+        let names =
+            Names { event_type: "a\r\nX-Evil: 1", event_id: "b\nX-Evil: 1", job_id: "c\r\nX-Evil: 1" };
+        let url = "https://hooks.example/in";
+        let none = (BTreeMap::new(), BTreeMap::new());
+        let settings = check_settings(&spec, &Given { url, options: &none.0, credentials: &none.1 }).unwrap();
+        let keys = vec![Key { key: spec.signature.key(&secrets[0]).unwrap(), expires: None }];
+        let timeout = Duration::from_secs(15);
+        let endpoint =
+            Endpoint::compile(Arc::clone(&spec), url, settings, &HeaderMap::new(), keys, timeout).unwrap();
+        let request = endpoint.request(&names, Bytes::new(), Timestamp::from_millis(5_000));
+        assert!(!request.headers.contains_key("x-evil"), "{}", spec.id);
+        for value in request.headers.values() {
+            assert!(!value.as_bytes().iter().any(|byte| b"\r\n".contains(byte)), "{}", spec.id);
+        }
+    }
 }

@@ -10,6 +10,8 @@ use super::time::Timestamp;
 pub struct Job {
     /// Stable over all attempts.
     pub id: JobId,
+    /// What receivers know it by: its id, or the one that it had in the store from which it was moved here.
+    pub name: JobId,
     /// Whose it is.
     pub tenant: TenantId,
     /// The lane it waits in.

@@ -9,6 +9,9 @@ use super::job::{JobState, Outcome};
 use super::policy::{DeliveryPolicy, RETRY_AFTER_CAP, RetriesEnd};
 use super::time::Timestamp;
 
+/// Who paused a connection whose connector deactivates it when the retries of a job ended.
+pub const RETRIES_ENDED: &str = "retries_ended";
+
 /// What becomes of a job after a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
@@ -62,8 +65,7 @@ pub fn decide(
                     RetriesEnd::Dead => JobState::Dead,
                     RetriesEnd::DropAndLog => JobState::Cancelled,
                     RetriesEnd::Deactivate => {
-                        effect.pause =
-                            Some(("retries_ended", format!("the retries of a job ended: {reason}")));
+                        effect.pause = Some((RETRIES_ENDED, format!("the retries of a job ended: {reason}")));
                         JobState::Dead
                     }
                 }),

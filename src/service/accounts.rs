@@ -4,6 +4,7 @@
 //! something of the same length where the key is unknown, so that the time says nothing about which keys exist.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -129,12 +130,22 @@ impl Gateway {
     }
 
     /// Makes the first operator's key where there is none: for the first start.
+    /// Of processes that start together on one store one makes it.
     pub async fn first_operator_key(&self) -> Result<Option<Secret>, ServiceError> {
+        const SPAN: Duration = Duration::from_secs(10);
+        let owner = u128::from_be_bytes(self.entropy.bytes());
+        if self.directory.has_operator_key() || !self.store.hold("first_key", owner, SPAN).await? {
+            return Ok(None);
+        }
+        // Whoever had the duty before may have done it meanwhile.
+        self.directory.catch_up(self.store.as_ref()).await?;
         if self.directory.has_operator_key() {
             return Ok(None);
         }
         let new = NewKey { tenant: None, scopes: Vec::new(), name: "first operator key".to_owned() };
-        self.make_key(new).await.map(|(_, token)| Some(token))
+        let made = self.make_key(new).await.map(|(_, token)| Some(token));
+        self.store.let_go("first_key", owner).await?;
+        made
     }
 
     /// Revokes a key; `false` when there was none.

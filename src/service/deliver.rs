@@ -9,11 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Gateway;
-use super::exchange::{Outgoing, exchange};
+use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use crate::connector::{self, Verdict};
 use crate::domain::connection::ConnectionState;
-use crate::domain::job::{Attempt, JobState, Outcome};
+use crate::domain::event::Event;
+use crate::domain::id::{ConnectionId, JobId};
+use crate::domain::job::{Attempt, Job, JobState, Outcome};
 use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::mapping::{Mapping, MappingError};
@@ -23,6 +25,9 @@ use crate::store::{Lease, LeaseRef, Settlement};
 /// How long a lane waits when the gateway itself could not try a job.
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a lane waits whose connection is broken: a person has to mend it, or a file, and its jobs are kept until then.
+const BROKEN_WAIT: Duration = Duration::from_secs(15);
+
 /// Why a job could not be tried, through no fault of its endpoint.
 enum Obstacle {
     /// The job goes back untried.
@@ -31,8 +36,10 @@ enum Obstacle {
     Own(String),
     /// The mapping can't be applied to this event.
     Mapping(MappingError),
-    /// The connection is not fit for use.
+    /// The connection is not fit for use: the job goes back untried, and its lane waits.
     Broken(String),
+    /// What the job was made with is gone.
+    Lost(String),
 }
 
 /// Tries a job once.
@@ -78,9 +85,54 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     }
     let working = live.works.as_ref().map_err(|reason| Obstacle::Broken(reason.clone()))?;
     let mapping = mapping(gateway, lease, live, working).await?;
-    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
-    let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
-    working.endpoint.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)
+    let Job { connection, name, tries, .. } = lease.job;
+    map_and_render(&mapping, working, &lease.event, connection, name, tries + 1).map_err(Obstacle::Mapping)
+}
+
+/// What the first attempt of a job begins with.
+pub(super) fn map_and_render(
+    mapping: &Mapping,
+    working: &Working,
+    event: &Event,
+    connection: ConnectionId,
+    job: JobId,
+    number: u32,
+) -> Result<Bytes, MappingError> {
+    let (connection, job) = (connection.to_string(), job.to_string());
+    let context = event_context(event, &connection, &job, number);
+    working.endpoint.render(mapping, &event.document, &context)
+}
+
+/// What one try came to.
+pub(super) struct Sent {
+    pub verdict: Verdict,
+    pub attempt: Attempt,
+    /// What the next try begins with.
+    pub kept: Bytes,
+}
+
+/// Sends a job once and reads the answer.
+pub(super) async fn send_once(
+    gateway: &Gateway,
+    working: &Working,
+    event: &Event,
+    connection: ConnectionId,
+    job: JobId,
+    number: u32,
+    body: Bytes,
+) -> Sent {
+    let at = gateway.clock.now();
+    let (connection_name, job) = (connection.to_string(), job.to_string());
+    let outgoing = Outgoing {
+        event: &event.document,
+        context: event_context(event, &connection_name, &job, number),
+        names: Names { event_type: &event.kind, event_id: &event.id, job_id: &job },
+    };
+    let wire = Wire { gateway, connection };
+    let tried = exchange(&wire, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+    let elapsed = gateway.clock.now().since(at);
+    let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+    Sent { verdict: tried.verdict, attempt, kept: tried.kept }
 }
 
 /// The mapping that the job is pinned to.
@@ -97,25 +149,16 @@ async fn mapping(
     match gateway.directory.mapping(gateway.store.as_ref(), pinned).await {
         Ok(Some(mapping)) => Ok(mapping),
         Ok(None) => {
-            Err(Obstacle::Broken(format!("the mapping {pinned} that it was made with is not in the store")))
+            Err(Obstacle::Lost(format!("the mapping {pinned} that it was made with is not in the store")))
         }
         Err(error) => Err(Obstacle::Own(format!("its mapping could not be read: {error}"))),
     }
 }
 
 async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
-    let at = gateway.clock.now();
-    let (connection, job) = (lease.job.connection.to_string(), lease.job.id.to_string());
-    let outgoing = Outgoing {
-        event: &lease.event.document,
-        context: event_context(&lease.event, &connection, &job, lease.job.tries + 1),
-        names: Names { event_type: &lease.event.kind, event_id: &lease.event.id, job_id: &job },
-    };
-    let egress = gateway.egress.as_ref();
-    let tried = exchange(egress, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
-    let elapsed = gateway.clock.now().since(at);
-    let attempt = connector::attempt(lease.job.tries + 1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
-    settle(gateway, lease, &working.policy, &tried.verdict, attempt, Some(tried.kept))
+    let Job { connection, name, tries, .. } = lease.job;
+    let sent = send_once(gateway, working, &lease.event, connection, name, tries + 1, body).await;
+    settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
 /// What follows from a try that has a verdict.
@@ -149,6 +192,9 @@ fn settle(
         gateway.clock.now(),
         gateway.entropy.fraction(),
     );
+    if let Some(until) = effect.wait_until {
+        gateway.triggers.hold(lease.job.connection, until, gateway.clock.now());
+    }
     let delivered = matches!(next, Next::Done(JobState::Delivered));
     let reason = match (&next, policy.when_retries_end) {
         (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {
@@ -184,7 +230,10 @@ fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Sett
             settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
         }
         Obstacle::Broken(reason) => {
-            let reason = format!("the connection can't be used: {reason}");
+            let effect = LaneEffect { wait_until: Some(now.plus(BROKEN_WAIT)), ..LaneEffect::default() };
+            untried(lease, Next::Requeue, format!("the connection can't be used: {reason}"), effect)
+        }
+        Obstacle::Lost(reason) => {
             let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
             settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)

@@ -184,13 +184,73 @@ impl Directory {
         }
     }
 
+    /// The catalogue that connections are compiled by.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        Arc::clone(&self.compiler.stock().catalogue)
+    }
+
+    /// Compiles by another catalogue from now on, and anew whatever it changes and whatever was broken. The answer is the
+    /// connections that were compiled anew.
+    pub async fn adopt(&self, catalogue: Arc<Catalogue>) -> Vec<Arc<LiveConnection>> {
+        let _one_at_a_time = self.catching_up.lock().await;
+        let before = self.compiler.adopt(catalogue);
+        let now = self.compiler.stock();
+        let mut anew = Vec::new();
+        let mut after = None;
+        loop {
+            let some = self.connections(None, after, STEP);
+            let Some(last) = some.last() else { break };
+            after = Some(last.record.id);
+            let changed = some
+                .iter()
+                .filter(|live| live.works.is_err() || now.differs_for(&before, &live.record))
+                .map(|old| {
+                    let mut live = self.compiler.compile(old.record.clone(), old.revision);
+                    live.inherit(old);
+                    if let Err(reason) = &live.works {
+                        tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
+                    }
+                    Arc::new(live)
+                });
+            let ready: Vec<Arc<LiveConnection>> = changed.collect();
+            self.put_in_place(ready.iter().cloned().map(Ready::Connection).collect(), self.revision());
+            anew.extend(ready);
+            // Others get their turn, however many there are.
+            tokio::task::yield_now().await;
+        }
+        self.adopt_for_sources().await;
+        anew
+    }
+
+    /// Compiles every source anew.
+    async fn adopt_for_sources(&self) {
+        let mut after = None;
+        loop {
+            let some = self.sources(None, after, STEP);
+            let Some(last) = some.last() else { return };
+            after = Some(last.record.id);
+            let ready = some.iter().map(|old| {
+                let live = self.compiler.compile_source(old.record.clone(), old.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            });
+            self.put_in_place(ready.collect(), self.revision());
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn make_ready(&self, change: Change) -> Ready {
         match change.record {
             None => Ready::Gone(change.id),
             Some(Record::Tenant(tenant)) => Ready::Tenant(Arc::new(tenant)),
             Some(Record::Key(key)) => Ready::Key(Arc::new(key)),
             Some(Record::Connection(record)) => {
-                let live = self.compiler.compile(*record, change.revision);
+                let mut live = self.compiler.compile(*record, change.revision);
+                if let Some(before) = self.connection(live.record.id) {
+                    live.inherit(&before);
+                }
                 if let Err(reason) = &live.works {
                     tracing::error!(connection = %live.record.id, reason, "a connection can't deliver");
                 }
@@ -327,6 +387,19 @@ impl Directory {
         self.state.read().sources.public_of(agent)
     }
 
+    /// Everything there is, as the store has it.
+    pub fn records(&self) -> Vec<Record> {
+        let state = self.state.read();
+        let tenants = state.tenants.values().filter_map(|household| household.tenant.as_deref());
+        let connections = state.order.keys().filter_map(|id| state.connections.get(id));
+        tenants
+            .map(|tenant| Record::Tenant(tenant.clone()))
+            .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
+            .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
+            .chain(state.sources.records())
+            .collect()
+    }
+
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
     /// passes. Paused ones keep theirs for later; closed ones get none; broken ones get theirs, so that nothing is lost.
     pub fn fan_out(&self, event: &Event) -> Vec<NewJob> {
@@ -337,7 +410,11 @@ impl Directory {
         exact
             .chain(broad)
             .filter(|live| live.passes(event))
-            .map(|live| NewJob { connection: live.record.id, mapping: live.mapping_version })
+            .map(|live| NewJob {
+                connection: live.record.id,
+                mapping: live.mapping_version,
+                triggered: false,
+            })
             .collect()
     }
 

@@ -2,37 +2,68 @@
 //!
 //! A try has one time limit for all its requests. Its result is the answer of the request that ended it. An access token is kept for
 //! the connection, renewed ahead of its end, and once when it is refused with a 401: such a request was not taken, so it is
-//! sent again in the same try.
+//! sent again in the same try. Nothing that leaves here repeats one of the connection's secrets.
+
+mod tokens;
 
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::connector::{Endpoint, Names, Progress, Token, Verdict, classify};
+use crate::connector::{Endpoint, Mask, Names, Progress, Token, Verdict, classify};
+use crate::domain::id::ConnectionId;
 use crate::domain::job::Outcome;
+use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::egress::{Answer, Egress, Request, SendError};
+use crate::egress::{Answer, Request, SendError};
 use crate::mapping::Context;
+use crate::service::Gateway;
+use tokens::Fetch;
+pub use tokens::TokenSlot;
 
-/// What sends requests.
+/// What sends requests, and keeps what is given for later ones.
 pub trait Sends: Sync {
     /// Sends one, once.
     fn send(&self, request: Request) -> impl Future<Output = Result<Answer, SendError>> + Send;
+
+    /// Keeps the refresh token `new`, which was given in place of `used`, for every process. Whether it is settled.
+    fn keep_refresh_token(&self, used: &Secret, new: &Secret) -> impl Future<Output = bool> + Send;
+
+    /// The refresh token that the connection has now, where that is another one than `used`.
+    fn newer_refresh_token(&self, used: &Secret) -> impl Future<Output = Option<Secret>> + Send;
 }
 
-impl Sends for Egress {
-    fn send(&self, request: Request) -> impl Future<Output = Result<Answer, SendError>> + Send {
-        Self::send(self, request)
+/// The way out of a connection's requests: over the wire, its refresh token kept in its record.
+#[derive(Clone, Copy)]
+pub struct Wire<'a> {
+    /// The gateway.
+    pub gateway: &'a Gateway,
+    /// Whose requests they are.
+    pub connection: ConnectionId,
+}
+
+impl Sends for Wire<'_> {
+    async fn send(&self, request: Request) -> Result<Answer, SendError> {
+        self.gateway.egress.send(request).await
+    }
+
+    async fn keep_refresh_token(&self, used: &Secret, new: &Secret) -> bool {
+        match self.gateway.replace_refresh_token(self.connection, used, new).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(connection = %self.connection, %error, "a new refresh token is not written yet; trying again");
+                false
+            }
+        }
+    }
+
+    async fn newer_refresh_token(&self, used: &Secret) -> Option<Secret> {
+        self.gateway.newer_refresh_token(self.connection, used).await
     }
 }
-
-/// A connection's access token. Whoever needs one waits for it to be fetched, so that it is fetched once.
-#[derive(Debug, Default)]
-pub struct TokenSlot(Mutex<Option<Token>>);
 
 /// What is delivered.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +94,8 @@ struct Try<'a, S> {
     endpoint: &'a Endpoint,
     tokens: &'a TokenSlot,
     began: Timestamp,
+    /// What must not be shown: the connection's secrets, and the access tokens of this try.
+    mask: parking_lot::Mutex<Mask>,
 }
 
 /// Tries once. `kept` is what [`Endpoint::render`] made, or what the last try left.
@@ -74,12 +107,18 @@ pub async fn exchange<S: Sends>(
     outgoing: &Outgoing<'_>,
     kept: Bytes,
 ) -> Tried {
-    let this = Try { sender, clock, endpoint, tokens, began: clock.now() };
-    if endpoint.calls() == 1 {
+    let mask = parking_lot::Mutex::new(endpoint.mask().clone());
+    let this = Try { sender, clock, endpoint, tokens, began: clock.now(), mask };
+    let mut tried = if endpoint.calls() == 1 {
         let (verdict, answer) = this.deliver(0, outgoing, kept.clone()).await;
-        return Tried { verdict, answer, kept };
+        Tried { verdict, answer, kept }
+    } else {
+        this.chain(outgoing, kept).await
+    };
+    if let Some(shown) = tried.answer.as_ref().and_then(|answer| this.mask.lock().cover_answer(answer)) {
+        tried.answer = Some(shown);
     }
-    this.chain(outgoing, kept).await
+    tried
 }
 
 impl<S: Sends> Try<'_, S> {
@@ -135,27 +174,30 @@ impl<S: Sends> Try<'_, S> {
                 fresh = true;
                 continue;
             }
-            let verdict = classify(self.endpoint.spec(), result.as_ref(), self.clock.now());
-            return (verdict, result.ok());
+            return (self.judge(result.as_ref()), result.ok());
         }
+    }
+
+    /// Reads the answer by the rules as it came, and tells it without secrets.
+    fn judge(&self, result: Result<&Answer, &SendError>) -> Verdict {
+        let (spec, now) = (self.endpoint.spec(), self.clock.now());
+        let verdict = classify(spec, result, now);
+        let Some(shown) = result.ok().and_then(|answer| self.mask.lock().cover_answer(answer)) else {
+            return verdict;
+        };
+        // Words are cut to a length, so they are hidden before that.
+        let Verdict { reason, remote_id, .. } = classify(spec, Ok(&shown), now);
+        Verdict { reason, remote_id, ..verdict }
     }
 
     /// The access token and whether it was just fetched; `None` where none is needed. `refused` is one that is of no use.
     async fn token(&self, refused: Option<&Token>) -> Result<Option<(Token, bool)>, Verdict> {
         let Some(client) = self.endpoint.client() else { return Ok(None) };
-        let mut slot = self.tokens.0.lock().await;
-        if let Some(token) = slot.as_ref()
-            && self.clock.now() < token.renew_at
-            && refused.is_none_or(|refused| refused.text != token.text)
-        {
-            return Ok(Some((token.clone(), false)));
-        }
-        let Some(timeout) = self.left() else { return Err(self.out_of_time()) };
-        let result = self.sender.send(client.request(timeout)).await;
-        *slot = None;
-        let token = client.read(result.as_ref(), self.clock.now())?;
-        *slot = Some(token.clone());
-        Ok(Some((token, true)))
+        let fetch = Fetch { sender: self.sender, clock: self.clock, client, slot: self.tokens };
+        let left = || self.left().ok_or_else(|| self.out_of_time());
+        let (token, fresh) = fetch.token(refused, left).await?;
+        self.mask.lock().add(token.text.reveal());
+        Ok(Some((token, fresh)))
     }
 
     /// What is left of the try's time.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::exchange::TokenSlot;
 use super::vault::Vault;
@@ -53,7 +53,7 @@ pub struct Working {
     /// Where and how requests go; it leaves out secrets that have expired.
     pub endpoint: Endpoint,
     /// The access token, where requests need one.
-    pub tokens: TokenSlot,
+    pub tokens: Arc<TokenSlot>,
 }
 
 /// A source, compiled.
@@ -68,6 +68,16 @@ pub struct LiveSource {
 }
 
 impl LiveConnection {
+    /// Takes over the access token of what it was before, where it is still good for what it is now.
+    pub fn inherit(&mut self, before: &Self) {
+        if let (Ok(working), Ok(before)) = (&mut self.works, &before.works)
+            && let (Some(client), Some(other)) = (working.endpoint.client(), before.endpoint.client())
+            && client.is_same(other)
+        {
+            working.tokens = Arc::clone(&before.tokens);
+        }
+    }
+
     /// Whether it wants events of this type.
     pub fn wants_type(&self, kind: &str) -> bool {
         self.record.events.iter().any(|pattern| pattern.matches(kind))
@@ -103,27 +113,76 @@ pub fn event_context<'a>(
 
 /// Compiles connections, and shares their mappings.
 pub struct Compiler {
-    catalogue: Arc<Catalogue>,
+    stock: RwLock<Arc<Stock>>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
-    /// The catalogue's mappings.
-    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
     mappings: Mutex<Mappings>,
+}
+
+/// The catalogue, and its mappings with their versions.
+#[derive(Debug)]
+pub struct Stock {
+    /// Connectors and mappings.
+    pub catalogue: Arc<Catalogue>,
+    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
+}
+
+impl Stock {
+    fn new(catalogue: Arc<Catalogue>) -> Self {
+        let named = catalogue
+            .mappings()
+            .iter()
+            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
+            .collect();
+        Self { catalogue, named }
+    }
+
+    /// Whether a connection is another one by this stock than by `other`.
+    pub fn differs_for(&self, other: &Self, record: &Connection) -> bool {
+        let connector = |stock: &Self| stock.catalogue.connector(&record.connector).cloned();
+        let (here, there) = (connector(self), connector(other));
+        let mapping = |stock: &Self, connector: &Option<Arc<ConnectorSpec>>| {
+            let name = match (&record.mapping, connector) {
+                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
+                (MappingChoice::Named(name), _) => name,
+                (MappingChoice::Default, Some(connector)) => &connector.mapping,
+            };
+            stock.named.get(name).map(|(version, _)| *version)
+        };
+        mapping(self, &here) != mapping(other, &there) || here != there
+    }
 }
 
 impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
     pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
-        let mut mappings = Mappings::default();
-        let named: HashMap<_, _> = catalogue
-            .mappings()
-            .iter()
-            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
-            .collect();
-        for (version, mapping) in named.values() {
+        let compiler = Self {
+            stock: RwLock::new(Arc::new(Stock::new(catalogue))),
+            vault,
+            addresses,
+            mappings: Mutex::default(),
+        };
+        compiler.share_named(&compiler.stock());
+        compiler
+    }
+
+    fn share_named(&self, stock: &Stock) {
+        let mut mappings = self.mappings.lock();
+        for (version, mapping) in stock.named.values() {
             mappings.shared.insert(*version, Arc::downgrade(mapping));
         }
-        Self { catalogue, vault, addresses, named, mappings: Mutex::new(mappings) }
+    }
+
+    /// The catalogue that connections are compiled by.
+    pub fn stock(&self) -> Arc<Stock> {
+        Arc::clone(&self.stock.read())
+    }
+
+    /// Compiles by another catalogue from now on; the answer is the one before.
+    pub fn adopt(&self, catalogue: Arc<Catalogue>) -> Arc<Stock> {
+        let stock = Arc::new(Stock::new(catalogue));
+        self.share_named(&stock);
+        std::mem::replace(&mut *self.stock.write(), stock)
     }
 
     /// Makes a connection ready. It never fails: what can't be compiled is a broken connection.
@@ -146,14 +205,18 @@ impl Compiler {
     }
 
     fn working(&self, record: &Connection) -> Result<(MappingVersion, Working), String> {
-        let connector = self
+        let stock = self.stock();
+        let connector = stock
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
         if !connector.sends() {
             return Err(format!("the connector \"{}\" only receives", connector.id));
         }
-        let (version, mapping) = self.chosen_mapping(&connector.mapping, &record.mapping)?;
+        let (version, mapping) = self.chosen_mapping(&stock, &connector.mapping, &record.mapping)?;
+        connector
+            .check_mapping(&mapping)
+            .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
         let policy = record.policy.over(&connector.policy);
         let owner = record.id.to_string();
         let credentials = self.open_all(&owner, &record.credentials)?;
@@ -168,19 +231,27 @@ impl Compiler {
         }
         let headers = check_custom_headers(connector, &headers)
             .map_err(|faults| format!("its headers are refused: {faults}"))?;
-        let keys = match connector.secret {
-            SecretUse::None => Vec::new(),
-            _ => self.keys(&owner, &record.signing, &connector.signature)?,
-        };
-        let endpoint =
+        let (mut keys, mut signing) = (Vec::with_capacity(record.signing.len()), Vec::new());
+        if connector.secret != SecretUse::None {
+            for secret in &record.signing {
+                let clear = self.vault.open(&owner, &secret.sealed).map_err(|error| error.to_string())?;
+                let key = connector.signature.key(clear.reveal()).map_err(|error| error.to_string())?;
+                keys.push(Key { key, expires: secret.expires });
+                signing.push(clear);
+            }
+        }
+        let mut endpoint =
             Endpoint::compile(Arc::clone(connector), url, settings, &headers, keys, policy.timeout)
                 .map_err(|error| error.to_string())?;
+        for secret in &signing {
+            endpoint.hide(secret);
+        }
         for url in endpoint.urls() {
             self.addresses
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
-        let tokens = TokenSlot::default();
+        let tokens = Arc::default();
         Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens }))
     }
 
@@ -191,7 +262,8 @@ impl Compiler {
     }
 
     fn receiver(&self, record: &Source) -> Result<Receiver, String> {
-        let connector = self
+        let stock = self.stock();
+        let connector = stock
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
@@ -199,7 +271,9 @@ impl Compiler {
             .inbound
             .as_ref()
             .ok_or_else(|| format!("the connector \"{}\" receives nothing", connector.id))?;
-        let (_, mapping) = self.chosen_mapping(&spec.mapping, &record.mapping)?;
+        let (_, mapping) = self.chosen_mapping(&stock, &spec.mapping, &record.mapping)?;
+        spec.check_mapping(&record.connector, &mapping)
+            .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
         let owner = record.id.to_string();
         let credentials = self.open_all(&owner, &record.credentials)?;
         let keys = match spec.secret {
@@ -238,6 +312,7 @@ impl Compiler {
 
     fn chosen_mapping(
         &self,
+        stock: &Stock,
         default: &str,
         choice: &MappingChoice,
     ) -> Result<(MappingVersion, Arc<Mapping>), String> {
@@ -250,7 +325,7 @@ impl Compiler {
                 return Ok(self.mappings.lock().share(mapping));
             }
         };
-        self.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
+        stock.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
     }
 
     /// A mapping by its version, out of the store where nobody here has it.

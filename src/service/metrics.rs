@@ -111,6 +111,11 @@ struct LaneLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The registry and what is in it.
@@ -130,6 +135,8 @@ pub struct Metrics {
     oldest_seconds: Gauge,
     lanes: Family<LaneLabels, Gauge>,
     store_up: Gauge,
+    reloads: Family<ReloadLabels, Counter>,
+    catalogue_faults: Gauge,
 }
 
 fn attempt_buckets() -> Histogram {
@@ -183,6 +190,18 @@ impl Default for Metrics {
             "1 when the store could be written to at this scrape",
             Gauge::clone(&store_up),
         );
+        let reloads = Family::<ReloadLabels, Counter>::default();
+        let catalogue_faults = Gauge::default();
+        registry.register(
+            "catalogue_reloads",
+            "How often connector and mapping files were read again, by whether they are in force",
+            reloads.clone(),
+        );
+        registry.register(
+            "catalogue_faults",
+            "Faults of the files on the disk that keep them from being in force; 0 when they are",
+            Gauge::clone(&catalogue_faults),
+        );
         Self {
             registry,
             scrape: Mutex::default(),
@@ -197,6 +216,8 @@ impl Default for Metrics {
             oldest_seconds,
             lanes,
             store_up,
+            reloads,
+            catalogue_faults,
         }
     }
 }
@@ -232,6 +253,13 @@ impl Metrics {
         };
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
         self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// Counts one reload of the catalogue; `faults` keep it from being in force.
+    pub fn reload(&self, faults: usize) {
+        let result = if faults == 0 { "done" } else { "refused" };
+        self.reloads.get_or_create(&ReloadLabels { result }).inc();
+        self.catalogue_faults.set(count(faults as u64));
     }
 
     /// All of it as `OpenMetrics` text. `stats` is `None` when the store did not give any; `store_up` is whether it can be

@@ -11,13 +11,16 @@ pub mod exchange;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
+pub mod migrate;
 pub mod public;
 pub mod rate;
 pub mod receive;
+pub mod reload;
 mod running;
 pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trigger;
 pub mod tryout;
 pub mod vault;
 
@@ -39,7 +42,9 @@ use directory::Directory;
 use metrics::Metrics;
 use public::ChatSettings;
 use rate::Rates;
+use reload::Reloads;
 use running::Running;
+use trigger::Triggers;
 use vault::{Vault, VaultError};
 
 /// The most events of one request.
@@ -115,12 +120,12 @@ pub struct Gateway {
     pub ids: Ids,
     /// Seals and opens secrets.
     pub vault: Arc<Vault>,
-    /// Connectors and mappings.
-    pub catalogue: Arc<Catalogue>,
     /// Sends requests.
     pub egress: Arc<Egress>,
     /// Where requests may go.
     pub addresses: Arc<AddressPolicy>,
+    /// What became of the last reload of the catalogue.
+    pub reloads: Reloads,
     /// Tenants, keys and connections, in memory.
     pub directory: Directory,
     /// What is counted.
@@ -133,6 +138,7 @@ pub struct Gateway {
     source_rates: Rates<SourceId>,
     visitor_rates: Rates<IpAddr>,
     running: Running,
+    triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
 }
 
@@ -143,9 +149,7 @@ impl Gateway {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
         let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
-        for mapping in catalogue.mappings().values() {
-            store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
-        }
+        keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
         Ok(Arc::new(Self {
@@ -153,6 +157,7 @@ impl Gateway {
             source_rates: Rates::new(settings.deliveries_per_second, 1),
             visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute),
             running: Running::default(),
+            triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             metrics: Metrics::default(),
             progress: Progress::default(),
@@ -161,12 +166,35 @@ impl Gateway {
             entropy,
             ids,
             vault,
-            catalogue,
             egress,
             addresses,
+            reloads: Reloads::default(),
             directory,
             settings,
         }))
+    }
+
+    /// The connectors and mappings in force.
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.directory.catalogue()
+    }
+
+    /// Fails when stored secrets are there and none of the first ones opens: the key is not the one they were sealed with.
+    pub fn check_secret_key(&self) -> Result<(), VaultError> {
+        /// Connections looked at.
+        const LOOKED_AT: usize = 100;
+        let mut found = Ok(());
+        for live in self.directory.connections(None, None, LOOKED_AT) {
+            let (record, owner) = (&live.record, live.record.id.to_string());
+            let signing = record.signing.iter().map(|secret| &secret.sealed);
+            for sealed in signing.chain(record.credentials.values()).chain(record.target.headers.values()) {
+                match self.vault.open(&owner, sealed) {
+                    Ok(_) => return Ok(()),
+                    Err(error) => found = Err(error),
+                }
+            }
+        }
+        found
     }
 
     /// Keeps the directory fresh with what other processes write; runs until it is dropped.
@@ -176,14 +204,50 @@ impl Gateway {
         loop {
             self.store.wait_for_change(self.directory.revision()).await;
             if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
-                if error == StoreError::Closed {
-                    return;
+                match error {
+                    StoreError::Closed => return,
+                    StoreError::Emptied => match self.rebuild().await {
+                        Ok(true) => continue,
+                        Ok(false) => tracing::debug!("another process writes the store's records again"),
+                        Err(error) => {
+                            tracing::error!(%error, "the records of an emptied store could not be written again");
+                        }
+                    },
+                    error => tracing::warn!(%error, "the records could not be read; trying again"),
                 }
-                tracing::warn!(%error, "the records could not be read; trying again");
                 self.clock.sleep(PAUSE).await;
             }
         }
     }
+
+    /// Gives an emptied store the tenants, keys and connections that this process remembers.
+    async fn rebuild(&self) -> Result<bool, StoreError> {
+        let records = self.directory.records();
+        keep_mappings(&self.catalogue(), self.store.as_ref()).await?;
+        for live in self.directory.connections(None, None, usize::MAX) {
+            if let Ok(working) = &live.works {
+                self.store.put_mapping(live.mapping_version, working.mapping.to_json()).await?;
+            }
+        }
+        let count = records.len();
+        let is_first = self.store.rebuild(records, self.directory.revision()).await?;
+        if is_first {
+            tracing::error!(
+                records = count,
+                "THE STORE WAS EMPTIED: events that were accepted and not delivered are lost; its tenants, keys and \
+                 connections were written again from memory, and work goes on"
+            );
+        }
+        Ok(is_first)
+    }
+}
+
+/// Keeps the catalogue's mappings in the store, for the jobs that are pinned to them.
+async fn keep_mappings(catalogue: &Catalogue, store: &dyn Store) -> Result<(), StoreError> {
+    for mapping in catalogue.mappings().values() {
+        store.put_mapping(crate::spec::mapping_version(mapping), mapping.to_json()).await?;
+    }
+    Ok(())
 }
 
 /// When the workers last showed that they get on: for readiness.
@@ -257,6 +321,22 @@ impl From<Faults> for ServiceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn another_secret_key_than_the_stores_is_noticed() {
+        let (first, clock, folder) = testing::gateway(Settings::default()).await;
+        assert_eq!(first.check_secret_key(), Ok(()), "nothing is sealed yet");
+        let tenant = first.make_tenant("acme".parse().unwrap(), "Acme").await.unwrap().id.clone();
+        let wanted = serde_json::json!({"name": "x", "connector": "webhook", "events": ["*"],
+                                        "target": {"url": "http://127.0.0.1:9/"}});
+        first.make_connection(Some(&tenant), &wanted).await.unwrap();
+        assert_eq!(first.check_secret_key(), Ok(()));
+        for (key, wanted) in [(7, Ok(())), (8, Err(VaultError::Sealed))] {
+            let gateway =
+                testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;
+            assert_eq!(gateway.check_secret_key(), wanted);
+        }
+    }
 
     #[test]
     fn progress_is_fresh_only_for_a_while_after_a_beat() {

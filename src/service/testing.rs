@@ -34,14 +34,24 @@ pub(crate) async fn gateway_in(
     key: u8,
     owner: bool,
 ) -> Arc<Gateway> {
-    let entropy = Entropy::system();
-    let ids = Ids::new(clock.clone(), entropy.clone());
+    let ids = Ids::new(clock.clone(), Entropy::system());
     let store = if owner {
         SqliteStore::open(folder, clock.clone(), ids.clone(), Duration::from_hours(1)).await
     } else {
         SqliteStore::open_guest(folder, clock.clone(), ids.clone()).await
     };
-    let store: Arc<dyn Store> = Arc::new(store.unwrap());
+    gateway_on(Arc::new(store.unwrap()), clock, settings, key).await
+}
+
+/// A gateway on a store, whose vault's key is made of `key`.
+pub(crate) async fn gateway_on(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    settings: Settings,
+    key: u8,
+) -> Arc<Gateway> {
+    let entropy = Entropy::system();
+    let ids = Ids::new(clock.clone(), entropy.clone());
     let loopback = vec!["127.0.0.0/8".parse().unwrap()];
     let addresses = Arc::new(AddressPolicy { allow_http: true, allowed: loopback });
     let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();

@@ -7,16 +7,16 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::exchange::{Outgoing, Sends, exchange};
+use super::exchange::{Outgoing, Sends, Wire, exchange};
 use super::live::event_context;
 use super::{Gateway, ServiceError};
-use crate::connector::{Endpoint, Names, Progress, Token, Verdict, attempt};
+use crate::connector::{Endpoint, HIDDEN, Names, Progress, Token, Verdict, attempt};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::job::Attempt;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::egress::{Answer, Egress, HeaderMap, HeaderName, HeaderValue, Request, SendError};
+use crate::egress::{Answer, HeaderMap, HeaderName, HeaderValue, Request, SendError};
 use crate::mapping::{Mapping, MappingError};
 
 /// The header that marks a test's request, whatever the mapping makes of the event.
@@ -25,8 +25,6 @@ pub const TEST_HEADER: &str = "x-patchbay-test";
 pub const TEST_TYPE: &str = "patchbay.test";
 /// How many tests may be under way at once in a process.
 pub const MAX_TRYOUTS: usize = 32;
-/// What stands for a header's value that may be a secret.
-const HIDDEN: &str = "[hidden]";
 
 /// What a test came to.
 #[derive(Debug)]
@@ -108,7 +106,11 @@ impl Gateway {
         };
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
-        let marked = Marked { egress: &self.egress, endpoint: &working.endpoint, shown: Mutex::default() };
+        let marked = Marked {
+            wire: Wire { gateway: self, connection: id },
+            endpoint: &working.endpoint,
+            shown: Mutex::default(),
+        };
         let tried = exchange(&marked, &self.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
@@ -117,7 +119,8 @@ impl Gateway {
 
     /// A sample of the first type that the connection wants and that has one, else a plain one.
     fn test_event(&self, tenant: &TenantId, wanted: &[EventPattern]) -> Event {
-        let samples = self.catalogue.samples();
+        let catalogue = self.catalogue();
+        let samples = catalogue.samples();
         let sample = wanted
             .iter()
             .find_map(|pattern| samples.iter().find(|(kind, _)| pattern.matches(kind)))
@@ -151,7 +154,7 @@ impl Gateway {
 
 /// Marks each request as a test's, and keeps what a person may see of the last one.
 struct Marked<'a> {
-    egress: &'a Egress,
+    wire: Wire<'a>,
     endpoint: &'a Endpoint,
     shown: Mutex<Option<Shown>>,
 }
@@ -163,7 +166,15 @@ impl Sends for Marked<'_> {
         if self.endpoint.client().is_none_or(|client| *client.token_url() != request.url) {
             *self.shown.lock() = Some(Shown::of(self.endpoint, &request));
         }
-        self.egress.send(request).await
+        self.wire.send(request).await
+    }
+
+    async fn keep_refresh_token(&self, used: &Secret, new: &Secret) -> bool {
+        self.wire.keep_refresh_token(used, new).await
+    }
+
+    async fn newer_refresh_token(&self, used: &Secret) -> Option<Secret> {
+        self.wire.newer_refresh_token(used).await
     }
 }
 

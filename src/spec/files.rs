@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::domain::fault::{Fault, Faults, Place};
 
@@ -76,6 +77,32 @@ pub(super) fn built_in() -> Files {
     files
 }
 
+/// What tells that a folder's files changed, without reading them: name, length and time of change of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<(String, u64, Option<SystemTime>)>);
+
+impl Stamp {
+    /// Of the operator's folder as it is now. What can't be looked at counts as not there.
+    pub fn of(root: &Path) -> Self {
+        let mut stamps = Vec::new();
+        for kind in FileKind::ALL {
+            let Ok(entries) = fs::read_dir(root.join(kind.folder())) else { continue };
+            for entry in entries.flatten().take(MAX_FILES) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if stem(&name, kind).is_none() {
+                    continue;
+                }
+                // Through links: some replace the link of a whole folder.
+                if let Ok(found) = fs::metadata(entry.path()) {
+                    stamps.push((format!("{}/{name}", kind.folder()), found.len(), found.modified().ok()));
+                }
+            }
+        }
+        stamps.sort();
+        Self(stamps)
+    }
+}
+
 /// Adds the files of the operator's folder. Hidden files and those of another extension are passed over; a missing
 /// subfolder is as good as an empty one.
 pub(super) fn add_folder(files: &mut Files, root: &Path, faults: &mut Faults) {
@@ -121,6 +148,38 @@ pub(super) fn add_folder(files: &mut Files, root: &Path, faults: &mut Faults) {
             }
         }
     }
+}
+
+/// Where the cases of the operator's connectors lie, beside their folder.
+const CASES: &str = "tests/connectors";
+
+/// The files of cases in the operator's folder: connector, path for messages and text of each. What can't be read is a fault.
+pub fn case_files(root: &Path, faults: &mut Faults) -> Vec<(String, String, String)> {
+    let folder = root.join(CASES);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            faults.push(at(&folder, format!("can't be read: {error}"), None));
+            return Vec::new();
+        }
+    };
+    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).take(MAX_FILES).collect();
+    names.sort();
+    let mut files = Vec::new();
+    for name in names {
+        let Some((name, stem)) =
+            name.to_str().and_then(|name| Some((name, stem(name, FileKind::Connector)?)))
+        else {
+            continue;
+        };
+        let path = folder.join(name);
+        match read(&path) {
+            Ok(text) => files.push((stem.to_owned(), path.display().to_string(), text)),
+            Err(message) => faults.push(at(&path, message, None)),
+        }
+    }
+    files
 }
 
 fn stem(name: &str, kind: FileKind) -> Option<&str> {

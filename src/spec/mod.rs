@@ -68,6 +68,7 @@ pub use auth::{AuthKind, AuthPlace, AuthSpec, Grant, OAuthSpec};
 pub use catalogue::Catalogue;
 pub use envelope::{Envelope, FIELDS};
 pub use extract::Extract;
+pub use files::{Stamp, case_files};
 pub use header::{HeaderTemplate, Names};
 pub use inbound::InboundSpec;
 pub use option::OptionSpec;

@@ -33,6 +33,11 @@ pub enum StoreError {
     /// Too much is waiting to be written already.
     #[error("the store is overloaded")]
     Overloaded,
+    /// What it held is gone; see [`Store::rebuild`](super::Store::rebuild).
+    #[error(
+        "the store was emptied: what the gateway kept there is gone, and with it every event that was not delivered yet"
+    )]
+    Emptied,
     /// The record changed meanwhile, or exists already.
     #[error("the record changed meanwhile")]
     Conflict,
@@ -42,6 +47,18 @@ pub enum StoreError {
     /// It was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// What a store is and what it promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// Which engine: `sqlite` or `redis`.
+    pub engine: &'static str,
+    /// What an accepted event survives: `fsync` and `replicas:N` are what they say; `everysec` (but for the last second),
+    /// `system` (but for the last half minute) and `memory` speak of the server's machine; `unknown` where it does not tell.
+    pub durability: String,
+    /// What an operator has to know of that; `None` when there is nothing to mend.
+    pub note: Option<String>,
 }
 
 /// A key for dedupe and what it stands for.
@@ -82,6 +99,28 @@ pub struct NewJob {
     pub connection: ConnectionId,
     /// Rendered by which mapping version.
     pub mapping: MappingVersion,
+    /// Whether whoever makes it tries it at once, outside its lane: then it is written as [`JobState::Dead`] with
+    /// [`UNANSWERED`], and [`Store::record`](super::Store::record) says what came of it. So a crash leaves no job that
+    /// would be sent a second time, and a log that says what is known.
+    pub triggered: bool,
+}
+
+/// What a triggered job's log says until its outcome is written.
+pub const UNANSWERED: &str = "it was triggered, and what came of it is not known: it may have arrived";
+
+/// What came of a job that was tried outside its lane.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The job.
+    pub job: JobId,
+    /// The record of the try; its number tells a job that was tried meanwhile.
+    pub attempt: Attempt,
+    /// Where the job ends.
+    pub state: JobState,
+    /// Why, in plain words, for the delivery log.
+    pub reason: String,
+    /// What becomes of the lane.
+    pub effect: LaneEffect,
 }
 
 /// What [`Store::ingest`](super::Store::ingest) did.
@@ -127,6 +166,11 @@ pub struct Lease {
     pub token: u64,
     /// When the job returns to its lane by itself.
     pub deadline: Timestamp,
+    /// One of a batch: of an answer's leases, all that have this and one connection are to be tried and settled together.
+    pub batch: bool,
+    /// An earlier lease of it may have been lost to a crash or a deadline: what was done under it is not known. Never
+    /// `false` where that happened; `true` also for jobs that only may have been leased.
+    pub doubtful: bool,
 }
 
 impl Lease {
@@ -162,6 +206,45 @@ pub struct Settlement {
     pub effect: LaneEffect,
     /// What the next attempt begins with, in place of what was kept before; `None` keeps what is there.
     pub rendered: Option<Bytes>,
+}
+
+/// What a call costs one bucket of tokens. All processes must name the same `rate`, `per` and `burst` for a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spend {
+    /// Names the bucket inside its scope.
+    pub bucket: String,
+    /// Tokens taken; at most `burst`, and what is above counts as `burst`.
+    pub cost: u32,
+    /// So many tokens come back, evenly, in each `per`; at least 1.
+    pub rate: u32,
+    /// The span that `rate` speaks of.
+    pub per: Duration,
+    /// What a full bucket holds, at least 1. In any span of `per` at most `rate + burst` tokens are spent.
+    pub burst: u32,
+}
+
+impl Spend {
+    /// A bucket that lies so much further ahead than it can be spent, in microseconds, was written by a broken clock, and
+    /// counts as full: nobody waits for it.
+    pub(in crate::store) const SKEW_MICROS: u64 = 60_000_000;
+
+    /// How far into the future a bucket may be spent, in microseconds; and how far this call spends it.
+    pub(in crate::store) fn reach_and_price(&self) -> (u64, u64) {
+        let per = u64::try_from(self.per.as_micros()).unwrap_or(u64::MAX);
+        let interval = (per / u64::from(self.rate.max(1))).max(1);
+        let burst = self.burst.max(1);
+        let micros = |tokens: u32| interval.saturating_mul(tokens.into());
+        (micros(burst), micros(self.cost.min(burst)))
+    }
+}
+
+/// Whether a call may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spent {
+    /// Its tokens were taken, from every bucket.
+    Granted,
+    /// Nothing was taken; not before this time is there enough in every bucket.
+    Wait(Duration),
 }
 
 /// Something small that every process knows.
@@ -264,6 +347,41 @@ pub struct Delivery {
     pub reason: String,
     /// Its tries, oldest first; only where one delivery was asked for.
     pub attempts: Vec<Attempt>,
+}
+
+/// Where a walk over a store's events has come; only the engine that gave it can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub(super) Vec<u8>);
+
+/// Events of a store on their way to another.
+#[derive(Debug, Clone, Default)]
+pub struct Exported {
+    /// In the order in which they were written.
+    pub events: Vec<KeptEvent>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// An event with its jobs, wherever those stand.
+#[derive(Debug, Clone)]
+pub struct KeptEvent {
+    /// The event.
+    pub event: Arc<Event>,
+    /// Its document as JSON, as it is kept.
+    pub document: Bytes,
+    /// For a target that has yet to refuse a repeat; a source does not tell it.
+    pub dedupe: Option<Dedupe>,
+    /// Its jobs, in order.
+    pub jobs: Vec<KeptJob>,
+}
+
+/// A job with all that is kept of it.
+#[derive(Debug, Clone)]
+pub struct KeptJob {
+    /// The job, where it stands, and its attempts.
+    pub delivery: Delivery,
+    /// What its next attempt begins with.
+    pub rendered: Option<Bytes>,
 }
 
 /// What [`Store::retry`](super::Store::retry) did.

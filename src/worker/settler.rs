@@ -17,7 +17,8 @@ use crate::store::{LeaseRef, Settlement, StoreError};
 /// Outcomes written in one step at the most.
 const BATCH: usize = 256;
 /// The first and the longest pause after the store failed.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A store that was away for long is back at work within the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// Sees every end of a handler: its settlement, its panic, its time limit.
 #[derive(Clone)]

@@ -67,6 +67,15 @@ async fn no_connection_leads_inside_when_it_is_saved_and_none_when_it_delivers()
     let tenant = app.tenant("acme").await;
     let (named, _) = app.connection(&tenant, &by_name, json!({})).await;
     let (literal, _) = app.connection(&tenant, &by_address, json!({})).await;
+    // One whose tokens come from a name, and whose requests go there too.
+    let credentials =
+        json!({"client_id": "id-17", "client_secret": "secret-17", "refresh_token": "refresh-17"});
+    let zoho = |api: &str, accounts: &str| {
+        json!({"name": "x", "connector": "zoho", "events": ["*"], "credentials": credentials,
+            "options": {"api_domain": api, "accounts_url": accounts}})
+    };
+    let wanted = zoho(by_name.trim_end_matches('/'), by_name.trim_end_matches('/'));
+    let granted = app.gateway.make_connection(Some(&tenant), &wanted).await.unwrap().live.record.id;
     let (folder, clock) = (Arc::clone(&app.folder), app.clock.clone());
     app.stop().await;
 
@@ -103,12 +112,24 @@ async fn no_connection_leads_inside_when_it_is_saved_and_none_when_it_delivers()
         assert!(resolved.contains("resolves to") && !resolved.contains("127.0.0.1"), "{resolved}");
     }
 
+    // A token endpoint is no exception.
+    let wanted = zoho("http://[::1]:9", by_name.trim_end_matches('/'));
+    let Err(ServiceError::Invalid(faults)) = app.gateway.make_connection(Some(&tenant), &wanted).await else {
+        panic!("it is taken")
+    };
+    let told = faults.to_string();
+    assert!(told.starts_with("options: its host resolves to an address"), "{told}");
+
     app.publish(&tenant, &lead("lead-1")).await;
-    for (connection, word) in [(named, "localhost"), (literal, "refused")] {
+    for (connection, word) in [(named, "localhost"), (granted, "there is no access token")] {
         let waiting = app.wait_for_state(connection, JobState::Waiting).await;
         assert_eq!((waiting.attempts[0].status, waiting.attempts[0].outcome), (None, Outcome::Retry));
         assert!(waiting.reason.contains(word), "{}", waiting.reason);
     }
+    // A connection that can't be used at all keeps its jobs untried.
+    let kept = app.wait_for_reason(literal).await;
+    assert_eq!((kept.state, kept.job.tries), (JobState::Queued, 0));
+    assert!(kept.reason.contains("refused"), "{}", kept.reason);
     let tried = app.gateway.try_connection(Some(&tenant), named).await.unwrap();
     assert_eq!((tried.attempt.status, tried.attempt.outcome), (None, Outcome::Retry));
     assert!(app.gateway.try_connection(Some(&tenant), literal).await.is_err());

@@ -2,12 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
 mod bounds;
 mod cli;
 mod delivery;
+mod fleet;
 mod floors;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
+mod migrate;
+mod packaging;
+mod redis_faults;
 mod store_faults;
 mod support;

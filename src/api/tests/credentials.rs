@@ -161,7 +161,8 @@ async fn a_delivery_carries_the_credentials_of_now() {
     let path = format!("/v1/connections/{}", made.body["id"].as_str().unwrap());
     let change = json!({ "credentials": { "password": "open sesame" } });
     assert_eq!(api.call("PATCH", &path, &key, Some(&change)).await.status, 200);
-    let sample = &api.gateway.catalogue.samples()["lead.captured"]["data"];
+    let catalogue = api.gateway.catalogue();
+    let sample = &catalogue.samples()["lead.captured"]["data"];
     let event = json!({ "type": "lead.captured", "id": "e1", "data": sample });
     assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
     for lease in lease(&api).await {

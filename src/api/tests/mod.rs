@@ -7,10 +7,15 @@ mod deliveries;
 mod events;
 mod mappings;
 mod operations;
+mod outbound;
 mod public;
 mod receive;
+mod receiver;
+mod redis;
+mod reload;
 mod schema;
 mod sources;
+mod trigger;
 mod walk;
 
 use std::sync::Arc;
@@ -67,6 +72,10 @@ impl TestApi {
 
     pub async fn with(settings: Settings) -> Self {
         let (gateway, clock, folder) = testing::gateway(settings).await;
+        Self::over(gateway, clock, folder).await
+    }
+
+    pub async fn over(gateway: Arc<Gateway>, clock: Clock, folder: TempDir) -> Self {
         let operator = gateway.first_operator_key().await.unwrap().unwrap().reveal().to_owned();
         Self { router: router(Arc::clone(&gateway)), gateway, clock, operator, folder }
     }

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
+use tower::ServiceExt;
 
 use super::TestApi;
-use crate::api::serve;
 use crate::api::table::{Auth, Endpoint, ROUTES};
+use crate::api::{probe_router, serve};
 
 #[tokio::test]
 async fn ready_means_that_the_store_answers_and_the_workers_get_on() {
@@ -20,11 +21,25 @@ async fn ready_means_that_the_store_answers_and_the_workers_get_on() {
     let idle = api.get("/readyz", "").await;
     assert_eq!((idle.status, idle.code(), idle.pointers()), (503, "not_ready", vec!["/workers"]));
     api.gateway.progress.beat(api.clock.now());
-    assert_eq!(api.get("/readyz", "").await.body, json!({ "status": "ready" }));
+    let store = json!({ "engine": "sqlite", "durability": "fsync", "note": null });
+    assert_eq!(api.get("/readyz", "").await.body, json!({ "status": "ready", "store": store }));
     api.gateway.store.close().await;
     let closed = api.get("/readyz", "").await;
     assert_eq!((closed.status, closed.pointers()), (503, vec!["/store"]));
     assert_eq!(api.get("/healthz", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_process_that_only_delivers_answers_probes_and_nothing_else() {
+    let api = TestApi::start().await;
+    let router = probe_router(Arc::clone(&api.gateway));
+    for route in ROUTES {
+        let path = route.path.replace("{id}", "x");
+        let request = Request::builder().method(route.method).uri(&path).body(Body::empty()).unwrap();
+        let status = router.clone().oneshot(request).await.unwrap().status().as_u16();
+        let is_probe = ["/healthz", "/readyz", "/metrics"].contains(&path.as_str());
+        assert_eq!(status != 404, is_probe, "{path}: {status}");
+    }
 }
 
 #[tokio::test]

@@ -1,42 +1,14 @@
-//! Transforms of phone numbers, countries and domains.
+//! Transforms of countries and domains.
 
 use std::borrow::Cow;
 
 use celes::Country;
-use phonenumber::metadata::{DATABASE, Descriptor};
-use phonenumber::{Mode, PhoneNumber, Type};
 
 use super::{Run, Transform, fails, gives, optional, text_run};
 use crate::domain::document::TableReader;
 use crate::mapping::value::Shape;
 
-/// Characters of a text that may be a phone number.
-const PHONE_CHARS: usize = 80;
-
 pub(super) const TRANSFORMS: &[Transform] = &[
-    Transform {
-        name: "phone",
-        makes: Some(Shape::Text),
-        summary: "Writes a phone number as E.164. What is no number of its country by its length is an error; with \
-                  `check = \"plan\"`, also what the country's numbering plan does not have, such as +1 555 555 0123.",
-        settings: &[
-            optional("region", "the country (ISO 3166-1 alpha-2) of a number without \"+\"; none by default"),
-            optional("format", "\"e164\" (default), \"international\" or \"national\""),
-            optional("check", "\"length\" (default) or \"plan\""),
-        ],
-        examples: &[
-            gives(r#"{"phone": {"region": "KE"}}"#, r#""0712 345 678""#, r#""+254712345678""#),
-            gives(r#""phone""#, r#""+1 (650) 253-0000""#, r#""+16502530000""#),
-            gives(r#"{"phone": "GB"}"#, r#""tel:+44-20-7946-0018""#, r#""+442079460018""#),
-            gives(r#"{"phone": {"format": "international"}}"#, r#""+254712345678""#, r#""+254 712 345678""#),
-            gives(r#""phone""#, r#""+1 555 555 0123""#, r#""+15555550123""#),
-            fails(r#"{"phone": {"check": "plan"}}"#, r#""+1 555 555 0123""#),
-            fails(r#""phone""#, r#""0712 345 678""#),
-            fails(r#"{"phone": "KE"}"#, r#""12""#),
-        ],
-        whole: false,
-        build: phone,
-    },
     Transform {
         name: "country",
         makes: Some(Shape::Text),
@@ -67,71 +39,6 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         build: |_| text_run(domain),
     },
 ];
-
-fn phone(settings: &mut TableReader<'_>) -> Option<Run> {
-    let region = match settings.text("region") {
-        None if settings.has("region") => return None,
-        None => None,
-        Some(text) => {
-            let region = text.to_ascii_uppercase().parse::<phonenumber::country::Id>().ok();
-            if region.is_none() {
-                let hint = "two letters (ISO 3166-1), such as \"KE\"";
-                settings.fault("region", format!("unknown region \"{text}\""), Some(hint.to_owned()));
-                return None;
-            }
-            region
-        }
-    };
-    let modes = [("e164", Mode::E164), ("international", Mode::International), ("national", Mode::National)];
-    let mode = if settings.has("format") { settings.choice("format", &modes)? } else { Mode::E164 };
-    let checks = [("length", false), ("plan", true)];
-    let by_plan = settings.has("check") && settings.choice("check", &checks)?;
-    text_run(move |text| {
-        let text = text.trim();
-        if text.chars().count() > PHONE_CHARS {
-            return Err("too long for a phone number".to_owned());
-        }
-        let number = phonenumber::parse(region, text).map_err(|_| match region {
-            None if !text.starts_with('+') => {
-                "no phone number with a country; start it with \"+\", or give the transform a region"
-                    .to_owned()
-            }
-            _ => "no phone number".to_owned(),
-        })?;
-        if !has_length_of_its_country(&number) {
-            return Err("too short or too long for its country".to_owned());
-        }
-        if by_plan && !number.is_valid() {
-            return Err("no number of its country's numbering plan".to_owned());
-        }
-        let written = number.format().mode(mode).to_string();
-        Ok(Some(if written == text { Cow::Borrowed(text) } else { written.into() }))
-    })
-}
-
-/// The kinds of numbers that a person may be called at.
-const KINDS: &[Type] = &[
-    Type::FixedLine,
-    Type::Mobile,
-    Type::TollFree,
-    Type::PremiumRate,
-    Type::SharedCost,
-    Type::PersonalNumber,
-    Type::Voip,
-    Type::Uan,
-];
-
-fn has_length_of_its_country(number: &PhoneNumber) -> bool {
-    let national = number.national();
-    let digits = national.value().checked_ilog10().map_or(1, |log| log + 1) + u32::from(national.zeros());
-    // Countries that share a code have their own lengths.
-    DATABASE.by_code(&number.country().code()).is_some_and(|countries| {
-        countries.iter().any(|country| {
-            let kinds = KINDS.iter().filter_map(|kind| country.descriptors().get(*kind));
-            kinds.flat_map(Descriptor::possible_length).any(|length| u32::from(*length) == digits)
-        })
-    })
-}
 
 /// Names that people write and the table of names does not have.
 const NAMES: &[(&str, &str)] = &[

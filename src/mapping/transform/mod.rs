@@ -23,6 +23,7 @@ mod logic;
 mod markup;
 mod names;
 mod numbers;
+mod phone;
 mod privacy;
 pub mod text;
 pub mod time;
@@ -90,7 +91,7 @@ pub enum Shown {
 /// The groups and their transforms.
 pub const GROUPS: &[(&str, &[&[Transform]])] = &[
     ("Texts", &[text::TRANSFORMS, markup::TRANSFORMS]),
-    ("Names and contacts", &[names::TRANSFORMS, contact::TRANSFORMS]),
+    ("Names and contacts", &[names::TRANSFORMS, phone::TRANSFORMS, contact::TRANSFORMS]),
     ("Types", &[kinds::TRANSFORMS]),
     ("Times", &[time::TRANSFORMS]),
     ("Numbers", &[numbers::TRANSFORMS]),

@@ -3,11 +3,13 @@
 //! A change is optimistic: it is worked out from what the directory has and written only if that is still the newest;
 //! else it is worked out again. So two people, or a person and a worker that closes the connection, never undo each other.
 
+mod hosts;
+mod secrets;
+mod state;
 pub(super) mod wish;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -18,23 +20,16 @@ use crate::domain::document::Node;
 use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::{Sealed, Secret};
-use crate::domain::time::Timestamp;
-use crate::egress::Url;
-use crate::spec::{ConnectorSpec, SecretUse, mapping_version};
+use crate::spec::{SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
+pub use secrets::SECRET_OVERLAP;
+use secrets::check_secret;
+pub(super) use secrets::renew_secrets;
 use wish::{Checked, Wish};
 pub use wish::{MAX_PATTERNS, below};
 
-/// How long a replaced secret still signs beside the new one.
-pub const SECRET_OVERLAP: Duration = Duration::from_hours(24);
-/// The most secrets that sign at once.
-const MAX_SECRETS: usize = 4;
-/// The longest reason for a pause.
-const MAX_REASON_CHARS: usize = 500;
 /// How often a change is worked out again when someone else was faster.
 const TRIES: usize = 5;
-/// How long the lookup of a new URL's host may take; a host that can't be looked up is no fault.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that was saved, and its secret where one was made for it: shown this once.
 #[derive(Debug)]
@@ -72,10 +67,10 @@ impl Gateway {
         let wish = Wish::new(&mut table);
         let tenant = self.tenant_of_new(tenant, said, table.faults());
         table.finish();
-        if let Some(connector) = self.catalogue.connector(wish.connector()) {
+        if let Some(connector) = self.catalogue().connector(wish.connector()) {
             check_secret(connector, given.as_ref(), &mut faults);
         }
-        let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+        let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
         let (Some(tenant), Some(checked), true) = (tenant, checked, faults.is_empty()) else {
             return Err(faults.into());
         };
@@ -180,35 +175,6 @@ impl Gateway {
         Ok(())
     }
 
-    /// Checks the host of every URL, each host once.
-    async fn check_hosts(&self, urls: &[(&'static str, Url)]) -> Result<(), ServiceError> {
-        let mut seen = BTreeSet::new();
-        for (field, url) in urls {
-            if seen.insert((url.domain(), url.port_or_known_default())) {
-                self.check_host(field, url).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses a host that resolves to an address where requests must not go. What does not resolve now may later, and is
-    /// judged again on every connection.
-    async fn check_host(&self, field: &str, url: &Url) -> Result<(), ServiceError> {
-        let Some(host) = url.domain() else { return Ok(()) };
-        let lookup = tokio::net::lookup_host((host, url.port_or_known_default().unwrap_or(443)));
-        let Ok(Ok(addresses)) = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await else { return Ok(()) };
-        for address in addresses {
-            if let Err(refusal) = self.addresses.check_address(address.ip()) {
-                // Which address it is would tell of a network that is not the tenant's.
-                let mut faults = Faults::default();
-                let message = "its host resolves to an address where requests may not go";
-                faults.at_field(field, message, Some(refusal.hint().to_owned()));
-                return Err(faults.into());
-            }
-        }
-        Ok(())
-    }
-
     /// Changes a connection by a JSON merge patch (RFC 7396). With `revision` in it, only if it is still that one.
     pub async fn update_connection(
         &self,
@@ -226,7 +192,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue, &self.addresses, &mut faults);
+            let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
             let (Some(checked), true) = (checked, faults.is_empty()) else { return Err(faults.into()) };
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);
@@ -240,20 +206,6 @@ impl Gateway {
             }
         }
         Err(ServiceError::Conflict)
-    }
-
-    fn open_headers(&self, record: &Connection) -> Result<BTreeMap<String, String>, ServiceError> {
-        let owner = record.id.to_string();
-        let open = |(name, sealed): (&String, &Sealed)| {
-            Ok((name.clone(), self.vault.open(&owner, sealed)?.reveal().to_owned()))
-        };
-        record.target.headers.iter().map(open).collect()
-    }
-
-    fn open_credentials(&self, record: &Connection) -> Result<BTreeMap<String, Secret>, ServiceError> {
-        let owner = record.id.to_string();
-        let open = |(name, sealed): (&String, &Sealed)| Ok((name.clone(), self.vault.open(&owner, sealed)?));
-        record.credentials.iter().map(open).collect()
     }
 
     /// Writes a changed record; `None` when someone else was faster.
@@ -293,82 +245,6 @@ impl Gateway {
         Err(ServiceError::Conflict)
     }
 
-    /// Stops a connection's deliveries; its jobs and new ones wait.
-    pub async fn pause_connection(
-        &self,
-        tenant: Option<&TenantId>,
-        id: ConnectionId,
-        reason: Option<&str>,
-    ) -> Result<Arc<LiveConnection>, ServiceError> {
-        let reason = reason.unwrap_or("paused by a person");
-        if reason.chars().count() > MAX_REASON_CHARS || reason.chars().any(char::is_control) {
-            let mut faults = Faults::default();
-            let hint = format!("at most {MAX_REASON_CHARS} characters, none of them a control character");
-            faults.at_field("reason", "is no reason", Some(hint));
-            return Err(faults.into());
-        }
-        let at = self.clock.now();
-        self.change(tenant, id, |record| match record.state {
-            ConnectionState::Active => {
-                record.state =
-                    ConnectionState::Paused { reason: reason.to_owned(), by: "person".to_owned(), at };
-                Ok(true)
-            }
-            ConnectionState::Paused { .. } => Ok(false),
-            ConnectionState::Closed { .. } => Err(ServiceError::State(
-                "the connection is closed: it has nothing to pause; resuming it opens it again".to_owned(),
-            )),
-        })
-        .await
-    }
-
-    /// Lets a paused connection deliver what waits, or opens a closed one again.
-    pub async fn resume_connection(
-        &self,
-        tenant: Option<&TenantId>,
-        id: ConnectionId,
-    ) -> Result<Arc<LiveConnection>, ServiceError> {
-        self.change(tenant, id, |record| {
-            let changes = !record.state.is_active();
-            record.state = ConnectionState::Active;
-            Ok(changes)
-        })
-        .await
-    }
-
-    /// Gives a connection a new secret, `given` or made here; the ones it had sign beside it for [`SECRET_OVERLAP`].
-    pub async fn rotate_secret(
-        &self,
-        tenant: Option<&TenantId>,
-        id: ConnectionId,
-        given: Option<Secret>,
-    ) -> Result<Saved, ServiceError> {
-        let live = self.owned_connection(tenant, id)?;
-        let connector = self.catalogue.connector(&live.record.connector).ok_or_else(|| {
-            ServiceError::State(format!("there is no connector \"{}\" any more", live.record.connector))
-        })?;
-        if connector.secret == SecretUse::None {
-            return Err(ServiceError::State(format!("the connector \"{}\" has no secret", connector.id)));
-        }
-        let mut faults = Faults::default();
-        check_secret(connector, given.as_ref(), &mut faults);
-        faults.into_result(())?;
-        let made = match given {
-            Some(_) => None,
-            None => Some(Secret::new(connector.signature.generate_secret(self.entropy.bytes()))),
-        };
-        let Some(secret) = given.as_ref().or(made.as_ref()) else { return Err(ServiceError::Conflict) };
-        let sealed = self.vault.seal(&id.to_string(), secret)?;
-        let now = self.clock.now();
-        let live = self
-            .change(tenant, id, |record| {
-                renew_secrets(&mut record.signing, sealed.clone(), now);
-                Ok(true)
-            })
-            .await?;
-        Ok(Saved { live, secret: made })
-    }
-
     /// Deletes a connection; its open jobs are cancelled.
     pub async fn delete_connection(
         &self,
@@ -379,31 +255,5 @@ impl Gateway {
         self.store.delete(RecordId::Connection(id)).await?;
         self.directory.catch_up(self.store.as_ref()).await?;
         Ok(())
-    }
-}
-
-/// Puts a new secret before the others, which are valid for [`SECRET_OVERLAP`] more at the most.
-pub(super) fn renew_secrets(secrets: &mut Vec<SigningSecret>, sealed: Sealed, now: Timestamp) {
-    let until = now.plus(SECRET_OVERLAP);
-    for old in secrets.iter_mut() {
-        old.expires = Some(old.expires.map_or(until, |expires| expires.min(until)));
-    }
-    secrets.retain(|old| old.expires.is_none_or(|expires| expires > now));
-    secrets.insert(0, SigningSecret { sealed, expires: None });
-    secrets.truncate(MAX_SECRETS);
-}
-
-fn check_secret(connector: &ConnectorSpec, given: Option<&Secret>, faults: &mut Faults) {
-    match (given, connector.secret) {
-        (Some(_), SecretUse::None) => {
-            let message = format!("the connector \"{}\" has no secret", connector.id);
-            faults.at_field("secret", message, Some("leave it out".to_owned()));
-        }
-        (Some(secret), _) => {
-            if let Err(reason) = connector.signature.check_secret(secret.reveal()) {
-                faults.at_field("secret", reason, Some("leave it out, and one is made".to_owned()));
-            }
-        }
-        (None, _) => {}
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::domain::id::{SourceId, TenantId};
 use crate::service::live::LiveSource;
+use crate::store::Record;
 
 /// All sources.
 #[derive(Debug, Default)]
@@ -70,6 +71,11 @@ impl Sources {
             Some(tenant) => self.tenants.get(tenant),
         };
         of.into_iter().flat_map(|of| of.range(range)).map(|(_, live)| Arc::clone(live)).take(limit).collect()
+    }
+
+    /// All of them, as the store has them.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> {
+        self.all.values().map(|live| Record::Source(Box::new(live.record.clone())))
     }
 
     pub(super) fn count(&self, tenant: &TenantId) -> usize {

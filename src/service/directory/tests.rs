@@ -114,7 +114,10 @@ fn a_broken_connection_takes_jobs_and_says_why() {
     let directory = empty();
     put(&directory, record(1, "a", &["*"], ConnectionState::Active));
     let jobs = directory.fan_out(&event("a", "lead"));
-    assert_eq!(jobs, [NewJob { connection: ConnectionId::from_bits(1), mapping: UNPINNED }]);
+    assert_eq!(
+        jobs,
+        [NewJob { connection: ConnectionId::from_bits(1), mapping: UNPINNED, triggered: false }]
+    );
     let live = directory.connection(ConnectionId::from_bits(1)).unwrap();
     assert!(live.works.as_ref().unwrap_err().contains("no connector \"none\""));
 }

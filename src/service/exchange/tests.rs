@@ -18,6 +18,11 @@ struct Script {
     /// How long each request takes.
     takes: Duration,
     clock: Option<Clock>,
+    /// Refresh tokens that were to be kept.
+    kept: Mutex<Vec<String>>,
+    store_fails: bool,
+    /// What the record has.
+    newest: Option<Secret>,
 }
 
 impl Script {
@@ -45,6 +50,15 @@ impl Sends for Script {
             clock.advance(self.takes);
         }
         self.answers.lock().pop_front().expect("an answer for each request")
+    }
+
+    async fn keep_refresh_token(&self, used: &Secret, new: &Secret) -> bool {
+        self.kept.lock().push(format!("{} -> {}", used.reveal(), new.reveal()));
+        !self.store_fails
+    }
+
+    async fn newer_refresh_token(&self, used: &Secret) -> Option<Secret> {
+        self.newest.clone().filter(|newest| newest != used)
     }
 }
 
@@ -229,4 +243,81 @@ async fn all_requests_of_a_try_share_its_time() {
     assert_eq!(verdict.outcome, Outcome::Retry, "{}", verdict.reason);
     // The person is there all the same.
     assert_eq!(delivery.try_once(&Script::of(&[(201, LEAD)])).await.outcome, Outcome::Delivered);
+}
+
+fn grant(access: &str, refresh: &str) -> String {
+    json!({ "access_token": access, "expires_in": 3600, "refresh_token": refresh }).to_string()
+}
+
+#[tokio::test]
+async fn a_rotated_refresh_token_is_kept_and_used_from_then_on() {
+    let mut delivery = Delivery::new("zoho", &OAUTH);
+    let first = grant("at-1", "rt-2");
+    let script = Script { store_fails: true, ..Script::of(&[(200, &first), (201, DONE)]) };
+    assert_eq!(
+        delivery.try_once(&script).await.outcome,
+        Outcome::Delivered,
+        "a store that fails stops nothing"
+    );
+    assert_eq!(*script.kept.lock(), ["my-refresh_token -> rt-2"]);
+
+    // What could not be written is written at the next chance.
+    let script = Script::of(&[(201, DONE)]);
+    delivery.try_once(&script).await;
+    assert_eq!(*script.kept.lock(), ["my-refresh_token -> rt-2"]);
+
+    delivery.clock.advance(Duration::from_hours(1));
+    let same = grant("at-2", "rt-2");
+    let script = Script::of(&[(200, &same), (201, DONE)]);
+    delivery.try_once(&script).await;
+    assert!(script.asked()[0].contains("refresh_token=rt-2&"), "the new one is used");
+    assert!(script.kept.lock().is_empty(), "the same one again is nothing new");
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_another_process_replaced_is_no_refusal() {
+    let mut delivery = Delivery::new("zoho", &OAUTH);
+    let (refused, granted) = (r#"{"error": "invalid_grant"}"#, grant("at-9", "rt-10"));
+    let script = Script {
+        newest: Some(Secret::new("rt-9")),
+        ..Script::of(&[(400, refused), (200, &granted), (201, DONE)])
+    };
+    assert_eq!(delivery.try_once(&script).await.outcome, Outcome::Delivered);
+    assert!(script.asked()[1].contains("refresh_token=rt-9&"));
+    assert_eq!(*script.kept.lock(), ["rt-9 -> rt-10"]);
+
+    // The newest one being refused too, it is one.
+    let mut delivery = Delivery::new("zoho", &OAUTH);
+    let script =
+        Script { newest: Some(Secret::new("rt-9")), ..Script::of(&[(400, refused), (400, refused)]) };
+    assert_eq!(delivery.try_once(&script).await.outcome, Outcome::AuthFailed);
+}
+
+#[tokio::test]
+async fn what_repeats_a_secret_is_covered_and_read_as_it_came() {
+    let mut delivery = Delivery::new("zoho", &OAUTH);
+    // The rules see the answer, people see it without the token.
+    let echo = r#"{"data": [{"status": "error", "message": "at-1234 is not Zoho-oauthtoken at-1234"}]}"#;
+    let token = grant("at-1234", "rt-5678");
+    let script = Script::of(&[(200, &token), (201, echo)]);
+    let names = Names { event_type: "lead.captured", event_id: "e1", job_id: "job_1" };
+    let outgoing = Outgoing { event: &delivery.event, context: context(), names };
+    let kept = delivery.kept.clone();
+    let tried =
+        exchange(&script, &delivery.clock, &delivery.endpoint, &delivery.tokens, &outgoing, kept).await;
+    assert_eq!(tried.verdict.outcome, Outcome::Rejected);
+    assert!(
+        tried.verdict.reason.ends_with("\"[hidden] is not Zoho-oauthtoken [hidden]\""),
+        "{}",
+        tried.verdict.reason
+    );
+    let body = String::from_utf8(tried.answer.unwrap().body.to_vec()).unwrap();
+    assert!(!body.contains("at-1234") && body.contains("[hidden] is not"), "{body}");
+
+    // The token endpoint's words too.
+    let refused =
+        r#"{"error": "invalid_grant", "error_description": "rt my-refresh_token, cs my-client_secret"}"#;
+    delivery.tokens = TokenSlot::default();
+    let verdict = delivery.try_once(&Script::of(&[(400, refused)])).await;
+    assert!(verdict.reason.contains("rt [hidden], cs [hidden]"), "{}", verdict.reason);
 }

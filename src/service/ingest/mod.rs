@@ -124,25 +124,72 @@ pub(super) fn digest(parts: &[&[u8]]) -> [u8; 16] {
     short
 }
 
-/// What stands for a whole request: its body, and every header that has a part in what it means.
-fn idempotency(publish: &Publish<'_>) -> Result<Option<Dedupe>, PublishError> {
-    let Some(key) = publish.idempotency_key else { return Ok(None) };
+/// What stands for a whole request under its key: its body, and every header that has a part in what it means. `realm` says
+/// among which requests a key is one.
+pub(super) fn named(
+    key: Option<&str>,
+    realm: &[&[u8]],
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Option<Dedupe>, PublishError> {
+    let Some(key) = key else { return Ok(None) };
     let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
     if !(1..=MAX_KEY_CHARS).contains(&key.len()) || !visible {
         return Err(PublishError::BadKey);
     }
-    let owner = publish.key_tenant.map_or(&b""[..], |tenant| tenant.as_str().as_bytes());
-    let mut meaning: Vec<(&str, &[u8])> = publish
-        .headers
+    let mut meaning: Vec<(&str, &[u8])> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .filter(|(name, _)| *name == "content-type" || name.starts_with("ce-"))
         .collect();
     meaning.sort_unstable();
     let mut parts: Vec<&[u8]> = meaning.iter().flat_map(|(name, value)| [name.as_bytes(), *value]).collect();
-    parts.push(publish.named_tenant.map_or(&b""[..], |tenant| tenant.as_str().as_bytes()));
-    parts.push(publish.body);
-    Ok(Some(Dedupe { key: digest(&[b"idempotency", owner, key.as_bytes()]), content: digest(&parts) }))
+    parts.push(body);
+    let names: Vec<&[u8]> = realm.iter().copied().chain([key.as_bytes()]).collect();
+    Ok(Some(Dedupe { key: digest(&names), content: digest(&parts) }))
+}
+
+fn idempotency(publish: &Publish<'_>) -> Result<Option<Dedupe>, PublishError> {
+    let of = |tenant: Option<&TenantId>| tenant.map_or(Vec::new(), |tenant| tenant.as_str().into());
+    let owner: Vec<u8> = of(publish.key_tenant);
+    // Whom the query names is part of what a request means, as its body is.
+    let meant: Vec<u8> = [&of(publish.named_tenant)[..], b"\0", publish.body].concat();
+    named(publish.idempotency_key, &[b"idempotency", &owner], publish.headers, &meant)
+}
+
+/// Reads the one event of a request.
+pub(super) fn one(headers: &HeaderMap, body: &[u8]) -> Result<Result<Incoming, ItemError>, PublishError> {
+    let parsed = parse::parse(headers, body)?;
+    if parsed.batch {
+        let mut faults = Faults::default();
+        faults.at_field("", "expected one event, found a list", None);
+        return Ok(Err(ItemError::Invalid(faults)));
+    }
+    let item = parsed.items.into_iter().next().ok_or(ParseError::BatchSize(0))?;
+    Ok(item.map_err(ItemError::Invalid))
+}
+
+/// What stands for an event that the platform gave an id: its source and that id, for what is in it.
+fn dedupe(event: &Event, data: &[u8]) -> Dedupe {
+    let source = event.source.as_deref().unwrap_or_default().as_bytes();
+    let tenant = event.tenant.as_str().as_bytes();
+    Dedupe {
+        key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
+        content: digest(&[event.kind.as_bytes(), data]),
+    }
+}
+
+/// The same of an event that is stored, by the document that is kept of it; `None` where the platform gave it no id.
+pub fn dedupe_of(event: &Event, document: &[u8]) -> Option<Dedupe> {
+    if event.id == event.key.to_string() {
+        return None;
+    }
+    // The data stands last; before it, what `Gateway::shape` wrote first.
+    let mut others = event.document.as_object()?.clone();
+    others.shift_remove("data")?;
+    let start = serde_json::to_vec(&others).ok()?.len() - 1;
+    let data = document.get(start..)?.strip_prefix(b",\"data\":")?.strip_suffix(b"}")?;
+    Some(dedupe(event, data))
 }
 
 impl Gateway {
@@ -263,14 +310,7 @@ impl Gateway {
     pub(super) fn complete(&self, incoming: Incoming, tenant: TenantId) -> NewEvent {
         let has_id = incoming.id.is_some();
         let (event, data, document) = self.shape(incoming, tenant);
-        let dedupe = has_id.then(|| {
-            let source = event.source.as_deref().unwrap_or_default().as_bytes();
-            let tenant = event.tenant.as_str().as_bytes();
-            Dedupe {
-                key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
-                content: digest(&[event.kind.as_bytes(), &document[data]]),
-            }
-        });
+        let dedupe = has_id.then(|| dedupe(&event, &document[data]));
         let jobs = self.directory.fan_out(&event);
         NewEvent { event: Arc::new(event), document: Bytes::from(document), dedupe, jobs }
     }
@@ -311,6 +351,12 @@ impl Gateway {
             document: Value::Object(document),
         };
         (event, range, bytes)
+    }
+
+    /// An event and its document as JSON, for whoever stores it.
+    pub(super) fn unstored_document(&self, incoming: Incoming, tenant: TenantId) -> (Event, Vec<u8>) {
+        let (event, _, document) = self.shape(incoming, tenant);
+        (event, document)
     }
 
     /// An event that is not stored, for previews and tests.

@@ -59,7 +59,7 @@ impl Gateway {
         let wish = Wish::new(&mut table);
         let tenant = self.tenant_of_new(tenant, said, table.faults());
         table.finish();
-        let checked = wish.check(&self.catalogue, &mut faults);
+        let checked = wish.check(&self.catalogue(), &mut faults);
         let made = checked
             .as_ref()
             .and_then(|checked| self.first_secret(&checked.inbound, given.as_ref(), &mut faults));
@@ -176,7 +176,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue, &mut faults);
+            let checked = wish.check(&self.catalogue(), &mut faults);
             if let Some(checked) = &checked {
                 self.check_channel(checked, Some(id), &mut faults);
             }
@@ -223,7 +223,8 @@ impl Gateway {
         given: Option<Secret>,
     ) -> Result<SavedSource, ServiceError> {
         let live = self.owned_source(tenant, id)?;
-        let connector = self.catalogue.connector(&live.record.connector);
+        let catalogue = self.catalogue();
+        let connector = catalogue.connector(&live.record.connector);
         let Some(spec) = connector.and_then(|connector| connector.inbound.as_ref()) else {
             let message =
                 format!("there is no connector \"{}\" that receives any more", live.record.connector);

@@ -11,11 +11,14 @@ pub(in crate::store) mod ingest;
 pub(in crate::store) mod lanes;
 pub(in crate::store) mod log;
 mod model;
+pub(in crate::store) mod newest;
 pub(in crate::store) mod records;
 pub(in crate::store) mod retry;
 pub(in crate::store) mod settle;
+pub(in crate::store) mod shares;
 pub(in crate::store) mod storm;
 pub(in crate::store) mod sweep;
+pub(in crate::store) mod transfer;
 mod world;
 
 pub(in crate::store) use world::{Engine, RETENTION, World};
@@ -53,20 +56,34 @@ macro_rules! conformance_suite {
             records: deleting_a_tenant_takes_all_that_is_its,
             records: waiting_for_a_change_ends_when_there_is_one,
             records: mappings_are_kept_by_version,
+            records: nothing_is_written_again_where_nothing_is_missing,
             log: each_filter_narrows,
             log: a_cursor_walks_all_deliveries_once,
+            newest: the_newest_events_are_given_by_type,
+            newest: what_is_given_is_bounded,
+            newest: many_events_and_types_cost_little,
             retry: an_ended_job_runs_again_with_a_fresh_schedule,
             retry: only_what_makes_sense_is_retried,
             retry: a_waiting_job_becomes_due_at_once,
+            retry: a_triggered_job_stands_in_the_log_and_in_no_lane,
+            retry: a_triggered_job_that_went_into_its_lane_meanwhile_is_left_alone,
             sweep: what_ended_long_ago_is_removed,
             sweep: a_closed_lane_is_cancelled_in_steps,
+            sweep: upkeep_is_called_for_in_time,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,
+            transfer: what_is_exported_is_what_is_there,
+            transfer: what_is_imported_goes_on_where_it_stood,
             crash: everything_accepted_is_there_again,
             crash: waits_and_pauses_outlive_a_crash,
             crash: a_closed_store_says_so,
             crowd: nothing_is_lost_or_settled_twice_by_many_at_once,
             crowd: concurrent_repeats_store_one_event,
             crowd: one_record_has_one_winner,
+            shares: a_bucket_gives_no_more_than_its_rate_and_burst,
+            shares: a_call_takes_from_all_its_buckets_or_from_none,
+            shares: many_at_once_never_overspend,
+            shares: a_broken_clock_blocks_no_bucket,
+            shares: a_hold_has_one_owner_until_it_ends,
             storm: a_storm_of_due_retries_is_leased_in_steps,
             storm: a_long_lane_gives_all_in_order,
             storm: many_lanes_come_back_after_a_crash,

@@ -177,3 +177,12 @@ trait NowOrPending: Future<Output = ()> + Sized {
 }
 
 impl<F: Future<Output = ()>> NowOrPending for F {}
+
+pub async fn nothing_is_written_again_where_nothing_is_missing(world: World) {
+    let revision = world.store.put(tenant("a", &world), Expected::Absent).await.unwrap();
+    let stale = vec![tenant("stale", &world), Record::Connection(Box::new(world.connection("acme", 1)))];
+    assert_eq!(world.store.rebuild(stale, revision + 7).await, Ok(false));
+    let changes = world.store.changes(0, 10).await.unwrap();
+    assert_eq!(changes.len(), 1);
+    assert_eq!((changes[0].revision, &changes[0].record), (revision, &Some(tenant("a", &world))));
+}

@@ -74,3 +74,27 @@ pub async fn a_lease_that_outlives_its_connection_is_cancelled(world: World) {
     assert_eq!(world.settle(&leases, Outcome::Delivered).await, 0);
     assert_eq!(world.stats().await, crate::store::Stats::default());
 }
+
+pub async fn upkeep_is_called_for_in_time(world: World) {
+    let to = world.connect("acme", 3).await;
+    world.fill("acme", to, 3).await;
+    called_for(&world).await;
+    world.sweep().await;
+    world.close_connection(to).await;
+    called_for(&world).await;
+    assert_eq!(world.sweep().await.cancelled, 3);
+}
+
+/// Waits while its clock goes on; a process that is not called in some seconds would leave things undone.
+async fn called_for(world: &World) {
+    let store = std::sync::Arc::clone(&world.store);
+    let waiting = tokio::spawn(async move { store.wait_for_upkeep().await });
+    for _ in 0..100 {
+        if waiting.is_finished() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.advance_secs(1);
+    }
+    panic!("nobody was called");
+}

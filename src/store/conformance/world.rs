@@ -153,8 +153,28 @@ impl World {
             received: self.now(),
             document,
         };
-        let jobs = to.iter().map(|connection| NewJob { connection: *connection, mapping: MAPPING }).collect();
+        let jobs = to
+            .iter()
+            .map(|connection| NewJob { connection: *connection, mapping: MAPPING, triggered: false })
+            .collect();
         NewEvent { event: Arc::new(event), document: bytes, dedupe: None, jobs }
+    }
+
+    /// An event of some type that no connection wants.
+    pub fn event_of(&self, tenant: &str, kind: &str) -> NewEvent {
+        let mut new = self.event(tenant, &[]);
+        let event = Arc::make_mut(&mut new.event);
+        event.kind = kind.to_owned();
+        event.document["type"] = kind.into();
+        new.document = Bytes::from(event.document.to_string());
+        new
+    }
+
+    /// The ids of a tenant's newest events.
+    pub async fn newest(&self, tenant: &str, patterns: &[&str], limit: usize) -> Vec<String> {
+        let patterns: Vec<EventPattern> = patterns.iter().map(|text| text.parse().unwrap()).collect();
+        let events = self.store.newest_events(&tenant_id(tenant), &patterns, limit).await.unwrap();
+        events.into_iter().map(|event| event.id).collect()
     }
 
     pub async fn ingest(&self, events: Vec<NewEvent>) -> Vec<Accepted> {

@@ -4,7 +4,7 @@ use redis::Value;
 
 use super::keys::{Base, Partition, job_id};
 use crate::domain::event::Event;
-use crate::domain::id::{ConnectionId, EventKey, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, EventKey, JobId, MappingVersion, TenantId};
 use crate::domain::job::{Job, JobState};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -42,6 +42,13 @@ pub(super) fn time_bytes(time: Timestamp) -> [u8; 6] {
     let millis = u64::try_from(time.millis()).unwrap_or(0).min((1 << 48) - 1);
     let [_, _, bytes @ ..] = millis.to_be_bytes();
     bytes
+}
+
+/// The time in an event's name.
+pub(super) fn time_of(base: &Base) -> Timestamp {
+    let [time @ .., _, _, _, _, _] = base;
+    let millis = time.iter().fold(0, |number, byte| number << 8 | i64::from(*byte));
+    Timestamp::from_millis(millis)
 }
 
 /// Writes the meta of a new event; the script puts the count of jobs before it.
@@ -110,6 +117,38 @@ pub(super) fn read_meta(bytes: &[u8]) -> Option<Meta> {
     })
 }
 
+/// Reads a list of whole numbers as `cmsgpack` writes it: a partition's counters.
+pub(super) fn read_counters(bytes: &[u8]) -> Option<Vec<i64>> {
+    let mut reader = Reader(bytes);
+    let length = match reader.number(1)? {
+        short @ 0x90..=0x9f => short - 0x90,
+        0xdc => reader.number(2)?,
+        _ => return None,
+    };
+    let signed = |number: u64, bytes: u32| {
+        // Shifted to the top and back, the sign spreads.
+        let shift = 64 - 8 * bytes;
+        (number << shift).cast_signed() >> shift
+    };
+    (0..length)
+        .map(|_| {
+            Some(match reader.number(1)? {
+                small @ 0..=0x7f => signed(small, 8),
+                small @ 0xe0..=0xff => signed(small, 1),
+                0xcc => signed(reader.number(1)?, 8),
+                0xcd => signed(reader.number(2)?, 8),
+                0xce => signed(reader.number(4)?, 8),
+                0xcf => signed(reader.number(8)?, 8),
+                0xd0 => signed(reader.number(1)?, 1),
+                0xd1 => signed(reader.number(2)?, 2),
+                0xd2 => signed(reader.number(4)?, 4),
+                0xd3 => signed(reader.number(8)?, 8),
+                _ => return None,
+            })
+        })
+        .collect()
+}
+
 /// Reads a job's record.
 pub(super) fn read_record(bytes: &[u8]) -> Option<JobRecord> {
     let mut reader = Reader(bytes);
@@ -126,10 +165,17 @@ pub(super) fn read_record(bytes: &[u8]) -> Option<JobRecord> {
     })
 }
 
-/// The job of an event and a record.
+/// Reads a job's id.
+pub(super) fn read_id(bytes: &[u8]) -> Option<JobId> {
+    bytes.try_into().ok().map(|bytes| JobId::from_bits(u128::from_be_bytes(bytes)))
+}
+
+/// The job of an event and a record; what receivers know it by is its id, where no other store named it.
 pub(super) fn job(base: &Base, index: u32, partition: Partition, meta: &Meta, record: &JobRecord) -> Job {
+    let id = job_id(base, index, partition);
     Job {
-        id: job_id(base, index, partition),
+        id,
+        name: id,
         tenant: meta.tenant.clone(),
         connection: record.connection,
         event: meta.key,
@@ -232,6 +278,15 @@ mod tests {
         assert_eq!((meta.id, meta.kind, meta.tenant), (event.id, event.kind, event.tenant));
         assert_eq!(meta.received, event.received);
         assert_eq!(read_meta(&bytes[..20]), None);
+    }
+
+    #[test]
+    fn counters_read_as_they_are_packed() {
+        let packed =
+            [&[0x95, 0x07, 0xff, 0xcc, 200][..], &[0xd1, 0xff, 0x00, 0xcf, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(read_counters(&packed), Some(vec![7, -1, 200, -256, 1 << 40]));
+        assert_eq!(read_counters(&packed[..6]), None);
+        assert_eq!(read_counters(b""), None);
     }
 
     #[test]

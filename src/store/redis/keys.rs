@@ -28,23 +28,32 @@
 //! | `pb:{N}:events` | zset, score 0 | base and count of jobs, of every event | with the event |
 //! | `pb:{N}:ages` | hash | ten seconds -> open jobs made in them | when none is left |
 //! | `pb:{N}:age` | zset by time | the fields of `ages` | when none is left |
+//! | `pb:{N}:staged` | zset by time | large requests that are not in their lanes yet | when they are; seconds after their process died |
+//! | `pb:{N}:s:<base>` | hash | one of them: parts by number, and once it is accepted how many, how many are left, `x<i>` for events that are repeats | with its entry |
 //! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after the last of its jobs ended |
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
+//! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
 //! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
+//! | `pb:{N}:b:<hash>` | string | a bucket of tokens (by scope and name): when it is full again, in microseconds | when it is full |
+//! | `pb:{N}:h:<hash>` | string | a hold (by name): its end, its owner | at its end |
 //! | `pb:{c}:docs` | hash | kind and id -> a record's JSON | when deleted |
 //! | `pb:{c}:feed` | zset by revision | kind and id of every record there is or was | never: 40 bytes a deleted record |
 //! | `pb:{c}:revision` | string | the newest revision | never |
 //! | `pb:{c}:unmirrored` | hash | connection -> revision that its lane has yet to hear of | within the same call, or by the next sweep |
 //! | `pb:{c}:of:<tenant>` | set | the keys and connections of a tenant | with them |
 //! | `pb:{c}:mappings` | hash | version -> a mapping's source | never: one entry a version |
-//! | `pb:{c}:layout` | hash | format and count of partitions | never |
+//! | `pb:{c}:layout` | hash | format and count of partitions, when health was last asked for | never |
+//! | `pb:{c}:epoch` | string | names this filling of the server: without it the server was emptied | never |
+//! | `pb:{c}:rebuilder` | string | the process that writes the records of an emptied server again | seconds (its own expiry) |
+//! | `pb:{c}:sweeper` | string | the process that sweeps | 10 s (its own expiry) |
 //!
-//! Fields of an event: `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
-//! job `i`, `b<i>` its rendered bytes, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
+//! Fields of an event: `x` while an event of many jobs is being removed, `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
+//! job `i`, `b<i>` its rendered bytes, `o<i>` the id it had in the store it was moved from, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
 //!
-//! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty.
+//! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty, or that
+//! something was left to upkeep there.
 
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use sha2::{Digest, Sha256};
@@ -55,7 +64,7 @@ pub(super) const BASE: usize = 11;
 const BUCKETS: u16 = 4_096;
 /// Keys that every script of a partition declares.
 #[cfg(test)]
-pub(super) const FIXED: usize = 16;
+pub(super) const FIXED: usize = 17;
 
 /// Number of a partition.
 pub(super) type Partition = u16;
@@ -83,7 +92,11 @@ impl Keys {
 
     /// Where a tenant's things are.
     pub fn partition(&self, tenant: &TenantId) -> Partition {
-        let hash = hash(&[tenant.as_str().as_bytes()]);
+        self.partition_by(tenant.as_str())
+    }
+
+    fn partition_by(&self, name: &str) -> Partition {
+        let hash = hash(&[name.as_bytes()]);
         let short = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
         u16::try_from(short % u32::from(self.partitions)).unwrap_or(0)
     }
@@ -98,7 +111,7 @@ impl Keys {
     pub fn fixed(&self, partition: Partition) -> Vec<Vec<u8>> {
         [
             "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
-            "closing", "pending", "gone", "events", "ages", "age",
+            "closing", "pending", "gone", "events", "ages", "age", "staged",
         ]
         .iter()
         .map(|name| self.named(partition, name, b""))
@@ -111,6 +124,11 @@ impl Keys {
         key
     }
 
+    /// A partition's counters.
+    pub fn state(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "state", b"")
+    }
+
     /// All events of a partition.
     pub fn events(&self, partition: Partition) -> Vec<u8> {
         self.named(partition, "events", b"")
@@ -119,6 +137,16 @@ impl Keys {
     /// An event and its jobs.
     pub fn event(&self, partition: Partition, base: &Base) -> Vec<u8> {
         self.named(partition, "e:", base)
+    }
+
+    /// Large requests on their way in.
+    pub fn staged(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "staged", b"")
+    }
+
+    /// One of them.
+    pub fn staging(&self, partition: Partition, name: &Base) -> Vec<u8> {
+        self.named(partition, "s:", name)
     }
 
     /// A tenant's events.
@@ -139,9 +167,25 @@ impl Keys {
         (self.named(self.partition(tenant), "i:", &bucket.to_be_bytes()), field)
     }
 
+    /// A tenant's newest events by type.
+    pub fn newest(&self, tenant: &TenantId) -> Vec<u8> {
+        self.named(self.partition(tenant), "n:", tenant.as_str().as_bytes())
+    }
+
     /// A dedupe or idempotency key.
     pub fn dedupe(&self, partition: Partition, key: &[u8; 16]) -> Vec<u8> {
         self.named(partition, "d:", key)
+    }
+
+    /// A bucket of tokens. All of a scope lie in one partition, so that one call can take from several.
+    pub fn bucket(&self, scope: &str, name: &str) -> Vec<u8> {
+        let hash = hash(&[scope.as_bytes(), b"\0", name.as_bytes()]);
+        self.named(self.partition_by(scope), "b:", &hash[..16])
+    }
+
+    /// A hold.
+    pub fn hold(&self, name: &str) -> Vec<u8> {
+        self.named(self.partition_by(name), "h:", &hash(&[name.as_bytes()])[..16])
     }
 
     fn control(&self, name: &str) -> Vec<u8> {
@@ -181,6 +225,21 @@ impl Keys {
     /// Format and count of partitions.
     pub fn layout(&self) -> Vec<u8> {
         self.control("layout")
+    }
+
+    /// Names this filling of the server.
+    pub fn epoch(&self) -> Vec<u8> {
+        self.control("epoch")
+    }
+
+    /// The process that writes the records of an emptied server again.
+    pub fn rebuilder(&self) -> Vec<u8> {
+        self.control("rebuilder")
+    }
+
+    /// The process that sweeps.
+    pub fn sweeper(&self) -> Vec<u8> {
+        self.control("sweeper")
     }
 
     /// Tells of new revisions.
@@ -250,7 +309,10 @@ mod tests {
         all.push(keys.tenant_log(&tenant));
         all.push(keys.connection_log(partition, ConnectionId::from_bits(7)));
         all.push(keys.public_id(&tenant, "1").0);
+        all.push(keys.newest(&tenant));
         all.push(keys.dedupe(partition, &[7; 16]));
+        all.push(keys.bucket("acme", "writes"));
+        all.push(keys.hold("acme"));
         let tag = format!("pb:{{{partition}}}:");
         for key in all {
             assert!(key.starts_with(tag.as_bytes()), "{}", String::from_utf8_lossy(&key));

@@ -147,7 +147,7 @@ impl Core {
             let mut get = redis::cmd("HMGET");
             get.arg(self.keys.event(*partition, base)).arg("m").arg("d");
             for index in indexes {
-                get.arg(*index).arg(format!("b{index}"));
+                get.arg(*index).arg(format!("b{index}")).arg(format!("o{index}"));
             }
             groups.push(vec![Step::Plain(get)]);
         }
@@ -162,7 +162,7 @@ impl Core {
             match read {
                 Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
                     let token = *tokens.get(&job.id)?;
-                    Some(Lease { job, event, rendered, token, deadline })
+                    Some(Lease { job, event, rendered, token, deadline, batch: false, doubtful: false })
                 })),
                 Err(error) => {
                     tracing::error!(%error, "leased jobs cannot be read; giving them back");
@@ -253,8 +253,12 @@ impl Core {
             {
                 call.value(job.bits().to_be_bytes());
             }
-            let ahead = self.link.script(&self.scripts.reclaim, call, REPLY).await?;
-            self.look_ahead(partition, &codec::list(ahead)?)?;
+            let answer = codec::list(self.link.script(&self.scripts.reclaim, call, REPLY).await?)?;
+            self.look_ahead(partition, &answer)?;
+            if answer.get(2) == Some(&Value::Int(1)) {
+                // There are more; the next beat goes on.
+                continue;
+            }
             let mut doubtful = self.doubtful.lock();
             match doubtful.get_mut(&partition) {
                 Some(looks) if *looks > 1 => *looks -= 1,
@@ -301,7 +305,9 @@ fn read_event(
         .map(|index| {
             let record = next()?.as_deref().and_then(codec::read_record).ok_or_else(gone)?;
             let rendered = next()?.map(Bytes::from);
-            Ok((codec::job(base, *index, partition, &meta, &record), Arc::clone(&event), rendered))
+            let mut job = codec::job(base, *index, partition, &meta, &record);
+            job.name = next()?.as_deref().and_then(codec::read_id).unwrap_or(job.name);
+            Ok((job, Arc::clone(&event), rendered))
         })
         .collect()
 }

@@ -8,34 +8,19 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError,
-    RedisResult, Value,
-};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::address::Server;
 use super::script::{Call, Script};
 use crate::store::StoreError;
 
 /// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
 /// After a connection could not be made, calls fail at once for this long.
 const REST: Duration = Duration::from_millis(100);
-
-/// Where the server is.
-enum Server {
-    One(Client),
-    /// The client asks the sentinels for the master each time.
-    Sentinel(Mutex<SentinelClient>),
-    Cluster {
-        client: ClusterClient,
-        seeds: Vec<Client>,
-    },
-}
 
 #[derive(Clone)]
 enum Connection {
@@ -103,9 +88,10 @@ impl Link {
     /// To the server of `url`; connects when it is first used.
     ///
     /// `redis://user:password@host:port/db` or `rediss://` (TLS); `redis+sentinel://user:password@host:port,host:port/name/db`;
-    /// `redis+cluster://user:password@host:port,host:port`; the last two also as `rediss+`.
-    pub fn new(url: &str) -> Result<Self, StoreError> {
-        let server = server_of(url).map_err(|error| {
+    /// `redis+cluster://user:password@host:port,host:port`; the last two also as `rediss+`. `authorities` are the
+    /// certificates (PEM) that servers are known by with TLS; without them those of the system.
+    pub fn new(url: &str, authorities: Option<Vec<u8>>) -> Result<Self, StoreError> {
+        let server = Server::of(url, authorities).map_err(|error| {
             // The error's detail may repeat the URL, and with it the password.
             StoreError::Unavailable(format!("the address of Redis can't be used: {}", error.category()))
         })?;
@@ -321,66 +307,9 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
     }
 }
 
-fn server_of(url: &str) -> RedisResult<Server> {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    match scheme {
-        "redis+cluster" | "rediss+cluster" => {
-            let nodes = nodes(scheme, rest)?;
-            let client = ClusterClient::builder(nodes.iter().cloned())
-                .connection_timeout(CONNECT)
-                .overall_response_timeout(None)
-                .build()?;
-            let seeds = nodes.into_iter().map(Client::open).collect::<RedisResult<_>>()?;
-            Ok(Server::Cluster { client, seeds })
-        }
-        "redis+sentinel" | "rediss+sentinel" => {
-            let (hosts, path) = rest.split_once('/').ok_or(INVALID)?;
-            let (name, db) = path.split_once('/').unwrap_or((path, "0"));
-            let nodes = nodes(scheme, hosts)?;
-            let first = nodes.first().ok_or(INVALID)?;
-            let settings = first.redis_settings().clone().set_db(db.parse().map_err(|_| INVALID)?);
-            let mut master = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
-            if scheme.starts_with("rediss") {
-                master = master.set_tls_mode(redis::TlsMode::Secure);
-            }
-            // Sentinels are asked without the password of the servers they watch.
-            let sentinels: Vec<ConnectionInfo> = nodes
-                .into_iter()
-                .map(|node| node.set_redis_settings(redis::RedisConnectionInfo::default()))
-                .collect();
-            let client = SentinelClient::build(sentinels, name, Some(master), SentinelServerType::Master)?;
-            Ok(Server::Sentinel(Mutex::new(client)))
-        }
-        _ => Ok(Server::One(Client::open(url)?)),
-    }
-}
-
-const INVALID: (redis::ErrorKind, &str) =
-    (redis::ErrorKind::InvalidClientConfig, "expected redis+sentinel://host:port,host:port/name");
-
-/// `user:password@host:port,host:port` as one address for each host.
-fn nodes(scheme: &str, rest: &str) -> RedisResult<Vec<ConnectionInfo>> {
-    let scheme = scheme.split('+').next().unwrap_or(scheme);
-    let rest = rest.trim_end_matches('/');
-    let (login, hosts) = rest.rsplit_once('@').map_or(("", rest), |(login, hosts)| (login, hosts));
-    let login = if login.is_empty() { String::new() } else { format!("{login}@") };
-    hosts.split(',').map(|host| format!("{scheme}://{login}{host}").into_connection_info()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_name_one_server_sentinels_or_a_cluster() {
-        assert!(matches!(server_of("redis://h:1/2").unwrap(), Server::One(_)));
-        assert!(matches!(server_of("rediss://u:p@h:1").unwrap(), Server::One(_)));
-        assert!(matches!(server_of("redis+sentinel://u:p@a:1,b:2/main/3").unwrap(), Server::Sentinel(_)));
-        assert!(matches!(server_of("rediss+cluster://u:p@a:1,b:2/").unwrap(), Server::Cluster { .. }));
-        assert!(server_of("redis+sentinel://a:1").is_err());
-        let error = Link::new("http://user:hunter2@h").unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
-    }
 
     #[test]
     fn a_full_server_is_told_apart_from_one_out_of_reach() {

@@ -9,7 +9,7 @@ use super::codec::{self, JobRecord, Meta, time_bytes};
 use super::keys::{BASE, Base, Keys, Partition, job_id, place_of};
 use super::link::{Link, Step};
 use super::{Core, REPLY};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{JobId, TenantId};
 use crate::domain::job::Attempt;
 use crate::store::KEPT_ATTEMPTS;
@@ -47,19 +47,53 @@ impl Core {
     pub(super) async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
         let partition = self.keys.partition(tenant);
         for base in self.bases(tenant, id).await? {
-            let mut get = redis::cmd("HMGET");
-            get.arg(self.keys.event(partition, &base)).arg("m").arg("d");
-            let mut fields = codec::list(self.reads.plain(get, REPLY).await?)?.into_iter();
-            let mut next = || codec::bytes(fields.next().unwrap_or(Value::Nil));
-            let (Some(meta), Some(document)) = (next()?.as_deref().and_then(codec::read_meta), next()?)
-            else {
-                continue;
-            };
+            let answer = self.reads.plain(self.event_at(partition, &base), REPLY).await?;
+            let Some((meta, document)) = read_event(answer)? else { continue };
             if meta.tenant == *tenant && meta.id == id {
                 return codec::event(meta, &document).map(Some);
             }
         }
         Ok(None)
+    }
+
+    /// The command that [`read_event`] reads the answer of.
+    fn event_at(&self, partition: Partition, base: &Base) -> Cmd {
+        let mut get = redis::cmd("HMGET");
+        get.arg(self.keys.event(partition, base)).arg("m").arg("d");
+        get
+    }
+
+    /// A tenant's newest events of some types; see [`Store::newest_events`](crate::store::Store::newest_events).
+    pub(super) async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let partition = self.keys.partition(tenant);
+        let mut get = redis::cmd("HGETALL");
+        get.arg(self.keys.newest(tenant));
+        let mut fields = codec::list(self.reads.plain(get, REPLY).await?)?.into_iter();
+        let mut bases: Vec<Base> = Vec::new();
+        while let (Some(kind), Some(list)) = (fields.next(), fields.next()) {
+            let kind = codec::text(kind)?;
+            if patterns.iter().any(|pattern| pattern.matches(&kind)) {
+                let list = codec::bytes(list)?.unwrap_or_default();
+                bases.extend(list.as_chunks::<BASE>().0);
+            }
+        }
+        bases.sort_unstable_by(|left, right| right.cmp(left));
+        bases.truncate(limit);
+        let steps: Vec<Step<'_>> =
+            bases.iter().map(|base| Step::Plain(self.event_at(partition, base))).collect();
+        let mut found = Vec::new();
+        for answer in self.reads.run(&steps, REPLY).await? {
+            // One that was removed meanwhile is missing.
+            if let Some((meta, document)) = read_event(answer?)? {
+                found.push(codec::event(meta, &document)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Events that a public id may name, newest first.
@@ -260,6 +294,13 @@ pub(super) async fn newest(link: &Link, keys: &Keys) -> Result<Vec<Base>, StoreE
     Ok(found)
 }
 
+/// An event's meta and document; `None` when there is no such event.
+fn read_event(answer: Value) -> Result<Option<(Meta, Vec<u8>)>, StoreError> {
+    let mut fields = codec::list(answer)?.into_iter();
+    let mut next = || codec::bytes(fields.next().unwrap_or(Value::Nil));
+    Ok(next()?.as_deref().and_then(codec::read_meta).zip(next()?))
+}
+
 /// An event's meta and records out of the answer to [`Core::records_of`]; `None` when there is no such event.
 pub(super) fn read_records(answer: Value) -> Result<Option<Records>, StoreError> {
     let mut fields = codec::list(answer)?.into_iter();
@@ -271,7 +312,13 @@ pub(super) fn read_records(answer: Value) -> Result<Option<Records>, StoreError>
     Ok(Some((meta, records)))
 }
 
-fn delivery(base: &Base, index: u32, partition: Partition, meta: &Meta, record: JobRecord) -> Delivery {
+pub(super) fn delivery(
+    base: &Base,
+    index: u32,
+    partition: Partition,
+    meta: &Meta,
+    record: JobRecord,
+) -> Delivery {
     Delivery {
         job: codec::job(base, index, partition, meta, &record),
         event_id: meta.id.clone(),

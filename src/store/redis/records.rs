@@ -14,6 +14,8 @@ use crate::store::types::{Change, Expected, Record, RecordId, Revision};
 
 /// Records deleted, and lanes told, in one step.
 const STEP: usize = 200;
+/// Changes read in one step.
+const CHANGES: usize = 500;
 /// How often a record is read again because it changed while its state was being set.
 const ROUNDS: usize = 16;
 
@@ -33,7 +35,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    fn of(connection: &Connection, revision: Revision) -> Self {
+    pub fn of(connection: &Connection, revision: Revision) -> Self {
         Self {
             connection: connection.id,
             revision,
@@ -108,11 +110,17 @@ impl Core {
             self.keys.revision(),
             self.keys.unmirrored(),
             owned,
+            self.keys.epoch(),
         ])
     }
 
-    /// Writes a record; see [`Store::put`](crate::store::Store::put).
-    pub(super) async fn put(&self, record: &Record, expected: Expected) -> Result<Revision, StoreError> {
+    /// The call that writes a record where this epoch is (an empty one stands for any).
+    pub(super) fn put_call(
+        &self,
+        record: &Record,
+        expected: Expected,
+        epoch: &str,
+    ) -> Result<Call, StoreError> {
         let document = match record {
             Record::Tenant(tenant) => serde_json::to_vec(tenant),
             Record::Key(key) => serde_json::to_vec(key),
@@ -129,9 +137,19 @@ impl Core {
         };
         call.number(u8::from(matches!(record, Record::Connection(_))))
             .value(owner)
-            .value(self.keys.changes_channel());
-        let answer = self.link.script(&self.scripts.put, call, REPLY).await?;
-        let revision = Revision::try_from(codec::number(&answer)?).map_err(|_| StoreError::Conflict)?;
+            .value(self.keys.changes_channel())
+            .value(epoch);
+        Ok(call)
+    }
+
+    /// Writes a record; see [`Store::put`](crate::store::Store::put).
+    pub(super) async fn put(&self, record: &Record, expected: Expected) -> Result<Revision, StoreError> {
+        let call = self.put_call(record, expected, &self.epoch)?;
+        let answer = codec::number(&self.link.script(&self.scripts.put, call, REPLY).await?)?;
+        if answer == -2 {
+            self.check_epoch().await?;
+        }
+        let revision = Revision::try_from(answer).map_err(|_| StoreError::Conflict)?;
         if let Record::Connection(connection) = record {
             self.mirror(self.keys.partition(&connection.tenant), &[Rule::of(connection, revision)]).await?;
         }
@@ -140,7 +158,7 @@ impl Core {
     }
 
     /// Tells lanes of a partition what their records say, and notes that they know.
-    async fn mirror(&self, partition: Partition, rules: &[Rule]) -> Result<(), StoreError> {
+    pub(super) async fn mirror(&self, partition: Partition, rules: &[Rule]) -> Result<(), StoreError> {
         for rules in rules.chunks(STEP) {
             let mut call = self.call(partition);
             let mut known = Call::new(vec![self.keys.unmirrored()]);
@@ -201,7 +219,12 @@ impl Core {
         connections: &[ConnectionId],
     ) -> Result<(), StoreError> {
         let ids: Vec<RecordId> = connections.iter().map(|id| RecordId::Connection(*id)).collect();
-        let newest = super::wake::revision(&self.link, &self.keys).await.map_err(StoreError::Unavailable)?;
+        let mut newest = redis::cmd("GET");
+        newest.arg(self.keys.revision());
+        let newest = match self.link.plain(newest, REPLY).await? {
+            Value::Nil => 0,
+            revision => codec::count(&revision)?,
+        };
         let records = self.read(&ids).await?;
         if records.iter().any(Option::is_none) {
             // A job for a connection that was deleted is not made; but an emptied server knows none of them.
@@ -259,7 +282,7 @@ impl Core {
     /// Deletes a record; see [`Store::delete`](crate::store::Store::delete).
     pub(super) async fn delete(&self, id: &RecordId) -> Result<bool, StoreError> {
         let Some((record, _)) = self.read(std::slice::from_ref(id)).await?.pop().flatten() else {
-            return Ok(false);
+            return self.check_epoch().await.map(|()| false);
         };
         let RecordId::Tenant(tenant) = id else {
             return Ok(self.erase(&[(id.clone(), owner_of(&record).to_owned())]).await? > 0);
@@ -320,9 +343,30 @@ impl Core {
 
     /// Changes after a revision; see [`Store::changes`](crate::store::Store::changes).
     pub(super) async fn changes(&self, since: Revision, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::new();
+        let mut since = since;
+        loop {
+            let step = CHANGES.min(limit - changes.len());
+            let some = self.some_changes(since, step).await?;
+            let full = some.len() == step;
+            since = some.last().map_or(since, |change| change.revision);
+            changes.extend(some);
+            if !full || changes.len() >= limit {
+                return Ok(changes);
+            }
+        }
+    }
+
+    async fn some_changes(&self, since: Revision, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let mut epoch = redis::cmd("GET");
+        epoch.arg(self.keys.epoch());
         let mut call = Call::new(vec![self.keys.docs(), self.keys.feed()]);
-        call.number(since).number(i64::try_from(limit).unwrap_or(i64::MAX));
-        let answer = self.link.script(&self.scripts.changes, call, REPLY).await?;
+        call.number(since).number(limit);
+        let steps = [Step::Script(&self.scripts.changes, call), Step::Plain(epoch)];
+        let mut answers = self.link.run(&steps, REPLY).await?.into_iter();
+        let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
+        let (answer, epoch) = (next()?, codec::bytes(next()?)?);
+        self.judge_epoch(epoch.as_deref())?;
         codec::list(answer)?
             .into_iter()
             .map(|change| {

@@ -21,6 +21,7 @@ impl Script {
         Self::new(format!("#!lua{flags}\n{}{body}", include_str!("lua/partition.lua")))
     }
 
+    /// A script that stands alone.
     fn of_control(flags: &str, body: &str) -> Self {
         Self::new(format!("#!lua{flags}\n{body}"))
     }
@@ -74,13 +75,19 @@ impl Call {
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub ingest: Script,
+    pub scout: Script,
+    pub commit: Script,
+    pub apply: Script,
+    pub discard: Script,
     pub lease: Script,
     pub settle: Script,
+    pub record: Script,
     pub hold: Script,
     pub beat: Script,
     pub reclaim: Script,
     pub rule: Script,
     pub retry: Script,
+    pub import: Script,
     pub cancel: Script,
     pub remove: Script,
     pub peek: Script,
@@ -89,6 +96,10 @@ pub(super) struct Scripts {
     pub delete: Script,
     pub changes: Script,
     pub mirrored: Script,
+    pub spend: Script,
+    pub take_hold: Script,
+    pub let_go: Script,
+    pub rebuilt: Script,
 }
 
 impl Scripts {
@@ -96,14 +107,33 @@ impl Scripts {
         let always = " flags=allow-oom";
         let reads = " flags=no-writes";
         Self {
-            ingest: Script::of_partition("", include_str!("lua/ingest.lua")),
+            ingest: Script::of_partition(
+                "",
+                concat!(
+                    include_str!("lua/dedupe.lua"),
+                    include_str!("lua/event.lua"),
+                    include_str!("lua/ingest.lua")
+                ),
+            ),
+            scout: Script::of_partition(reads, include_str!("lua/scout.lua")),
+            commit: Script::of_partition(
+                "",
+                concat!(include_str!("lua/dedupe.lua"), include_str!("lua/commit.lua")),
+            ),
+            apply: Script::of_partition(
+                always,
+                concat!(include_str!("lua/event.lua"), include_str!("lua/apply.lua")),
+            ),
+            discard: Script::of_partition(always, include_str!("lua/discard.lua")),
             lease: Script::of_partition(always, include_str!("lua/lease.lua")),
             settle: Script::of_partition(always, include_str!("lua/settle.lua")),
+            record: Script::of_partition(always, include_str!("lua/record.lua")),
             hold: Script::of_partition(always, include_str!("lua/hold.lua")),
             beat: Script::of_partition(always, include_str!("lua/beat.lua")),
             reclaim: Script::of_partition(always, include_str!("lua/reclaim.lua")),
             rule: Script::of_partition(always, include_str!("lua/rule.lua")),
             retry: Script::of_partition("", include_str!("lua/retry.lua")),
+            import: Script::of_partition("", include_str!("lua/import.lua")),
             cancel: Script::of_partition(always, include_str!("lua/cancel.lua")),
             remove: Script::of_partition(always, include_str!("lua/remove.lua")),
             peek: Script::of_partition(always, include_str!("lua/peek.lua")),
@@ -112,6 +142,10 @@ impl Scripts {
             delete: Script::of_control(always, include_str!("lua/control_delete.lua")),
             changes: Script::of_control(reads, include_str!("lua/control_changes.lua")),
             mirrored: Script::of_control(always, include_str!("lua/control_mirrored.lua")),
+            spend: Script::of_control(always, include_str!("lua/spend.lua")),
+            take_hold: Script::of_control(always, include_str!("lua/take_hold.lua")),
+            let_go: Script::of_control(always, include_str!("lua/let_go.lua")),
+            rebuilt: Script::of_control(always, include_str!("lua/control_rebuilt.lua")),
         }
     }
 }

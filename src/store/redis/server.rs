@@ -8,12 +8,12 @@ use super::REPLY;
 use super::codec;
 use super::keys::Keys;
 use super::link::{Link, Step};
-use crate::store::StoreError;
+use crate::store::{About, StoreError};
 
 /// How long a durable write may take on the server's side.
 const WAIT_MILLIS: u64 = 1_500;
 /// Raised with every change of the keys or of what lies in them.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// What a stored event has survived when the store says that it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,16 +95,57 @@ struct Settings {
     waits: bool,
 }
 
-/// Refuses a server that would evict what it keeps or can't give the wanted durability. Gives the warning that an operator
-/// has to see, and what has to be waited for: with `appendfsync always` an answer comes after the sync anyway.
-pub(super) async fn check(
-    link: &Link,
-    durability: Durability,
-) -> Result<(Option<String>, Durability), StoreError> {
+/// Refuses a server that would evict what it keeps or can't give the wanted durability. Gives what it promises, with the
+/// warning that an operator has to see, and what has to be waited for: with `appendfsync always` an answer comes after
+/// the sync anyway.
+pub(super) async fn check(link: &Link, durability: Durability) -> Result<(About, Durability), StoreError> {
     let settings = read(link).await?;
-    let note = judge(&settings, durability)?;
+    let notes: Vec<String> =
+        [judge(&settings, durability)?, unread(&settings)].into_iter().flatten().collect();
+    let note = Some(notes.join(" ")).filter(|note| !note.is_empty());
+    let about = About { engine: "redis", durability: survives(&settings, durability), note };
+    Ok((about, waited_for(&settings, durability)))
+}
+
+/// What a write has to wait for: with `appendfsync always` an answer comes after the sync anyway.
+fn waited_for(settings: &Settings, durability: Durability) -> Durability {
     let always = settings.fsync.as_deref() == Some("always");
-    Ok((note, if durability == Durability::Fsync && always { Durability::Server } else { durability }))
+    if durability == Durability::Fsync && always { Durability::Server } else { durability }
+}
+
+/// What a managed server did not let this user read, and how to look for oneself.
+fn unread(settings: &Settings) -> Option<String> {
+    let names: Vec<&str> = [
+        ("maxmemory-policy (must be noeviction)", settings.policy.is_none()),
+        ("appendonly (should be yes)", settings.append_only.is_none()),
+        (
+            "appendfsync (always: 202 means on disk; everysec: a second may be lost)",
+            settings.fsync.is_none() && settings.append_only != Some(false),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_unread)| is_unread.then_some(name))
+    .collect();
+    let list = names.join(", ");
+    (!names.is_empty()).then(|| {
+        format!(
+            "Redis does not let the gateway's user read {list}: look with `redis-cli CONFIG GET '*'` as an administrator, \
+             or in the provider's console."
+        )
+    })
+}
+
+/// What an accepted event survives, as [`About`] names it.
+fn survives(settings: &Settings, durability: Durability) -> String {
+    match (durability, settings.append_only, settings.fsync.as_deref()) {
+        (Durability::Replicas(count), ..) => return format!("replicas:{count}"),
+        (Durability::Fsync, ..) | (_, Some(true), Some("always")) => "fsync",
+        (_, Some(false), _) => "memory",
+        (_, Some(true), Some("everysec")) => "everysec",
+        (_, Some(true), Some("no")) => "system",
+        _ => "unknown",
+    }
+    .to_owned()
 }
 
 async fn read(link: &Link) -> Result<Settings, StoreError> {
@@ -118,7 +159,13 @@ async fn read(link: &Link) -> Result<Settings, StoreError> {
         Step::Plain(command)
     };
     let mut settings = Settings::default();
-    if let Some(text) = one_text(link.plain(info, REPLY).await?) {
+    let told = match link.plain(info, REPLY).await {
+        Ok(told) => Some(told),
+        // A user that may not ask; any other error is the server's.
+        Err(error) if error.to_string().contains("NOPERM") => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(text) = told.and_then(one_text) {
         let info = InfoDict::new(&text);
         settings.version = info.get("redis_version").unwrap_or_default();
         settings.policy = info.get("maxmemory_policy");
@@ -206,8 +253,26 @@ fn judge(settings: &Settings, durability: Durability) -> Result<Option<String>, 
     Ok(note)
 }
 
-/// Notes format and partitions where nothing is stored yet, else refuses others; gives the epoch.
+/// Notes format and partitions where nothing is stored yet, else refuses others; gives the epoch, which is the caller's
+/// where there was none.
 pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Result<String, StoreError> {
+    let mut rebuilder = redis::cmd("EXISTS");
+    rebuilder.arg(keys.rebuilder());
+    if codec::count(&link.plain(rebuilder, REPLY).await?)? > 0 {
+        return Err(StoreError::Unavailable(
+            "Redis was emptied, and another gateway is writing its records again: start once it is done"
+                .to_owned(),
+        ));
+    }
+    note_layout(link, keys).await?;
+    let mut set = redis::cmd("SET");
+    set.arg(keys.epoch()).arg(epoch).arg("NX").arg("GET");
+    let known = codec::bytes(link.plain(set, REPLY).await?)?;
+    Ok(known.map_or_else(|| epoch.to_owned(), |known| String::from_utf8_lossy(&known).into_owned()))
+}
+
+/// Notes format and partitions where nothing is stored yet, else refuses others.
+pub(super) async fn note_layout(link: &Link, keys: &Keys) -> Result<(), StoreError> {
     let partitions = keys.partitions().to_string();
     let set = |field: &str, value: &str| {
         let mut command = redis::cmd("HSETNX");
@@ -215,9 +280,8 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
         Step::Plain(command)
     };
     let mut get = redis::cmd("HMGET");
-    get.arg(keys.layout()).arg("format").arg("partitions").arg("epoch");
-    let steps =
-        [set("format", FORMAT), set("partitions", &partitions), set("epoch", epoch), Step::Plain(get)];
+    get.arg(keys.layout()).arg("format").arg("partitions");
+    let steps = [set("format", FORMAT), set("partitions", &partitions), Step::Plain(get)];
     let mut answers = link.run(&steps, REPLY).await?;
     let found = codec::list(answers.pop().unwrap_or(Ok(Value::Nil))?)?;
     for answer in answers {
@@ -225,7 +289,7 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
     }
     let mut found = found.into_iter().map(codec::text);
     let mut next = || found.next().unwrap_or_else(|| Err(codec::strange("no layout")));
-    let (format, known, epoch) = (next()?, next()?, next()?);
+    let (format, known) = (next()?, next()?);
     if format != FORMAT {
         return Err(StoreError::Corrupt(format!(
             "these keys were written by another version of the gateway (format {format}, this one knows {FORMAT})"
@@ -237,7 +301,7 @@ pub(super) async fn claim_layout(link: &Link, keys: &Keys, epoch: &str) -> Resul
              another prefix with `patchbay store migrate`"
         )));
     }
-    Ok(epoch)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -275,6 +339,49 @@ mod tests {
         let waits = Settings { waits: true, ..settings("noeviction", true, "everysec") };
         assert_eq!(judge(&waits, Durability::Fsync), Ok(None));
         assert!(judge(&Settings { append_only: Some(false), ..waits }, Durability::Fsync).is_err());
+    }
+
+    #[test]
+    fn what_a_write_waits_for_follows_the_server() {
+        let old = settings("noeviction", true, "always");
+        assert_eq!(
+            waited_for(&old, Durability::Fsync),
+            Durability::Server,
+            "the answer comes after the sync"
+        );
+        let new = Settings { waits: true, ..settings("noeviction", true, "everysec") };
+        assert_eq!(waited_for(&new, Durability::Fsync), Durability::Fsync);
+        let packed = Durability::Fsync.command().unwrap().get_packed_command();
+        assert!(packed.windows(7).any(|word| word == b"WAITAOF"), "{packed:?}");
+        let answer = |local: i64| Ok(Value::Array(vec![Value::Int(local), Value::Int(0)]));
+        assert_eq!(Durability::Fsync.holds(answer(1)), Ok(()));
+        assert!(Durability::Fsync.holds(answer(0)).is_err(), "it was not synced in time");
+        assert!(Durability::Replicas(2).holds(Ok(Value::Int(1))).is_err());
+        assert_eq!(Durability::Replicas(2).holds(Ok(Value::Int(2))), Ok(()));
+        assert_eq!(Durability::Server.command().map(|_| ()), None);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_named() {
+        assert_eq!(unread(&settings("noeviction", true, "always")), None);
+        let note = unread(&Settings { fsync: None, ..settings("noeviction", true, "always") }).unwrap();
+        assert!(note.contains("appendfsync") && !note.contains("maxmemory-policy"), "{note}");
+        let note = unread(&Settings::default()).unwrap();
+        assert!(note.contains("maxmemory-policy") && note.contains("CONFIG GET"), "{note}");
+    }
+
+    #[test]
+    fn what_an_event_survives_has_a_name() {
+        let name = |append_only, fsync, durability| {
+            survives(&settings("noeviction", append_only, fsync), durability)
+        };
+        assert_eq!(name(true, "always", Durability::Server), "fsync");
+        assert_eq!(name(true, "everysec", Durability::Fsync), "fsync");
+        assert_eq!(name(true, "everysec", Durability::Server), "everysec");
+        assert_eq!(name(true, "no", Durability::Server), "system");
+        assert_eq!(name(false, "always", Durability::Server), "memory");
+        assert_eq!(name(false, "always", Durability::Replicas(2)), "replicas:2");
+        assert_eq!(survives(&Settings::default(), Durability::Server), "unknown");
     }
 
     #[test]

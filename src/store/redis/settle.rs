@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::codec::{self, state_code, strange};
 use super::keys::{Partition, place_of};
 use super::link::Step;
+use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::{ConnectionId, JobId, MappingVersion};
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Retried, Settlement};
+use crate::store::types::{Recorded, Retried, Settlement, UNANSWERED};
 
 /// Outcomes in one script call.
 const STEP: usize = 64;
@@ -82,11 +83,12 @@ impl Core {
             let job = settlement.lease.job;
             let (base, _) = place_of(job);
             call.key(self.keys.event(partition, &base));
-            let unwritable = |error: serde_json::Error| {
-                StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
-            };
-            let attempt =
-                settlement.attempt.as_ref().map(serde_json::to_string).transpose().map_err(unwritable)?;
+            let attempt = settlement
+                .attempt
+                .as_ref()
+                .map(serde_json::to_string)
+                .transpose()
+                .map_err(|error| unwritable(&error))?;
             call.value(job.bits().to_be_bytes())
                 .number(settlement.lease.token)
                 .number(settlement.attempt.as_ref().map_or(0, |attempt| attempt.number))
@@ -96,16 +98,33 @@ impl Core {
                 Next::Due(due) => call.value("due").number(due.millis()),
                 Next::Requeue => call.value("requeue").number(0),
             };
-            let effect = Effect::of(&settlement.effect, now);
-            let effect = effect.as_ref().map(serde_json::to_string).transpose().map_err(unwritable)?;
-            call.value(settlement.reason.as_str())
-                .number(settlement.effect.healthy.map_or(-1, i32::from))
-                .number(settlement.effect.wait_until.map_or(0, Timestamp::millis))
-                .value(effect.unwrap_or_default())
-                .number(u8::from(settlement.effect.close.is_some()))
-                .value(settlement.rendered.as_deref().unwrap_or_default());
+            call.value(settlement.reason.as_str());
+            push_effect(&mut call, &settlement.effect, now)?;
+            call.value(settlement.rendered.as_deref().unwrap_or_default());
         }
         Ok(Step::Script(&self.scripts.settle, call))
+    }
+
+    /// Writes what came of a triggered job; see [`Store::record`](crate::store::Store::record).
+    pub(super) async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        let Some(partition) = self.keys.partition_of(recorded.job) else { return Ok(false) };
+        let (base, _) = place_of(recorded.job);
+        let mut call = self.call(partition);
+        call.key(self.keys.event(partition, &base));
+        call.value(recorded.job.bits().to_be_bytes())
+            .value(UNANSWERED)
+            .number(recorded.attempt.number)
+            .value(serde_json::to_string(&recorded.attempt).map_err(|error| unwritable(&error))?)
+            .number(state_code(recorded.state))
+            .value(recorded.reason.as_str());
+        push_effect(&mut call, &recorded.effect, self.clock.now())?;
+        let answer = self.link.script(&self.scripts.record, call, REPLY).await?;
+        let mut effects = Vec::new();
+        let taken = self.settled(partition, answer, &mut effects)?;
+        for (partition, connection, effect) in effects {
+            self.apply_effect(partition, connection, &effect).await?;
+        }
+        Ok(taken > 0)
     }
 
     fn settled(
@@ -160,6 +179,22 @@ impl Core {
             _ => Retried::Missing,
         })
     }
+}
+
+fn unwritable(error: &serde_json::Error) -> StoreError {
+    StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
+}
+
+/// The four values of what an outcome does to its lane.
+fn push_effect(call: &mut Call, effect: &LaneEffect, now: Timestamp) -> Result<(), StoreError> {
+    let change = Effect::of(effect, now);
+    let change =
+        change.as_ref().map(serde_json::to_string).transpose().map_err(|error| unwritable(&error))?;
+    call.number(effect.healthy.map_or(-1, i32::from))
+        .number(effect.wait_until.map_or(0, Timestamp::millis))
+        .value(change.unwrap_or_default())
+        .number(u8::from(effect.close.is_some()));
+    Ok(())
 }
 
 /// A connection's id as scripts give it.

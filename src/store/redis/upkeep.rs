@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::codec::{self, JobRecord, strange, time_bytes};
+use super::cadence::UNFINISHED;
+use super::codec::{self, strange, time_bytes, time_of};
 use super::keys::{BASE, Base, Partition, place_of};
 use super::link::Step;
 use super::read::read_records;
@@ -18,35 +19,66 @@ use crate::store::types::{LaneCounts, Stats, Sweep};
 
 /// Jobs or events that one step touches in each partition.
 const STEP: usize = 200;
+/// Lanes left behind that one step tells of their records, about.
+const LEFT_BEHIND: usize = 100;
+/// How often events past their retention are looked at again that were kept.
+const WALK_AGAIN: Duration = Duration::from_mins(10);
 /// How long a lane is kept after its connection was deleted, for processes that have yet to hear of it.
 const GONE: Duration = Duration::from_hours(24);
+/// Where a partition's counters count open jobs: `S_OPEN` in `partition.lua`, from 0.
+const OPEN: usize = 3;
+/// Large requests on their way in that one look shows; `peek.lua` has the same.
+const STAGED: usize = 4;
 /// Milliseconds in one of the spans that open jobs are counted by.
 const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
 
+/// Jobs of a closed lane, by their members of the queue.
+#[derive(Debug)]
+struct Closing {
+    connection: ConnectionId,
+    members: Vec<Vec<u8>>,
+    is_all: bool,
+}
+
 /// What there is to do in a partition.
 #[derive(Debug, Default)]
 struct Found {
-    closing: Option<ConnectionId>,
-    members: Vec<Vec<u8>>,
+    closing: Vec<Closing>,
+    /// Whether more lanes are to be cancelled.
+    more_closing: bool,
     old: Vec<Vec<u8>>,
     pending: Vec<(ConnectionId, String)>,
-    all_closing: u64,
+    /// The first event that is not past its retention.
+    young: Option<Timestamp>,
+    /// Large requests on their way in, and since when.
+    staged: Vec<(Base, Timestamp)>,
 }
 
 impl Core {
     /// One step; see [`Store::sweep`](crate::store::Store::sweep).
     pub(super) async fn sweep(&self) -> Result<Sweep, StoreError> {
-        let mut sweep = Sweep::default();
-        self.mirror_left_behind().await?;
-        let cutoff = self.clock.now().minus(self.retention);
-        let forget = self.clock.now().minus(GONE);
+        self.cadence.begin();
+        let now = self.clock.now();
+        let mut sweep = Sweep { more: self.mirror_left_behind().await? >= LEFT_BEHIND, ..Sweep::default() };
+        let cutoff = now.minus(self.retention);
+        let forget = now.minus(GONE);
+        let mut due: Option<Timestamp> = None;
         let groups = (0..self.keys.partitions())
             .map(|partition| {
-                let after = self.walk.lock().get(&partition).cloned().unwrap_or_default();
+                let mut walk = self.walk.lock();
+                // What was kept because it had not ended, or not long ago, is looked at again now and then.
+                let (after, _) = walk
+                    .entry(partition)
+                    .and_modify(|(after, began)| {
+                        if began.plus(WALK_AGAIN) <= now {
+                            (*after, *began) = (Vec::new(), now);
+                        }
+                    })
+                    .or_insert((Vec::new(), now));
                 let mut call = self.call(partition);
-                call.value(after).value(time_bytes(cutoff)).number(STEP).number(forget.millis());
+                call.value(after.clone()).value(time_bytes(cutoff)).number(STEP).number(forget.millis());
                 vec![Step::Script(&self.scripts.peek, call)]
             })
             .collect();
@@ -56,112 +88,63 @@ impl Core {
             for (connection, effect) in &found.pending {
                 self.apply_effect(partition, *connection, effect).await?;
             }
-            if let Some(connection) = found.closing {
-                sweep.cancelled += self.cancel(partition, connection, &found.members).await?;
-                sweep.more |= found.members.len() == STEP || found.all_closing > 1;
+            sweep.cancelled += self.cancel(partition, &found.closing).await?;
+            sweep.more |= found.more_closing || found.closing.iter().any(|lane| !lane.is_all);
+            for (name, since) in &found.staged {
+                if since.plus(UNFINISHED) <= now {
+                    self.end_staged(partition, name).await?;
+                    sweep.more |= found.staged.len() == STAGED;
+                } else {
+                    self.cadence.ask(UNFINISHED);
+                }
             }
             sweep.removed += self.remove(partition, &found.old, cutoff).await?;
-            let full = found.old.len() == STEP;
-            sweep.more |= full;
-            let mut walk = self.walk.lock();
-            match found.old.into_iter().next_back().filter(|_| full) {
-                Some(last) => walk.insert(partition, last),
-                None => walk.remove(&partition),
-            };
+            sweep.more |= found.old.len() == STEP;
+            due = due.into_iter().chain(found.young.map(|young| young.plus(self.retention))).min();
+            if let Some(last) = found.old.into_iter().next_back()
+                && let Some((after, _)) = self.walk.lock().get_mut(&partition)
+            {
+                *after = last;
+            }
         }
+        self.cadence.end(due);
         Ok(sweep)
     }
 
-    async fn cancel(
-        &self,
-        partition: Partition,
-        connection: ConnectionId,
-        members: &[Vec<u8>],
-    ) -> Result<usize, StoreError> {
-        let mut call = self.call(partition);
-        call.value(connection.bits().to_be_bytes())
-            .value("its connection was closed or deleted")
-            .number(u8::from(members.len() < STEP));
-        for member in members {
-            let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
-            let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
-            call.key(self.keys.event(partition, &base));
-            call.value(&member[..]);
-        }
-        let cancelled = self.link.script(&self.scripts.cancel, call, REPLY).await?;
-        usize::try_from(codec::count(&cancelled)?).map_err(|_| strange("a count of cancelled jobs"))
-    }
-
-    /// Removes events whose jobs all ended before `cutoff`.
-    async fn remove(
-        &self,
-        partition: Partition,
-        entries: &[Vec<u8>],
-        cutoff: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let parsed: Vec<(&[u8], Base, u32)> = entries
-            .iter()
-            .filter_map(|entry| {
-                let (base, count) = entry.split_at_checked(BASE)?;
-                let count = u32::from_be_bytes([0, *count.first()?, *count.get(1)?, *count.get(2)?]);
-                Some((entry.as_slice(), base.try_into().ok()?, count))
-            })
-            .collect();
-        let reads: Vec<Step<'_>> = parsed
-            .iter()
-            .map(|(_, base, count)| {
-                Step::Plain(self.records_of(partition, base, &(0..*count).collect::<Vec<_>>()))
-            })
-            .collect();
-        let answers = self.reads.run(&reads, REPLY).await?;
+    /// Cancels jobs of closed lanes.
+    async fn cancel(&self, partition: Partition, lanes: &[Closing]) -> Result<usize, StoreError> {
         let mut steps = Vec::new();
-        for ((entry, base, _), answer) in parsed.iter().zip(answers) {
+        for lane in lanes {
             let mut call = self.call(partition);
-            call.key(self.keys.event(partition, base));
-            match read_records(answer?)? {
-                Some((_, records)) if records.iter().flatten().any(|record| is_kept(record, cutoff)) => {
-                    continue;
-                }
-                Some((meta, records)) => {
-                    let (bucket, field) = self.keys.public_id(&meta.tenant, &meta.id);
-                    call.key(self.keys.tenant_log(&meta.tenant));
-                    call.key(bucket);
-                    for record in records {
-                        let log = record.map_or_else(
-                            || self.keys.events(partition),
-                            |record| self.keys.connection_log(partition, record.connection),
-                        );
-                        call.key(log);
-                    }
-                    call.value(*entry).value(field).number(cutoff.millis());
-                }
-                None => {
-                    // Nothing is left of it but its entry.
-                    call.key(self.keys.events(partition));
-                    call.key(self.keys.event(partition, base));
-                    call.value(*entry).value("").number(cutoff.millis());
-                }
+            call.value(lane.connection.bits().to_be_bytes())
+                .value("its connection was closed or deleted")
+                .number(u8::from(lane.is_all));
+            for member in &lane.members {
+                let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
+                let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
+                call.key(self.keys.event(partition, &base));
+                call.value(&member[..]);
             }
-            steps.push(Step::Script(&self.scripts.remove, call));
+            steps.push(Step::Script(&self.scripts.cancel, call));
         }
-        let mut removed = 0;
+        let mut cancelled = 0;
         for answer in self.link.run(&steps, REPLY).await? {
-            if let Ok(jobs) = usize::try_from(codec::number(&answer?)?) {
-                removed += jobs + 1;
-            }
+            let count = usize::try_from(codec::count(&answer?)?);
+            cancelled += count.map_err(|_| strange("a count of cancelled jobs"))?;
         }
-        Ok(removed)
+        Ok(cancelled)
     }
 
     /// Counts of what is there; see [`Store::stats`](crate::store::Store::stats).
     pub(super) async fn stats(&self) -> Result<Stats, StoreError> {
-        let groups = (0..self.keys.partitions())
-            .map(|partition| vec![Step::Script(&self.scripts.stats, self.call(partition))])
+        let partitions = self.busy_partitions().await?;
+        let groups = partitions
+            .iter()
+            .map(|partition| vec![Step::Script(&self.scripts.stats, self.call(*partition))])
             .collect();
         let mut stats = Stats::default();
         let mut spans = Vec::new();
-        for (partition, answer) in (0..self.keys.partitions()).zip(self.link.run_groups(groups, REPLY).await)
-        {
+        for (partition, answer) in partitions.into_iter().zip(self.link.run_groups(groups, REPLY).await) {
             let answer = codec::list(answer?.pop().unwrap_or(Ok(Value::Nil))?)?;
             let [open, leased, ready, waiting, full, paused, oldest] = answer.as_slice() else {
                 return Err(strange("counts"));
@@ -188,6 +171,31 @@ impl Core {
         Ok(stats)
     }
 
+    /// Partitions that hold open jobs.
+    async fn busy_partitions(&self) -> Result<Vec<Partition>, StoreError> {
+        let all = 0..self.keys.partitions();
+        let states: Vec<Value> = if self.link.is_cluster() {
+            let get = |partition| vec![Step::Plain(get_all([self.keys.state(partition)]))];
+            let mut states = Vec::new();
+            for answer in self.link.run_groups(all.clone().map(get).collect(), REPLY).await {
+                states.extend(codec::list(answer?.pop().unwrap_or(Ok(Value::Nil))?)?);
+            }
+            states
+        } else {
+            let get = get_all(all.clone().map(|partition| self.keys.state(partition)));
+            codec::list(self.link.plain(get, REPLY).await?)?
+        };
+        let mut busy = Vec::new();
+        for (partition, state) in all.zip(states) {
+            let Some(state) = codec::bytes(state)? else { continue };
+            let counters = codec::read_counters(&state).ok_or_else(|| strange("a partition's counters"))?;
+            if counters.get(OPEN).is_none_or(|open| *open != 0) {
+                busy.push(partition);
+            }
+        }
+        Ok(busy)
+    }
+
     /// When the oldest open job of a partition was made, which was not before `span`.
     async fn oldest(&self, partition: Partition, span: Timestamp) -> Result<Timestamp, StoreError> {
         let lower = [b"[".as_slice(), &time_bytes(span)].concat();
@@ -207,29 +215,50 @@ impl Core {
     }
 }
 
-fn is_kept(record: &JobRecord, cutoff: Timestamp) -> bool {
-    record.state.is_open() || record.finished.is_some_and(|finished| finished >= cutoff)
+fn get_all(keys: impl IntoIterator<Item = Vec<u8>>) -> redis::Cmd {
+    let mut get = redis::cmd("MGET");
+    keys.into_iter().for_each(|key| {
+        get.arg(key);
+    });
+    get
 }
 
 fn read_found(answer: Value) -> Result<Found, StoreError> {
     let mut parts = codec::list(answer)?.into_iter();
     let mut next = || parts.next().unwrap_or(Value::Nil);
-    let closing = match codec::bytes(next())? {
-        Some(bytes) if !bytes.is_empty() => Some(connection_of(Value::BulkString(bytes))?),
-        _ => None,
-    };
     let bytes_of = |value: Value| {
         codec::list(value)?
             .into_iter()
             .map(|item| Ok(codec::bytes(item)?.unwrap_or_default()))
             .collect::<Result<Vec<_>, StoreError>>()
     };
-    let (members, old) = (bytes_of(next())?, bytes_of(next())?);
+    let mut closing = Vec::new();
+    for lane in codec::list(next())? {
+        let mut lane = codec::list(lane)?.into_iter();
+        let mut part = || lane.next().unwrap_or(Value::Nil);
+        closing.push(Closing {
+            connection: connection_of(part())?,
+            members: bytes_of(part())?,
+            is_all: codec::count(&part())? == 1,
+        });
+    }
+    let more_closing = codec::count(&next())? > 0;
+    let old = bytes_of(next())?;
     let mut pending = Vec::new();
     let mut noted = codec::list(next())?.into_iter();
-    let all_closing = codec::count(&next())?;
+    let young = codec::bytes(next())?.and_then(|entry| entry.first_chunk().map(|base| time_of(base)));
     while let (Some(connection), Some(effect)) = (noted.next(), noted.next()) {
         pending.push((connection_of(connection)?, codec::text(effect)?));
     }
-    Ok(Found { closing, members, old, pending, all_closing })
+    let mut staged = Vec::new();
+    let mut entries = codec::list(next())?.into_iter();
+    while let (Some(name), Some(since)) = (entries.next(), entries.next()) {
+        let name = codec::bytes(name)?.and_then(|name| name.try_into().ok());
+        let since = match since {
+            Value::Double(since) => format!("{since:.0}").parse().unwrap_or(0),
+            since => codec::number(&since)?,
+        };
+        staged.push((name.ok_or_else(|| strange("a staged request"))?, Timestamp::from_millis(since)));
+    }
+    Ok(Found { closing, more_closing, old, pending, young, staged })
 }

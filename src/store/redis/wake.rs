@@ -18,19 +18,23 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
-use super::keys::{Keys, Partition};
-use super::link::Link;
-use super::{REPLY, codec};
+use super::cadence::UNFINISHED;
+use super::keys::Partition;
+use super::{Core, REPLY};
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 use crate::store::Revision;
 
 /// Every partition is asked at least this often while there is nothing to do.
-const POLL: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_mins(5);
 /// How often a partition is looked at in which another process holds leases.
 const RECHECK: Duration = Duration::from_secs(2);
 /// How often a silent subscription has to show that it lives.
 const PING: Duration = Duration::from_secs(15);
+/// What scripts say where they left something to upkeep; `finish` in `partition.lua` says it.
+const UPKEEP: &[u8] = b"upkeep";
+/// What `commit.lua` says when a large request was accepted that is not in its lanes yet.
+const STAGED: &[u8] = b"staged";
 /// Between attempts to subscribe.
 const RESUBSCRIBE: Duration = Duration::from_millis(250);
 
@@ -166,11 +170,17 @@ impl Wake {
         }
     }
 
+    /// Whether no partition waits to be asked.
+    #[cfg(test)]
+    pub fn is_quiet(&self) -> bool {
+        self.state.lock().queue.is_empty()
+    }
+
     /// Nobody waits any more.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.work.notify_waiters();
-        self.newest.send_modify(|_| {});
+        self.nudge();
     }
 
     /// Whether it was closed.
@@ -210,13 +220,18 @@ impl Wake {
         }
     }
 
-    /// There are changes up to this revision.
-    pub fn revise(&self, revision: Revision) {
+    /// There are changes up to this revision; tells whether that is news.
+    pub fn revise(&self, revision: Revision) -> bool {
         self.newest.send_if_modified(|newest| {
             let newer = revision > *newest;
             *newest = revision.max(*newest);
             newer
-        });
+        })
+    }
+
+    /// Whoever waits for changes looks again.
+    pub fn nudge(&self) {
+        self.newest.send_modify(|_| {});
     }
 
     /// The newest revision known.
@@ -226,19 +241,19 @@ impl Wake {
 }
 
 /// Listens to what other processes say, for ever.
-/// `me` is what this process's own messages say: what it did itself it knows.
-pub(super) async fn listen(wake: Arc<Wake>, link: Arc<Link>, keys: Keys, me: String) {
+pub(super) async fn listen(core: Arc<Core>) {
     loop {
-        if let Err(error) = listen_once(&wake, &link, &keys, &me).await {
+        if let Err(error) = listen_once(&core).await {
             tracing::warn!(error, "lost the subscription to Redis; subscribing again");
         }
         // Changes and work that went unheard meanwhile are found by asking.
-        wake.work.notify_one();
+        core.wake.work.notify_one();
         tokio::time::sleep(RESUBSCRIBE).await;
     }
 }
 
-async fn listen_once(wake: &Wake, link: &Link, keys: &Keys, me: &str) -> Result<(), String> {
+async fn listen_once(core: &Core) -> Result<(), String> {
+    let Core { wake, link, keys, cadence, .. } = core;
     let mut subscriber = link.subscriber().await.map_err(|error| error.to_string())?;
     let mut channels: Vec<String> =
         (0..keys.partitions()).map(|partition| keys.wake_channel(partition)).collect();
@@ -250,14 +265,23 @@ async fn listen_once(wake: &Wake, link: &Link, keys: &Keys, me: &str) -> Result<
         .map_err(|error| error.to_string())?;
     let (mut sink, mut messages) = subscriber.split();
     wake.mark_all();
-    wake.revise(revision(link, keys).await?);
+    cadence.ask(Duration::ZERO);
+    core.look_for_changes().await.map_err(|error| error.to_string())?;
     loop {
         match timeout(PING, messages.next()).await {
             Ok(Some(message)) => {
                 if message.get_channel_name() == changes {
                     let revision = std::str::from_utf8(message.get_payload_bytes()).ok();
-                    wake.revise(revision.and_then(|text| text.parse().ok()).unwrap_or(0));
-                } else if message.get_payload_bytes() != me.as_bytes()
+                    if wake.revise(revision.and_then(|text| text.parse().ok()).unwrap_or(0)) {
+                        // Whoever wrote it may not live to tell its lane.
+                        cadence.ask(UNFINISHED);
+                    }
+                } else if message.get_payload_bytes() == UPKEEP {
+                    cadence.ask(Duration::ZERO);
+                } else if message.get_payload_bytes() == STAGED {
+                    cadence.ask(UNFINISHED);
+                } else if message.get_payload_bytes() != core.owner.as_bytes()
+                    // What this process did itself it knows.
                     && let Some(partition) = keys.woken(message.get_channel_name())
                 {
                     wake.mark(partition);
@@ -269,16 +293,6 @@ async fn listen_once(wake: &Wake, link: &Link, keys: &Keys, me: &str) -> Result<
                 pong.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
             }
         }
-    }
-}
-
-/// Asks for the newest revision.
-pub(super) async fn revision(link: &Link, keys: &Keys) -> Result<Revision, String> {
-    let mut get = redis::cmd("GET");
-    get.arg(keys.revision());
-    match link.plain(get, REPLY).await.map_err(|error| error.to_string())? {
-        redis::Value::Nil => Ok(0),
-        value => codec::count(&value).map_err(|error| error.to_string()),
     }
 }
 

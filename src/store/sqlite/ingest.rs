@@ -13,7 +13,7 @@ use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{Job, JobState};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Accepted, DEDUPE_SPAN, Dedupe, Ingest, Ingested, NewEvent};
+use crate::store::types::{Accepted, DEDUPE_SPAN, Dedupe, Ingest, Ingested, NewEvent, UNANSWERED};
 
 /// What was remembered under a key.
 enum Seen<T> {
@@ -65,12 +65,15 @@ fn write_event(
         }
     }
     database
-        .prepare_cached("INSERT INTO events(key, tenant, id, received, document) VALUES(?, ?, ?, ?, ?)")
+        .prepare_cached(
+            "INSERT INTO events(key, tenant, id, kind, received, document) VALUES(?, ?, ?, ?, ?, ?)",
+        )
         .and_then(|mut insert| {
             insert.execute(params![
                 event.key.bits().to_be_bytes(),
                 event.tenant.as_str(),
                 event.id,
+                event.kind,
                 event.received.millis(),
                 &new.document[..],
             ])
@@ -82,8 +85,10 @@ fn write_event(
         if is_closed(new_job.connection) {
             continue;
         }
+        let id = JobId::from_bits(ids.next());
         let job = Job {
-            id: JobId::from_bits(ids.next()),
+            id,
+            name: id,
             tenant: event.tenant.clone(),
             connection: new_job.connection,
             event: event.key,
@@ -92,14 +97,16 @@ fn write_event(
             attempts: 0,
             tries: 0,
         };
-        insert_job(database, &job, sequence, &event.kind)?;
-        effects.lanes.push(Effect::Made(Slot {
-            job,
-            event: Arc::clone(event),
-            document_bytes: new.document.len(),
-            rendered: None,
-            due: None,
-        }));
+        insert_job(database, &job, sequence, &event.kind, new_job.triggered)?;
+        if !new_job.triggered {
+            effects.lanes.push(Effect::Made(Slot {
+                job,
+                event: Arc::clone(event),
+                document_bytes: new.document.len(),
+                rendered: None,
+                due: None,
+            }));
+        }
         jobs += 1;
     }
     if let Some(key) = new.dedupe {
@@ -108,11 +115,22 @@ fn write_event(
     Ok(Accepted::Stored { id: event.id.clone(), jobs, duplicate: false })
 }
 
-fn insert_job(database: &Connection, job: &Job, event: i64, kind: &str) -> Result<(), StoreError> {
+fn insert_job(
+    database: &Connection,
+    job: &Job,
+    event: i64,
+    kind: &str,
+    triggered: bool,
+) -> Result<(), StoreError> {
+    let (state, due, finished, reason) = if triggered {
+        (JobState::Dead, None, Some(job.created.millis()), UNANSWERED)
+    } else {
+        (JobState::Queued, Some(0), None, "")
+    };
     database
         .prepare_cached(
-            "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, attempts, tries, reason)
-             VALUES(?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '')",
+            "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, finished, attempts, tries,
+             reason) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
         )
         .and_then(|mut insert| {
             insert.execute(params![
@@ -123,7 +141,10 @@ fn insert_job(database: &Connection, job: &Job, event: i64, kind: &str) -> Resul
                 kind,
                 job.mapping.bits().to_be_bytes(),
                 job.created.millis(),
-                state_code(JobState::Queued),
+                state_code(state),
+                due,
+                finished,
+                reason,
             ])
         })
         .map_err(|error| unavailable(&error))?;
@@ -150,7 +171,7 @@ fn seen<T: serde::de::DeserializeOwned>(
     }
 }
 
-fn remember<T: serde::Serialize>(
+pub(super) fn remember<T: serde::Serialize>(
     database: &Connection,
     key: Dedupe,
     now: Timestamp,

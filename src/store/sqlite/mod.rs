@@ -10,6 +10,7 @@
 mod claims;
 mod ingest;
 mod lanes;
+mod newest;
 mod read;
 mod records;
 mod refill;
@@ -18,9 +19,11 @@ mod retry;
 mod rows;
 mod schema;
 mod settle;
+mod shares;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -33,18 +36,22 @@ use rusqlite::{Connection, params};
 use serde_json::Value;
 
 use crate::clock::{Clock, Ids};
-use crate::domain::event::Event;
+use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    Change, Delivery, DeliveryQuery, Expected, Ingest, Ingested, Lease, LeaseRef, Record, RecordId, Retried,
-    Revision, Settlement, Stats, StoreError, Sweep,
+    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
+    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
+    Sweep,
 };
 use claims::Claims;
+use shares::Shares;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often there may be something to sweep.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// Idle read connections kept for the next reads.
 const READERS: usize = 4;
 /// The longest sleep until something is due: what a leap of the wall clock can delay.
@@ -62,6 +69,7 @@ pub struct SqliteStore {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Mutex<Vec<Connection>>>,
     walk: Arc<Mutex<sweep::Walk>>,
+    shares: Mutex<Shares>,
     /// Whether this process owns the folder; a guest doesn't.
     owner: bool,
 }
@@ -109,6 +117,7 @@ impl SqliteStore {
                 thread: Mutex::new(Some(thread)),
                 readers: Arc::default(),
                 walk: Arc::default(),
+                shares: Mutex::default(),
                 owner,
             })
         })
@@ -159,6 +168,10 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn about(&self) -> About {
+        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+    }
+
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
         self.ensure_owner()?;
         let (clock, ids, is_closed) = (self.clock.clone(), self.ids.clone(), self.is_closed());
@@ -172,6 +185,16 @@ impl Store for SqliteStore {
     async fn event(&self, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.read(move |database| read::event(database, &tenant, &id)).await
+    }
+
+    async fn newest_events(
+        &self,
+        tenant: &TenantId,
+        patterns: &[EventPattern],
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (tenant, patterns) = (tenant.clone(), patterns.to_vec());
+        self.read(move |database| newest::events(database, &tenant, &patterns, limit)).await
     }
 
     async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
@@ -235,6 +258,14 @@ impl Store for SqliteStore {
         Ok(taken)
     }
 
+    async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
+        self.ensure_owner()?;
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, effects| settle::record(database, &recorded, clock.now(), effects))
+            .await
+    }
+
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
         self.ensure_open()?;
         let deadline = self.clock.now().plus(span);
@@ -256,6 +287,25 @@ impl Store for SqliteStore {
         }
         drop(lanes);
         self.shared.work.notify_one();
+        Ok(())
+    }
+
+    async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        Ok(self.shares.lock().spend(scope, spends, self.clock.now()))
+    }
+
+    async fn hold(&self, name: &str, owner: u128, span: Duration) -> Result<bool, StoreError> {
+        self.ensure_open()?;
+        self.ensure_owner()?;
+        let now = self.clock.now();
+        Ok(self.shares.lock().hold(name, owner, now.plus(span), now))
+    }
+
+    async fn let_go(&self, name: &str, owner: u128) -> Result<(), StoreError> {
+        self.ensure_open()?;
+        self.shares.lock().let_go(name, owner);
         Ok(())
     }
 
@@ -302,6 +352,12 @@ impl Store for SqliteStore {
                 () = self.clock.sleep(FOLLOW_EVERY) => {}
             }
         }
+    }
+
+    async fn rebuild(&self, _: Vec<Record>, _: Revision) -> Result<bool, StoreError> {
+        // A file is not emptied under the process that holds it.
+        self.ensure_open()?;
+        Ok(false)
     }
 
     async fn put_mapping(&self, version: MappingVersion, source: &Value) -> Result<(), StoreError> {
@@ -356,6 +412,19 @@ impl Store for SqliteStore {
                 Ok(sweep)
             })
             .await
+    }
+
+    async fn wait_for_upkeep(&self) {
+        self.clock.sleep(SWEEP_EVERY).await;
+    }
+
+    async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {
+        self.read(move |database| transfer::export(database, after.as_ref(), limit)).await
+    }
+
+    async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
+        self.ensure_owner()?;
+        self.writer.write(move |database, _| transfer::import(database, &events)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

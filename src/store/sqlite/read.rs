@@ -106,18 +106,32 @@ pub(super) fn delivery(database: &Connection, id: JobId) -> Result<Option<Delive
         .and_then(|mut select| select.query_row(params![id.bits().to_be_bytes()], delivery_row).optional())
         .map_err(|error| unavailable(&error))?;
     let Some(mut delivery) = found else { return Ok(None) };
+    delivery.attempts = attempts(database, id)?;
+    Ok(Some(delivery))
+}
+
+/// Deliveries of one event, in the order of writing, without attempts.
+pub(super) fn deliveries_of(database: &Connection, event: i64) -> Result<Vec<Delivery>, StoreError> {
+    let sql = format!("{} WHERE jobs.event = ? ORDER BY jobs.id", delivery_sql());
+    database
+        .prepare_cached(&sql)
+        .and_then(|mut select| select.query_map(params![event], delivery_row)?.collect())
+        .map_err(|error| unavailable(&error))
+}
+
+/// A job's attempts, oldest first.
+pub(super) fn attempts(database: &Connection, id: JobId) -> Result<Vec<Attempt>, StoreError> {
     let records: Vec<String> = database
         .prepare_cached("SELECT record FROM attempts WHERE job = ? ORDER BY number")
         .and_then(|mut select| {
             select.query_map(params![id.bits().to_be_bytes()], |row| row.get(0))?.collect()
         })
         .map_err(|error| unavailable(&error))?;
-    delivery.attempts = records
+    records
         .iter()
         .map(|record| serde_json::from_str::<Attempt>(record))
         .collect::<Result<_, _>>()
-        .map_err(|error| StoreError::Corrupt(format!("an attempt of {id}: {error}")))?;
-    Ok(Some(delivery))
+        .map_err(|error| StoreError::Corrupt(format!("an attempt of {id}: {error}")))
 }
 
 fn delivery_sql() -> String {

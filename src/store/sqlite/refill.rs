@@ -131,7 +131,8 @@ fn slot(
     Ok(Slot { job, event, document_bytes, rendered, due })
 }
 
-fn body(database: &Connection, id: JobId) -> Result<Option<Bytes>, StoreError> {
+/// What the next attempt of a job begins with.
+pub(super) fn body(database: &Connection, id: JobId) -> Result<Option<Bytes>, StoreError> {
     database
         .prepare_cached("SELECT body FROM bodies WHERE job = ?")
         .and_then(|mut select| {

@@ -35,8 +35,10 @@ pub(super) fn tenant(row: &Row<'_>, column: usize) -> rusqlite::Result<TenantId>
 
 /// A job out of [`JOB_COLUMNS`].
 pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let id = JobId::from_bits(bits(row, 0)?);
     Ok(Job {
-        id: JobId::from_bits(bits(row, 0)?),
+        id,
+        name: id,
         tenant: tenant(row, 1)?,
         connection: ConnectionId::from_bits(bits(row, 2)?),
         event: EventKey::from_bits(bits(row, 3)?),

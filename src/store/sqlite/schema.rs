@@ -4,7 +4,8 @@
 //!
 //! `events` and `jobs` are append-mostly; job ids are made by the one writer, so they rise in the order of writing.
 //! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
-//! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `attempts` and `bodies` hang on
+//! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `events_newest` gives the newest
+//! events of a type, since an index ends with the row's number. `attempts` and `bodies` hang on
 //! jobs. `dedupe` forgets after a day. `records` is the few things that every process knows, under a rising revision.
 
 use std::fs::{File, OpenOptions};
@@ -18,7 +19,14 @@ use super::unavailable;
 use crate::store::StoreError;
 
 /// Raised by one with every change of the tables.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+
+/// From format 1, which did not know an event's type outside of its document.
+const FROM_1: &str = "
+ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+UPDATE events SET kind = coalesce(json_extract(CAST(document AS TEXT), '$.type'), '');
+CREATE INDEX events_newest ON events(tenant, kind);
+";
 
 /// How long a statement waits for another process's write before it fails.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,8 +38,9 @@ CREATE TABLE records(
 CREATE TABLE mappings(version BLOB PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events(
     seq INTEGER PRIMARY KEY, key BLOB NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, received INTEGER NOT NULL,
-    document BLOB NOT NULL);
+    document BLOB NOT NULL, kind TEXT NOT NULL DEFAULT '');
 CREATE INDEX events_id ON events(tenant, id);
+CREATE INDEX events_newest ON events(tenant, kind);
 CREATE TABLE jobs(
     id BLOB PRIMARY KEY, connection BLOB NOT NULL, tenant TEXT NOT NULL, event INTEGER NOT NULL, kind TEXT NOT NULL,
     mapping BLOB NOT NULL, created INTEGER NOT NULL, state INTEGER NOT NULL, due INTEGER, attempts INTEGER NOT NULL,
@@ -74,10 +83,14 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     let version: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|error| unavailable(&error))?;
+    let apply = |changes: &str| {
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE;{changes}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"))
+            .map_err(|error| unavailable(&error))
+    };
     match version {
-        0 => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"))
-            .map_err(|error| unavailable(&error))?,
+        0 => apply(SCHEMA)?,
+        1 => apply(FROM_1)?,
         SCHEMA_VERSION => {}
         newer => {
             return Err(StoreError::Corrupt(format!(

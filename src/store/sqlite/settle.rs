@@ -1,6 +1,6 @@
 //! Writes outcomes back, inside the writer's transaction.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lanes::Effect;
 use super::records;
@@ -12,7 +12,7 @@ use crate::domain::id::ConnectionId;
 use crate::domain::job::{Job, JobState};
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
-use crate::store::types::Settlement;
+use crate::store::types::{Recorded, Settlement, UNANSWERED};
 use crate::store::{KEPT_ATTEMPTS, StoreError};
 
 /// A settlement whose lease was claimed, with the job as it was leased.
@@ -34,6 +34,45 @@ pub(super) fn write(
         write_one(database, one, now, is_closed, effects)?;
     }
     Ok(())
+}
+
+/// Writes what came of a triggered job, if it still stands as it was made.
+pub(super) fn record(
+    database: &Connection,
+    recorded: &Recorded,
+    now: Timestamp,
+    effects: &mut Effects,
+) -> Result<bool, StoreError> {
+    let id = recorded.job.bits().to_be_bytes();
+    let attempt = serde_json::to_string(&recorded.attempt)
+        .map_err(|error| StoreError::Corrupt(format!("an attempt cannot be written: {error}")))?;
+    let connection: Option<[u8; 16]> = database
+        .prepare_cached(
+            "UPDATE jobs SET state = ?, finished = ?, attempts = attempts + 1, tries = tries + 1, reason = ?
+             WHERE id = ? AND state = ? AND tries = ? AND reason = ? RETURNING connection",
+        )
+        .and_then(|mut update| {
+            let row = params![
+                state_code(recorded.state),
+                now.millis(),
+                recorded.reason,
+                id,
+                state_code(JobState::Dead),
+                recorded.attempt.number.saturating_sub(1),
+                UNANSWERED,
+            ];
+            update.query_row(row, |row| row.get(0)).optional()
+        })
+        .map_err(|error| unavailable(&error))?;
+    let Some(connection) = connection else { return Ok(false) };
+    execute(
+        database,
+        "INSERT INTO attempts(job, number, record) VALUES(?, ?, ?)",
+        params![id, recorded.attempt.number, attempt],
+    )?;
+    let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
+    lane_effect(database, connection, &recorded.effect, now, effects)?;
+    Ok(true)
 }
 
 fn write_one(

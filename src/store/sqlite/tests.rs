@@ -96,6 +96,22 @@ async fn another_format_is_refused() {
 }
 
 #[tokio::test]
+async fn the_format_before_is_brought_up_to_date() {
+    let (mut world, _, file) = inside().await;
+    let events = [world.event_of("acme", "lead.captured"), world.event_of("acme", "rating.given")];
+    world.ingest(events.to_vec()).await;
+    world.store.close().await;
+    let database = Connection::open(&file).unwrap();
+    let before = "DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1";
+    database.execute_batch(before).unwrap();
+    drop(database);
+    world = world.crash().await;
+    assert_eq!(world.newest("acme", &["lead.*"], 9).await, [events[0].event.id.clone()]);
+    world.ingest(vec![events[1].clone()]).await;
+    assert_eq!(world.newest("acme", &["*"], 9).await.len(), 3);
+}
+
+#[tokio::test]
 async fn a_request_that_fails_fails_alone() {
     let (world, store, _) = inside().await;
     let to = world.connect("acme", 100).await;

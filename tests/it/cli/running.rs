@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::{patchbay, run, stdout, told};
 
 /// A gateway as a person starts it; it ends with its standard input.
-struct Served {
+pub(super) struct Served {
     child: Child,
-    told: Value,
+    pub told: Value,
 }
 
 impl Served {
@@ -21,8 +21,13 @@ impl Served {
     }
 
     fn start_logging(folder: &Path, log: Stdio) -> Self {
+        Self::start_with(folder, log, &[])
+    }
+
+    pub fn start_with(folder: &Path, log: Stdio, more: &[&str]) -> Self {
         let mut child = patchbay(folder)
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--until-stdin-closes"])
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -33,11 +38,15 @@ impl Served {
         Self { child, told: serde_json::from_str(&line).unwrap() }
     }
 
-    fn url(&self) -> &str {
+    pub fn url(&self) -> &str {
         self.told["url"].as_str().unwrap()
     }
 
-    fn stop(mut self) {
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn stop(mut self) {
         drop(self.child.stdin.take());
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
@@ -113,7 +122,7 @@ fn tenants_and_keys_are_made_in_the_folder_of_a_running_gateway_and_count_there(
 }
 
 /// One request, without a process of its own for it; answers status and body.
-fn ask(served: &Served, method: &str, path: &str, key: &str, body: &str) -> (u16, String) {
+pub(super) fn ask(served: &Served, method: &str, path: &str, key: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(served.told["address"].as_str().unwrap()).unwrap();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {key}\r\ncontent-length: {}\r\n\

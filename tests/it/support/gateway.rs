@@ -134,6 +134,11 @@ impl TestGateway {
             .await
     }
 
+    /// Waits until one of a connection's deliveries stands where it stands for a reason.
+    pub async fn wait_for_reason(&self, connection: ConnectionId) -> Delivery {
+        self.wait_for(connection, "told of", |delivery| !delivery.reason.is_empty()).await
+    }
+
     /// Waits until a connection has so many deliveries and all of them were delivered.
     pub async fn wait_until_settled(&self, connection: ConnectionId, count: usize) {
         super::within(&format!("{count} delivered deliveries"), async {

@@ -16,7 +16,25 @@ pub struct Door {
     key: Arc<RwLock<String>>,
 }
 
+/// What processes on one Redis seal secrets with.
+pub const SECRET_KEY: &str = "c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3JlISE=";
+
 impl Door {
+    /// A door to another process that the same key opens.
+    pub fn beside(&self) -> Self {
+        Self { address: Arc::default(), key: Arc::clone(&self.key) }
+    }
+
+    /// The key that opens it.
+    pub fn key(&self) -> String {
+        self.key.read().clone()
+    }
+
+    /// The same place with another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { address: Arc::clone(&self.address), key: Arc::new(RwLock::new(key.to_owned())) }
+    }
+
     /// Where it listens, or listened last.
     pub fn address(&self) -> String {
         self.address.read().clone()
@@ -78,7 +96,18 @@ pub struct Process {
 impl Process {
     /// Starts it on a folder and waits until it listens. Loopback and plain HTTP are allowed.
     pub fn start(folder: &Path, door: &Door) -> Self {
-        Self::start_as(Command::new(env!("CARGO_BIN_EXE_patchbay")), folder, door)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command.env("PATCHBAY_LOG_LEVEL", "error");
+        Self::start_as(command, folder, door, &[])
+    }
+
+    /// The same on a Redis that other processes share, with `more` arguments.
+    pub fn start_on(redis: &str, folder: &Path, door: &Door, more: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command.env("PATCHBAY_STORE", redis).env("PATCHBAY_SECRET_KEY", SECRET_KEY);
+        // It is made to fail all the time, and says so.
+        command.env("PATCHBAY_LOG_LEVEL", "off");
+        Self::start_as(command, folder, door, more)
     }
 
     /// The same as a child of its own shell, which has it take a file that may not grow for an error and not for the end.
@@ -86,17 +115,19 @@ impl Process {
     pub fn start_with_file_limits(folder: &Path, door: &Door) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_patchbay")]);
-        Self::start_as(command, folder, door)
+        command.env("PATCHBAY_LOG_LEVEL", "error");
+        Self::start_as(command, folder, door, &[])
     }
 
-    fn start_as(mut command: Command, folder: &Path, door: &Door) -> Self {
+    fn start_as(mut command: Command, folder: &Path, door: &Door, more: &[&str]) -> Self {
         let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
+            .args(more)
+            .env_remove("PATCHBAY_SOAK")
             .env("PATCHBAY_EGRESS_ALLOW_HTTP", "true")
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
             .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
-            .env("PATCHBAY_LOG_LEVEL", "error")
             .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -123,6 +154,11 @@ impl Process {
     pub fn terminate(&self) {
         let done = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().unwrap();
         assert!(done.success());
+    }
+
+    /// Where it answers.
+    pub fn door(&self) -> &Door {
+        &self.door
     }
 
     /// Its process id.

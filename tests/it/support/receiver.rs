@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -42,6 +42,7 @@ impl Reply {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    pub at: Instant,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
@@ -136,7 +137,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let reply = shared.script.lock().pop_front().unwrap_or_else(|| shared.otherwise.lock().clone());
     let count = {
         let mut arrivals = shared.arrivals.lock();
-        arrivals.push(Arrival { headers: parts.headers, body });
+        arrivals.push(Arrival { at: Instant::now(), headers: parts.headers, body });
         arrivals.len()
     };
     {

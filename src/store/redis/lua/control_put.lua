@@ -1,6 +1,8 @@
--- Writes a record. KEYS: the documents, the feed, the counter, the unmirrored, what the tenant owns. ARGV: 1 its name,
+-- Writes a record. KEYS: the documents, the feed, the counter, the unmirrored, what the tenant owns, the epoch. ARGV: 1 its name,
 -- 2 its document, 3 the revision it must have (-1: it must not be there), 4 whether a lane follows it, 5 the tenant that
--- owns it (empty for none), 6 the channel. Answers its revision, or -1.
+-- owns it (empty for none), 6 the channel, 7 the epoch that must be (empty for whichever). Answers its revision, or -1; -2
+-- when the server was emptied.
+if ARGV[7] ~= '' and redis.call('GET', KEYS[6]) ~= ARGV[7] then return -2 end
 local known = redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1
 local expected = tonumber(ARGV[3])
 if expected < 0 then

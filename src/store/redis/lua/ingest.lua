@@ -1,50 +1,34 @@
--- Writes requests of events and their jobs. ARGV: 4 the partition; then for each request: the idempotency key's index in
--- KEYS (0 for none), its content, the number of events; for each event: base, meta, document, public id, its field in the
--- bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log and the bucket
--- of ids follow it), the number of jobs; for each job: connection, mapping, the index of the connection's log.
+-- Writes requests of events and their jobs. ARGV: 4 the partition, 5 the reason of triggered jobs; then for each request:
+-- the idempotency key's index in KEYS (0 for none), its content, the number of events; for each event: base, meta, document, type, public id, its field
+-- in the bucket of ids, dedupe's index (0 for none), its content, the index of the event's key (the tenant's log, the bucket
+-- of ids and the tenant's newest events follow it), the number of jobs; for each job: connection, mapping, the index of the
+-- connection's log, whether it is triggered.
 -- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`.
--- Requests are decided one after the other, and a refused one writes nothing.
-local DAY = 86400000
-local IDS_KEPT = 16
+-- Requests are decided one after the other, and a refused one writes nothing. One call carries at most 128 events and jobs.
 local at = COMMON
 local function take()
   at = at + 1
   return ARGV[at]
 end
 
-local function seen(index, content)
-  if index == 0 then return nil end
-  local raw = call('GET', KEYS[index])
-  if not raw then return nil end
-  local expires, known, answer = struct.unpack('>I6c16', raw)
-  if expires <= now then return nil end
-  return { same = known == content, answer = raw:sub(23) }
-end
-
-local function remember(index, content, answer)
-  if index == 0 then return end
-  call('SET', KEYS[index], number(now + DAY, 6) .. content .. answer, 'PX', DAY)
-end
-
 local function read_request()
   local request = { key = tonumber(take()), content = take(), events = {} }
   for _ = 1, tonumber(take()) do
     local event = {
-      base = take(), meta = take(), document = take(), id = take(), field = take(),
+      base = take(), meta = take(), document = take(), kind = take(), id = take(), field = take(),
       dedupe = tonumber(take()), content = take(), key = tonumber(take()), jobs = {},
     }
     for _ = 1, tonumber(take()) do
-      event.jobs[#event.jobs + 1] = { connection = take(), mapping = take(), log = tonumber(take()) }
+      event.jobs[#event.jobs + 1] = { connection = take(), mapping = take(), log = tonumber(take()), triggered = take() == '1' }
     end
     request.events[#request.events + 1] = event
   end
   return request
 end
 
-local partition = take()
+local partition, unanswered = take(), take()
 local answers = {}
-
 local function write_event(event)
   local known = seen(event.dedupe, event.content)
   if known then
@@ -58,30 +42,14 @@ local function write_event(event)
   local fields = { 'm', number(#made, 3) .. event.meta, 'd', event.document }
   for index, job in ipairs(made) do
     fields[#fields + 1] = index - 1
-    fields[#fields + 1] = struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
-    -- A call takes a few thousand values at the most.
-    if #fields > 2000 then
-      call('HSET', KEYS[event.key], unpack(fields))
-      fields = {}
-    end
+    -- Whoever triggers a job tries it outside its lane, where it has no place.
+    fields[#fields + 1] = job.triggered
+      and struct.pack(RECORD, job.connection, job.mapping, DEAD, 0, 0, 0, now) .. unanswered
+      or struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
   end
-  if #fields > 0 then call('HSET', KEYS[event.key], unpack(fields)) end
-  local entry = event.base .. number(#made, 3)
-  call('ZADD', EVENTS, 0, entry)
-  call('ZADD', KEYS[event.key + 1], 0, entry)
-  local others = call('HGET', KEYS[event.key + 2], event.field) or ''
-  call('HSET', KEYS[event.key + 2], event.field, event.base .. others:sub(1, 11 * (IDS_KEPT - 1)))
-  for index, job in ipairs(made) do
-    local place = number(index - 1, 3)
-    local id = event.base .. place .. partition
-    local l = lane(job.connection)
-    S[S_SEQ] = S[S_SEQ] + 1
-    call('ZADD', QUEUE, 0, job.connection .. 'F' .. number(S[S_SEQ], 6) .. id)
-    call('ZADD', KEYS[job.log], 0, event.base .. place)
-    join(l, id)
-    -- In a lane that is not strict a fresh job may go at once, whatever else waits there.
-    if l[IN_RING] == 0 and l[CAP] > 1 and l[LEASED] < l[WIDTH] and not is_held(l) then enter_ring(job.connection, l) end
-  end
+  call('HSET', KEYS[event.key], unpack(fields))
+  enter_event(event.key, event.base, #made, event.field, event.kind)
+  for index, job in ipairs(made) do enter_job(event.base, index - 1, partition, job) end
   remember(event.dedupe, event.content, tostring(#made))
   return #made
 end
@@ -113,5 +81,6 @@ end
 while at < #ARGV do
   answers[#answers + 1] = decide(read_request())
 end
+write_newest()
 finish()
 return answers

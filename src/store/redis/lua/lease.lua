@@ -5,6 +5,8 @@
 local room, deadline, quantum = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local silence, gap = tonumber(ARGV[7]), tonumber(ARGV[8])
 local STEP = 64
+-- Where nothing is open nothing can happen.
+if S[S_OPEN] <= 0 and S[S_RING] == 0 and S[S_LEASED] == 0 then return { 0, 0, 0 } end
 local again = false
 
 -- Time passes: timers fire, leases end, dead owners lose theirs. By the server's own clock where processes are compared.

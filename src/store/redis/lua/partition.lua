@@ -1,9 +1,10 @@
--- Shared by every script of a partition. `KEYS` 1 to 16 are the partition's own keys, in the order of `keys.rs`;
+-- Shared by every script of a partition. `KEYS` 1 to 17 are the partition's own keys, in the order of `keys.rs`;
 -- `ARGV` 1 to 3 are the caller's time in milliseconds, the caller's owner id, and the channel for wake-ups.
 local STATE, LANES, QUEUE, READY, TENANTS, TIMERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local LEASES, HELD, OWNED, OWNERS = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local CLOSING, PENDING, GONE, EVENTS, AGES, AGE_INDEX = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
-local FIXED, COMMON = 16, 3
+local STAGED = KEYS[17]
+local FIXED, COMMON = 17, 3
 local now, me, channel = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local call = redis.call
 
@@ -14,14 +15,14 @@ local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
 -- A lane.
 local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 -- States of a job, as `JobState::ALL` counts them.
-local QUEUED, WAITS, MAPPING_FAILED, CANCELLED = 0, 1, 2, 7
+local QUEUED, WAITS, MAPPING_FAILED, DEAD, CANCELLED = 0, 1, 2, 4, 7
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
 local RECORD = '>c16c16BI4I4I6I6'
 
 local raw_state = call('GET', STATE)
 local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 local touched, touched_order = {}, {}
-local announce, new_timer = false, math.huge
+local announce, new_timer, left_behind = false, math.huge, false
 local ages = {}
 
 local function number(value, bytes)
@@ -145,9 +146,15 @@ local function end_lease(id, held)
   return l
 end
 
+-- Leaves it to upkeep to cancel what is in a closed lane.
+local function close(connection)
+  call('ZADD', CLOSING, now, connection)
+  left_behind = true
+end
+
 local function give_back(id, held)
   local l = end_lease(id, held)
-  if l and l[IS_CLOSED] == 1 then call('ZADD', CLOSING, now, held[3]) end
+  if l and l[IS_CLOSED] == 1 then close(held[3]) end
   call('ZADD', QUEUE, 0, held[3] .. held[4] .. id)
 end
 
@@ -157,6 +164,27 @@ local function held_by(id, token)
   local held = cmsgpack.unpack(raw)
   if token and held[1] ~= token then return nil end
   return held
+end
+
+-- What an outcome does to its lane: health (-1, 0, 1), wait until, effect on the record as JSON (empty for none), whether
+-- that effect closes. Answers whether the record must change.
+local function affect(connection, l, health, wait, effect, closes)
+  if health == 1 then
+    l[WIDTH] = math.min(l[WIDTH] + 1, l[CAP])
+  elseif health == 0 then
+    l[WIDTH] = math.max(math.floor(l[WIDTH] / 2), 1)
+  end
+  if wait > l[WAIT] then l[WAIT] = wait end
+  if effect == '' or l[IS_CLOSED] == 1 then return false end
+  if closes == '1' then
+    l[IS_CLOSED] = 1
+    close(connection)
+  else
+    l[IS_PAUSED] = 1
+  end
+  call('HSET', PENDING, connection, effect)
+  left_behind = true
+  return true
 end
 
 -- When something happens here by itself next; 0 for never.
@@ -184,6 +212,7 @@ local function finish(quiet)
     end
   end
   call('SET', STATE, cmsgpack.pack(S))
+  if left_behind then call('PUBLISH', channel, 'upkeep') end
   if quiet then return end
   if announce or (new_timer < math.huge and next_timer() >= new_timer) then call('PUBLISH', channel, me) end
 end

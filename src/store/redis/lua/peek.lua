@@ -1,15 +1,21 @@
 -- What upkeep finds to do in a partition; changes nothing but forgetting lanes. ARGV: 4 the last event's entry of the walk
 -- so far (empty at first), 5 the entry that events past their retention sort before, 6 how many of each, 7 the time
--- before which the lanes of deleted connections are forgotten.
+-- before which the lanes of deleted connections are forgotten. The last answers are the first event that is not old, and
+-- large requests that were staged, oldest first, with their times.
 local limit = tonumber(ARGV[6])
-local all_closing = call('ZCARD', CLOSING)
-local closing = call('ZRANGE', CLOSING, 0, 0)[1] or ''
-local members = {}
-if closing ~= '' then
-  members = call('ZRANGEBYLEX', QUEUE, '[' .. closing .. 'D', '(' .. closing .. 'G', 'LIMIT', 0, limit)
+-- Lanes to cancel, as many as have so many jobs together: connection, members of the queue, whether these are all.
+local LANES_AT_ONCE = 50
+local room, closing = limit, {}
+for _, connection in ipairs(call('ZRANGE', CLOSING, 0, LANES_AT_ONCE - 1)) do
+  if room <= 0 then break end
+  local members = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'D', '(' .. connection .. 'G', 'LIMIT', 0, room)
+  room = room - #members
+  closing[#closing + 1] = { connection, members, room > 0 and 1 or 0 }
 end
+local left = call('ZCARD', CLOSING) - #closing
 local first = ARGV[4] == '' and '-' or '(' .. ARGV[4]
 local old = call('ZRANGEBYLEX', EVENTS, first, '(' .. ARGV[5], 'LIMIT', 0, limit)
+local young = call('ZRANGEBYLEX', EVENTS, '[' .. ARGV[5], '+', 'LIMIT', 0, 1)[1] or ''
 local pending = call('HSCAN', PENDING, 0, 'COUNT', 100)[2]
 for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT', 0, limit)) do
   local l = lane(connection)
@@ -20,4 +26,4 @@ for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT'
     call('ZADD', GONE, now, connection)
   end
 end
-return { closing, members, old, pending, all_closing }
+return { closing, left, old, pending, young, call('ZRANGE', STAGED, 0, 3, 'WITHSCORES') }

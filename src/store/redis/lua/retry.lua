@@ -3,7 +3,8 @@
 local id, event = ARGV[4], KEYS[FIXED + 1]
 local index = struct.unpack('>I3', id, 12)
 local raw = call('HGET', event, index)
-if not raw then return 'missing' end
+-- A marked event is being removed.
+if not raw or call('HEXISTS', event, 'x') == 1 then return 'missing' end
 local connection, mapping, state, _, tries, due = struct.unpack(RECORD, raw)
 if state == QUEUED or call('HEXISTS', HELD, id) == 1 then return 'open' end
 local l = lane(connection)

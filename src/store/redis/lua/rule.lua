@@ -16,7 +16,7 @@ for at = COMMON, #ARGV - EACH, EACH do
     local resumed = l[IS_PAUSED] == 1 and paused == 0
     l[REV], l[CAP], l[IS_PAUSED], l[IS_CLOSED] = revision, cap, paused, closed
     l[WIDTH] = resumed and cap or math.min(math.max(l[WIDTH], 1), cap)
-    if closed == 1 and l[OPEN] > 0 then call('ZADD', CLOSING, now, connection) end
+    if closed == 1 and l[OPEN] > 0 then close(connection) end
     if ARGV[at + 7] == '1' then call('ZADD', GONE, now, connection) end
   end
   if ARGV[at + 8] ~= '' and call('HGET', PENDING, connection) == ARGV[at + 8] then call('HDEL', PENDING, connection) end

@@ -51,24 +51,9 @@ for n = 1, (#ARGV - COMMON) / EACH do
     elseif l then
       leave(l, id)
     end
-    if l then
-      if health == 1 then
-        l[WIDTH] = math.min(l[WIDTH] + 1, l[CAP])
-      elseif health == 0 then
-        l[WIDTH] = math.max(math.floor(l[WIDTH] / 2), 1)
-      end
-      if wait > l[WAIT] then l[WAIT] = wait end
-      if effect ~= '' and l[IS_CLOSED] == 0 then
-        if closes == '1' then
-          l[IS_CLOSED] = 1
-          call('ZADD', CLOSING, now, connection)
-        else
-          l[IS_PAUSED] = 1
-        end
-        call('HSET', PENDING, connection, effect)
-        effects[#effects + 1] = connection
-        effects[#effects + 1] = effect
-      end
+    if l and affect(connection, l, health, wait, effect, closes) then
+      effects[#effects + 1] = connection
+      effects[#effects + 1] = effect
     end
   end
 end

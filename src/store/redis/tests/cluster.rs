@@ -17,7 +17,7 @@ impl Cluster {
             .map(|_| {
                 // The bus listens on a port of its own.
                 let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-                Server::with(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--appendonly", "no"])
+                node(&bus)
             })
             .collect();
         for (at, node) in nodes.iter().enumerate() {
@@ -207,4 +207,179 @@ fn sentinel(master: &Server) -> Server {
 
 async fn knows_replica(sentinel: &Server) -> bool {
     matches!(sentinel.command(&["SENTINEL", "REPLICAS", "main"]).await, Value::Array(found) if !found.is_empty())
+}
+
+impl Cluster {
+    /// Gives each master a replica.
+    async fn replicate(&self) -> Vec<Server> {
+        let name = async |node: &Server| {
+            redis::from_redis_value::<String>(node.command(&["CLUSTER", "MYID"]).await).unwrap()
+        };
+        let mut replicas = Vec::new();
+        for _ in &self.nodes {
+            let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+            replicas.push(node(&bus));
+        }
+        let bus = self.nodes[0].setting("--cluster-port");
+        for (master, replica) in self.nodes.iter().zip(&replicas) {
+            replica.command(&["CLUSTER", "MEET", "127.0.0.1", &self.nodes[0].port.to_string(), &bus]).await;
+            let name = name(master).await;
+            let mut replicate = redis::cmd("CLUSTER");
+            replicate.arg("REPLICATE").arg(&name);
+            // It has to hear of its master first.
+            until("the replicas follow", async || replica.run(&replicate).await.is_ok()).await;
+        }
+        for master in &self.nodes {
+            until("the replicas are linked", async || {
+                master.info("replication", "connected_slaves").await >= 1.0
+            })
+            .await;
+        }
+        replicas
+    }
+}
+
+/// A node that gives up on another within two seconds.
+fn node(bus: &str) -> Server {
+    Server::with(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        bus,
+        "--cluster-node-timeout",
+        "2000",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--appendonly",
+        "no",
+    ])
+}
+
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so().await {
+        assert!(began.elapsed() < Duration::from_secs(40), "{what}: not within 40 s");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What a load came to.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: std::collections::BTreeSet<String>,
+    delivered: BTreeMap<String, usize>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_under_load_loses_nothing_when_a_slot_moves_and_a_master_fails() {
+    let mut cluster = Cluster::start().await;
+    let replicas = cluster.replicate().await;
+    let clock = Clock::system();
+    let ids = Ids::new(clock.clone(), Entropy::system());
+    let settings =
+        RedisSettings { durability: "replicas:1".parse().unwrap(), ..RedisSettings::new(cluster.url()) };
+    let store = Arc::new(RedisStore::open(settings, clock.clone(), ids.clone()).await.unwrap());
+    let mut lanes = Vec::new();
+    for at in 0..12 {
+        let lane = connection(&ids, &format!("tenant{at}"), 16);
+        lanes.push((format!("tenant{at}"), lane.id));
+        store.put(Record::Connection(Box::new(lane)), Expected::Absent).await.unwrap();
+    }
+    let tally = Arc::new(parking_lot::Mutex::new(Tally::default()));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    // Platforms that send each event until it is accepted.
+    let senders: Vec<_> = lanes
+        .iter()
+        .cloned()
+        .map(|(tenant_name, lane)| {
+            let (store, ids, clock) = (Arc::clone(&store), ids.clone(), clock.clone());
+            let (tally, stopped) = (Arc::clone(&tally), stopped.clone());
+            tokio::spawn(async move {
+                let mut at = 0_u64;
+                while !*stopped.borrow() {
+                    at += 1;
+                    let key = EventKey::from_bits(ids.next());
+                    let id = format!("{tenant_name}-{at}");
+                    let mut event = named_event(key, &id, &tenant_name, clock.now(), &[lane]);
+                    let mut dedupe = [0; 16];
+                    dedupe[..8].copy_from_slice(&at.to_be_bytes());
+                    dedupe[8..].copy_from_slice(&lane.bits().to_be_bytes()[8..]);
+                    event.dedupe = Some(Dedupe { key: dedupe, content: [1; 16] });
+                    let began = std::time::Instant::now();
+                    while store
+                        .ingest(Ingest { idempotency: None, events: vec![event.clone()] })
+                        .await
+                        .is_err()
+                    {
+                        assert!(began.elapsed() < Duration::from_mins(1), "{id} is never accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    tally.lock().accepted.insert(id);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+        })
+        .collect();
+    let worker = {
+        let (store, tally) = (Arc::clone(&store), Arc::clone(&tally));
+        tokio::spawn(async move {
+            loop {
+                let leases = store.lease(64, SPAN).await.unwrap_or_default();
+                if leases.is_empty() {
+                    let _ = tokio::time::timeout(Duration::from_millis(200), store.wait_for_work()).await;
+                    continue;
+                }
+                let outcomes: Vec<_> = leases.iter().map(|lease| settlement(lease, delivered())).collect();
+                for lease in &leases {
+                    *tally.lock().delivered.entry(lease.event.id.clone()).or_default() += 1;
+                }
+                // As the settler: until it is written.
+                while store.settle(outcomes.clone()).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let partition = store.core.keys.partition(&tenant("tenant0"));
+    let tag = format!("{{{partition}}}");
+    let slot = redis::from_redis_value::<u16>(cluster.nodes[0].command(&["CLUSTER", "KEYSLOT", &tag]).await);
+    move_slot(&cluster, slot.unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The master of the control records' slot, so that nobody is spared.
+    let killed = 1;
+    cluster.nodes[killed].kill();
+    let promoted = &replicas[killed];
+    until("the replica takes over", async || {
+        let role: Vec<Value> = redis::from_redis_value(promoted.command(&["ROLE"]).await).unwrap();
+        matches!(role.first(), Some(Value::BulkString(role)) if role == b"master")
+    })
+    .await;
+    // The old master comes back as the new one's replica; until then its partitions accept nothing.
+    cluster.nodes[killed].launch();
+    until("the old master follows", async || promoted.info("replication", "connected_slaves").await >= 1.0)
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stop.send(true).unwrap();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    until("everything is delivered", async || {
+        store.stats().await.is_ok_and(|stats| stats.open == 0) && {
+            let tally = tally.lock();
+            tally.accepted.iter().all(|id| tally.delivered.contains_key(id))
+        }
+    })
+    .await;
+    worker.abort();
+    let tally = tally.lock();
+    let lost = tally.accepted.iter().filter(|id| !tally.delivered.contains_key(*id)).count();
+    let twice = tally.delivered.values().filter(|times| **times > 1).count();
+    println!(
+        "a slot moved and a master failed: {} accepted, {} delivered, {lost} lost, {twice} duplicated",
+        tally.accepted.len(),
+        tally.delivered.len()
+    );
+    assert!(tally.accepted.len() > 100);
+    assert_eq!(lost, 0);
 }

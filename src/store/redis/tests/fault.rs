@@ -41,7 +41,7 @@ async fn cut_connections_heal() {
 #[tokio::test]
 async fn nothing_accepted_is_lost_when_the_server_is_killed() {
     let mut bench = Bench::on(Server::durable()).await;
-    assert_eq!(bench.store.durability_note(), None);
+    assert_eq!(bench.store.about().note, None);
     let lane = bench.connection("acme", 256).await;
     let mut accepted = 0_u64;
     for _ in 0..3 {
@@ -167,16 +167,85 @@ async fn a_full_server_refuses_events_whole_and_lets_work_end() {
     bench.store.health().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emptied_server_takes_nothing_until_one_process_has_written_the_records_again() {
+    let bench = Bench::new().await;
+    let mut lanes = Vec::new();
+    for at in 0..250 {
+        lanes.push(bench.connection(&format!("tenant{}", at % 20), 16).await);
+    }
+    let paused = ConnectionState::Paused { reason: "holiday".to_owned(), by: "person".to_owned(), at: START };
+    bench.set_state(lanes[7], paused).await;
+    bench.ingest("tenant0", &lanes[..1]).await;
+    let lost = bench.lease(1).await.remove(0);
+    let other = bench.another().await;
+    let changes = bench.store.changes(0, 1_000).await.unwrap();
+    let newest = changes.last().unwrap().revision;
+    let records: Vec<Record> = changes.into_iter().filter_map(|change| change.record).collect();
+
+    bench.server.command(&["FLUSHALL"]).await;
+    assert_eq!(bench.store.health().await, Err(StoreError::Emptied));
+    for store in [&*bench.store, &other] {
+        let event = bench.event("tenant0", &lanes[..1]);
+        let refused = store.ingest(Ingest { idempotency: None, events: vec![event] }).await;
+        assert_eq!(refused, Err(StoreError::Emptied));
+        assert_eq!(store.changes(newest, 10).await, Err(StoreError::Emptied));
+        // Whoever follows is told at once.
+        tokio::time::timeout(Duration::from_secs(1), store.wait_for_change(newest)).await.unwrap();
+    }
+    let new = Record::Connection(Box::new(connection(&bench.ids, "acme", 1)));
+    assert_eq!(bench.store.put(new, Expected::Absent).await, Err(StoreError::Emptied));
+    assert_eq!(bench.store.delete(records[0].id()).await, Err(StoreError::Emptied));
+
+    let (one, two) =
+        tokio::join!(bench.store.rebuild(records.clone(), newest), other.rebuild(records.clone(), newest));
+    assert_eq!([one, two].into_iter().filter(|done| *done == Ok(true)).count(), 1, "once");
+    bench.store.health().await.unwrap();
+    other.health().await.unwrap();
+    assert_eq!(other.rebuild(records.clone(), newest).await, Ok(false), "nothing is missing");
+    // The others follow it as any change.
+    let again = other.changes(newest, 1_000).await.unwrap();
+    let found: Vec<Record> = again.into_iter().filter_map(|change| change.record).collect();
+    assert_eq!(found, records);
+    assert_eq!(bench.settle(&lost, delivered()).await, 0, "what was lost does not come back half");
+    for at in [0, 7, 249] {
+        let event = bench.event(&format!("tenant{}", at % 20), &lanes[at..=at]);
+        other.ingest(Ingest { idempotency: None, events: vec![event] }).await.unwrap();
+    }
+    let leases = bench.lease(10).await;
+    assert_eq!(leases.len(), 2, "the paused lane still is");
+    for lease in leases {
+        assert_eq!(bench.settle(&lease, delivered()).await, 1);
+    }
+    let open = bench.another().await.stats().await.unwrap().open;
+    assert_eq!(open, 1);
+}
+
 #[tokio::test]
-async fn an_emptied_server_takes_no_event_for_lanes_it_lost() {
+async fn a_server_emptied_while_its_records_are_written_again_is_not_taken_into_use() {
     let bench = Bench::new().await;
     let lane = bench.connection("acme", 16).await;
+    let (record, revision) = bench.record(lane).await;
     bench.server.command(&["FLUSHALL"]).await;
-    let health = bench.store.health().await.unwrap_err().to_string();
-    assert!(health.contains("emptied"), "{health}");
-    let event = bench.event("acme", &[lane]);
-    let refused = bench.store.ingest(Ingest { idempotency: None, events: vec![event] }).await;
-    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    // Another process had begun and died.
+    let rebuilder = String::from_utf8(bench.store.core.keys.rebuilder()).unwrap();
+    bench.server.command(&["SET", &rebuilder, "somebody", "PX", "300"]).await;
+    let records = vec![Record::Connection(Box::new(record))];
+    assert_eq!(bench.store.rebuild(records.clone(), revision).await, Ok(false));
+    let ids = Ids::new(bench.clock.clone(), Entropy::system());
+    let early = RedisStore::open(RedisSettings::new(bench.server.url()), bench.clock.clone(), ids).await;
+    assert!(early.unwrap_err().to_string().contains("writing its records again"));
+    let began = std::time::Instant::now();
+    while bench.store.rebuild(records.clone(), revision).await != Ok(true) {
+        assert!(began.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Another gateway that began anew on an emptied server: nothing is mixed into its store.
+    bench.server.command(&["FLUSHALL"]).await;
+    let _other = bench.another().await;
+    let refused = bench.store.health().await.unwrap_err().to_string();
+    assert!(refused.contains("restart"), "{refused}");
+    assert!(bench.store.rebuild(records, revision).await.is_err());
 }
 
 #[tokio::test]
@@ -197,7 +266,7 @@ async fn settings_that_do_not_fit_are_refused_and_weak_ones_named() {
         RedisStore::open(settings, clock.clone(), ids).await
     };
     let store = open(RedisSettings::new(server.url())).await.unwrap();
-    assert!(store.durability_note().unwrap().contains("LOST"));
+    assert!(store.about().note.unwrap().contains("LOST"));
     let fsync = RedisSettings { durability: "fsync".parse().unwrap(), ..RedisSettings::new(server.url()) };
     assert!(open(fsync).await.unwrap_err().to_string().contains("appendonly"));
     let other = RedisSettings { partitions: 8, ..RedisSettings::new(server.url()) };
@@ -232,4 +301,108 @@ async fn an_event_without_the_wanted_replicas_is_not_accepted() {
     while store.ingest(ingest()).await.is_err() {
         assert!(began.elapsed() < Duration::from_secs(10));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_costs_two_seconds_a_request_and_workers_resume_by_themselves() {
+    let outage = Duration::from_secs(if is_soak() { 30 } else { 5 });
+    let mut bench = Bench::on(Server::durable()).await;
+    let lane = bench.connection("acme", 256).await;
+    let store = Arc::clone(&bench.store);
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let worker = tokio::spawn(async move {
+        loop {
+            match store.lease(16, SPAN).await {
+                Ok(leases) if leases.is_empty() => {
+                    let _ = tokio::time::timeout(Duration::from_secs(5), store.wait_for_work()).await;
+                }
+                Ok(leases) => {
+                    for lease in leases {
+                        while store.settle(vec![settlement(&lease, delivered())]).await.is_err() {
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                        }
+                        sender.send(lease.event.id.clone()).unwrap();
+                    }
+                }
+                // As the feed does.
+                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
+        }
+    });
+    let named = |at: u8| {
+        let mut event = bench.event("acme", &[lane]);
+        event.dedupe = Some(Dedupe { key: [at; 16], content: [1; 16] });
+        Ingest { idempotency: None, events: vec![event] }
+    };
+    let requests: Vec<Ingest> = (0..6).map(named).collect();
+    bench.store.ingest(requests[0].clone()).await.unwrap();
+    assert!(received.recv().await.is_some());
+    bench.server.kill();
+    let gone = std::time::Instant::now();
+    let mut refused = 0;
+    while gone.elapsed() < outage {
+        for request in &requests[1..] {
+            let began = std::time::Instant::now();
+            let answer = bench.store.ingest(request.clone()).await;
+            assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+            assert!(began.elapsed() < Duration::from_millis(2_300), "{:?}", began.elapsed());
+            refused += 1;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    bench.server.launch();
+    let back = std::time::Instant::now();
+    for request in &requests[1..] {
+        while bench.store.ingest(request.clone()).await.is_err() {
+            assert!(back.elapsed() < Duration::from_secs(2), "the same event is taken again");
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    while found.len() < 5 {
+        let id = tokio::time::timeout(Duration::from_secs(4), received.recv()).await.unwrap().unwrap();
+        assert!(found.insert(id), "once");
+    }
+    println!(
+        "{refused} refused while the server was away; all delivered {:?} after it was back",
+        back.elapsed()
+    );
+    assert!(back.elapsed() < Duration::from_secs(4), "{:?}", back.elapsed());
+    worker.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_fan_out_whose_process_died_only_what_was_not_settled_comes_again() {
+    let bench = Bench::new().await;
+    let mut lanes = Vec::new();
+    for _ in 0..10 {
+        lanes.push(bench.connection("acme", 4).await);
+    }
+    bench.ingest("acme", &lanes).await;
+    let dying = bench.another().await;
+    let leases = dying.lease(10, SPAN).await.unwrap();
+    assert_eq!(leases.len(), 10);
+    let outcomes = leases[..4].iter().map(|lease| settlement(lease, delivered())).collect();
+    assert_eq!(dying.settle(outcomes).await, Ok(4));
+    drop(dying);
+    let died = std::time::Instant::now();
+    let mut again = Vec::new();
+    while again.len() < 6 {
+        assert!(died.elapsed() < Duration::from_secs(10), "{} came again", again.len());
+        let _ = tokio::time::timeout(Duration::from_millis(100), bench.store.wait_for_work()).await;
+        again.extend(bench.lease(16).await);
+    }
+    println!("six of ten came again {:?} after the process died", died.elapsed());
+    let of =
+        |leases: &[Lease]| leases.iter().map(|lease| lease.job.id).collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(of(&again), of(&leases[4..]));
+    // What the dead one might still send is fenced off.
+    let late: Vec<_> =
+        leases[4..].iter().map(|lease| settlement(lease, Next::Done(JobState::Dead))).collect();
+    assert_eq!(bench.store.settle(late).await, Ok(0));
+    let outcomes = again.iter().map(|lease| settlement(lease, delivered())).collect();
+    assert_eq!(bench.store.settle(outcomes).await, Ok(6));
+    assert!(bench.lease(16).await.is_empty());
+    let log = crate::store::DeliveryQuery { limit: 50, ..crate::store::DeliveryQuery::default() };
+    let log = bench.store.deliveries(log).await.unwrap();
+    assert!(log.iter().all(|one| (one.state, one.job.tries) == (JobState::Delivered, 1)));
 }

@@ -6,9 +6,12 @@ mod conformance;
 mod cut;
 mod fault;
 mod lanes;
+mod large;
 mod log;
 mod records;
-mod server;
+pub(crate) mod server;
+mod storms;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +37,11 @@ use server::Server;
 
 const START: Timestamp = Timestamp::from_millis(1_777_777_777_000);
 const SPAN: Duration = Duration::from_secs(90);
+
+/// Whether the long variants run as well, which take minutes: `tests/run --soak` asks for them.
+fn is_soak() -> bool {
+    std::env::var_os("PATCHBAY_SOAK").is_some_and(|value| value == "1")
+}
 
 /// A store on a server of its own, under a clock that a test moves.
 struct Bench {
@@ -171,7 +179,11 @@ fn named_event(
         dedupe: None,
         jobs: connections
             .iter()
-            .map(|connection| NewJob { connection: *connection, mapping: MappingVersion::from_bits(1) })
+            .map(|connection| NewJob {
+                connection: *connection,
+                mapping: MappingVersion::from_bits(1),
+                triggered: false,
+            })
             .collect(),
     }
 }

@@ -68,7 +68,10 @@ impl Server {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
         let mut answer = [0; 5];
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG"
+        // One that wants a password answers too.
+        stream.write_all(b"PING\r\n").is_ok()
+            && stream.read_exact(&mut answer).is_ok()
+            && [b"+PONG", b"-NOAU"].contains(&&answer)
     }
 
     /// Ends it as a power cut would.

@@ -243,6 +243,8 @@ impl Lanes {
                 rendered: slot.rendered.clone(),
                 token: self.token,
                 deadline,
+                batch: false,
+                doubtful: false,
             });
             let job = slot.job.id;
             self.leases.insert(job, LeaseEntry::new(slot, self.token, deadline));

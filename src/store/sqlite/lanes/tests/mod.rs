@@ -44,6 +44,7 @@ fn slot(connection: ConnectionId, id: u128, bytes: usize) -> Slot {
     };
     let job = Job {
         id: JobId::from_bits(id),
+        name: JobId::from_bits(id),
         tenant: tenant("t"),
         connection,
         event: event.key,

@@ -1,13 +1,14 @@
-//! What a person wants of a connection: read from JSON over what there is, and checked as a whole.
+//! Checks a wish as a whole: its connector, addresses, mapping, events and policy, every fault at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::Wish;
 use crate::connector::{Given, Settings, check_custom_headers, check_settings};
-use crate::domain::connection::{Connection, MappingChoice};
-use crate::domain::document::{Kind, Node, TableReader};
+use crate::domain::connection::MappingChoice;
+use crate::domain::document::Node;
 use crate::domain::event::EventPattern;
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::domain::policy::PolicyOverrides;
@@ -19,23 +20,6 @@ use crate::spec::{Catalogue, ConnectorSpec, check_overrides};
 
 /// The most patterns of a connection.
 pub const MAX_PATTERNS: usize = 50;
-
-/// A connection's settings in clear.
-#[derive(Debug, Default)]
-pub struct Wish {
-    name: String,
-    connector: String,
-    events: Vec<String>,
-    filter: Option<Value>,
-    mapping: MappingChoice,
-    /// Empty for none.
-    url: String,
-    /// By name in lower case.
-    headers: BTreeMap<String, String>,
-    options: BTreeMap<String, String>,
-    credentials: BTreeMap<String, Secret>,
-    policy: PolicyOverrides,
-}
 
 /// Checked settings.
 #[derive(Debug)]
@@ -66,152 +50,7 @@ pub struct Checked {
     pub policy: PolicyOverrides,
 }
 
-/// What a change may name. A new connection also names its tenant, its connector and its secret.
-const LATER: &str = "it can't be changed; make another connection";
-
 impl Wish {
-    /// The settings of a connection that exists, with its headers and credentials opened.
-    pub fn of(
-        record: &Connection,
-        headers: BTreeMap<String, String>,
-        credentials: BTreeMap<String, Secret>,
-    ) -> Self {
-        Self {
-            name: record.name.clone(),
-            connector: record.connector.clone(),
-            events: record.events.iter().map(ToString::to_string).collect(),
-            filter: record.filter.clone(),
-            mapping: record.mapping.clone(),
-            url: record.target.url.clone(),
-            headers,
-            options: record.options.clone(),
-            credentials,
-            policy: record.policy.clone(),
-        }
-    }
-
-    /// Reads a new connection. Its `tenant` and `secret` are read by the caller.
-    pub fn new(table: &mut TableReader<'_>) -> Self {
-        let mut wish = Self::default();
-        for key in ["name", "connector", "events"] {
-            table.need(key);
-        }
-        if let Some(connector) = table.text("connector") {
-            connector.clone_into(&mut wish.connector);
-        }
-        wish.read(table);
-        wish
-    }
-
-    /// The connector that it names.
-    pub fn connector(&self) -> &str {
-        &self.connector
-    }
-
-    /// Reads a change over what there is: a key that is missing changes nothing, null resets.
-    pub fn change(&mut self, table: &mut TableReader<'_>) {
-        if table.text("connector").is_some_and(|connector| connector != self.connector) {
-            table.fault("connector", "is another one", Some(LATER.to_owned()));
-        }
-        if table.has("secret") {
-            let hint = "POST /v1/connections/{id}/rotate-secret keeps the old one valid for a day";
-            table.fault("secret", "is not changed here", Some(hint.to_owned()));
-        }
-        self.read(table);
-    }
-
-    fn read(&mut self, table: &mut TableReader<'_>) {
-        if let Some(name) = table.text("name") {
-            name.clone_into(&mut self.name);
-        }
-        if let Some(events) = table.texts("events") {
-            self.events = events.into_iter().map(str::to_owned).collect();
-        }
-        if let Some(node) = table.node("filter") {
-            self.filter = (node.kind != Kind::Null).then(|| node.to_json());
-        }
-        read_mapping(table, &mut self.mapping);
-        if let Some(mut target) = table.table("target") {
-            if let Some(url) = target.text("url") {
-                url.clone_into(&mut self.url);
-            }
-            if let Some(headers) = target.node("headers") {
-                self.read_headers(headers, target.faults());
-            }
-            target.finish();
-        }
-        if let Some(node) = table.node("options") {
-            read_values("options", node, &mut self.options, plain_text, table.faults());
-        }
-        if let Some(node) = table.node("credentials") {
-            read_values("credentials", node, &mut self.credentials, secret_text, table.faults());
-        }
-        match table.node("policy").map(|node| &node.kind) {
-            None => {}
-            Some(Kind::Null) => self.policy = PolicyOverrides::default(),
-            Some(_) => {
-                if let Some(mut policy) = table.table("policy") {
-                    self.read_policy(&mut policy);
-                    policy.finish();
-                }
-            }
-        }
-    }
-
-    fn read_headers(&mut self, node: &Node, faults: &mut Faults) {
-        let Kind::Table(entries) = &node.kind else {
-            let message = format!("expected a table, found {}", node.kind.name());
-            return faults.at_field("target.headers", message, None);
-        };
-        let mut seen = BTreeSet::new();
-        for (key, node) in entries {
-            let name = key.name.to_ascii_lowercase();
-            let field = format!("target.headers.{}", key.name.escape_debug());
-            if !seen.insert(name.clone()) {
-                let hint = "upper and lower case are the same in a header's name".to_owned();
-                faults.at_field(field, "is there twice", Some(hint));
-                continue;
-            }
-            match &node.kind {
-                Kind::Null => drop(self.headers.remove(&name)),
-                Kind::Text(value) => drop(self.headers.insert(name, value.clone())),
-                other => {
-                    let message = format!("expected a text or null, found {}", other.name());
-                    faults.at_field(field, message, None);
-                }
-            }
-        }
-    }
-
-    fn read_policy(&mut self, table: &mut TableReader<'_>) {
-        let is_null = |node: Option<&Node>| node.is_some_and(|node| node.kind == Kind::Null);
-        if is_null(table.node("timeout_secs")) {
-            self.policy.timeout_secs = None;
-        } else if let Some(secs) = table.integer_within("timeout_secs", 0, u32::MAX.into()) {
-            self.policy.timeout_secs = u32::try_from(secs).ok();
-        }
-        if is_null(table.node("concurrency")) {
-            self.policy.concurrency = None;
-        } else if let Some(number) = table.integer_within("concurrency", 0, u32::MAX.into()) {
-            self.policy.concurrency = u32::try_from(number).ok();
-        }
-        if is_null(table.node("retry_delays_secs")) {
-            self.policy.retry_delays_secs = None;
-        } else if let Some(items) = table.list("retry_delays_secs") {
-            let delays: Option<Vec<u32>> = items
-                .iter()
-                .map(|item| match item.kind {
-                    Kind::Integer(secs) => u32::try_from(secs).ok(),
-                    _ => None,
-                })
-                .collect();
-            if delays.is_none() {
-                table.fault("retry_delays_secs", "expected whole numbers of seconds", None);
-            }
-            self.policy.retry_delays_secs = delays.or_else(|| self.policy.retry_delays_secs.take());
-        }
-    }
-
     /// Checks where requests go, and the options and credentials, as far as they can be without a connector. Normalises the
     /// target's URL.
     fn check_urls(
@@ -318,20 +157,6 @@ impl Wish {
     }
 }
 
-/// Reads a `mapping` over what was chosen: null is the connector's own.
-pub(in crate::service) fn read_mapping(table: &mut TableReader<'_>, chosen: &mut MappingChoice) {
-    let Some(node) = table.node("mapping") else { return };
-    match &node.kind {
-        Kind::Null => *chosen = MappingChoice::Default,
-        Kind::Text(name) => *chosen = MappingChoice::Named(name.clone()),
-        Kind::Table(_) => *chosen = MappingChoice::Inline(node.to_json()),
-        other => {
-            let message = format!("expected a mapping's name or a mapping, found {}", other.name());
-            table.fault("mapping", message, None);
-        }
-    }
-}
-
 /// The mapping that is chosen, or a fault; `None` for the connector's own.
 pub(in crate::service) fn chosen_mapping(
     choice: &MappingChoice,
@@ -375,52 +200,6 @@ pub(in crate::service) fn mapping_faults(choice: &MappingChoice, found: &Faults,
     }
     for fault in found.list() {
         faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
-    }
-}
-
-/// Reads a table of values over what there is: null removes one, or all.
-pub(in crate::service) fn read_values<T>(
-    field: &'static str,
-    node: &Node,
-    values: &mut BTreeMap<String, T>,
-    read: impl Fn(&Kind) -> Result<T, String>,
-    faults: &mut Faults,
-) {
-    let entries = match &node.kind {
-        Kind::Null => return values.clear(),
-        Kind::Table(entries) => entries,
-        other => {
-            return faults.at_field(field, format!("expected a table, found {}", other.name()), None);
-        }
-    };
-    for (key, node) in entries {
-        if node.kind == Kind::Null {
-            values.remove(&key.name);
-            continue;
-        }
-        match read(&node.kind) {
-            Ok(value) => drop(values.insert(key.name.clone(), value)),
-            Err(message) => {
-                faults.at_field(format!("{field}.{}", key.name.escape_debug()), message, None);
-            }
-        }
-    }
-}
-
-/// An option's value. Whoever writes a number or a truth value means its text.
-pub(in crate::service) fn plain_text(kind: &Kind) -> Result<String, String> {
-    match kind {
-        Kind::Text(text) => Ok(text.clone()),
-        Kind::Integer(number) => Ok(number.to_string()),
-        Kind::Boolean(value) => Ok(value.to_string()),
-        other => Err(format!("expected a text or null, found {}", other.name())),
-    }
-}
-
-pub(in crate::service) fn secret_text(kind: &Kind) -> Result<Secret, String> {
-    match kind {
-        Kind::Text(text) => Ok(Secret::new(text.as_str())),
-        other => Err(format!("expected a text or null, found {}", other.name())),
     }
 }
 

@@ -1,0 +1,155 @@
+//! Gives all events to another store, and takes them from one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::ingest::remember;
+use super::rows::{self, state_code};
+use super::{read, refill, unavailable};
+use crate::domain::job::JobState;
+use crate::store::StoreError;
+use crate::store::types::{Cursor, Exported, KeptEvent, KeptJob};
+
+/// A page of events after the one that `after` names.
+pub(super) fn export(
+    database: &Connection,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Result<Exported, StoreError> {
+    let after = match after {
+        Some(Cursor(bytes)) => <[u8; 8]>::try_from(bytes.as_slice())
+            .map(i64::from_be_bytes)
+            .map_err(|_| StoreError::Corrupt("a cursor of another store".to_owned()))?,
+        None => 0,
+    };
+    let mut select = database
+        .prepare_cached(
+            "SELECT seq, key, tenant, received, document FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
+        )
+        .map_err(|error| unavailable(&error))?;
+    let mut found = select
+        .query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])
+        .map_err(|error| unavailable(&error))?;
+    let mut exported = Exported::default();
+    while let Some(row) = found.next().map_err(|error| unavailable(&error))? {
+        let read = || -> rusqlite::Result<(i64, Bytes)> {
+            Ok((row.get(0)?, Bytes::copy_from_slice(row.get_ref(4)?.as_bytes()?)))
+        };
+        let (sequence, document) = read().map_err(|error| unavailable(&error))?;
+        let event = rows::event_at(row, 1)?;
+        let jobs = jobs(database, sequence)?;
+        exported.events.push(KeptEvent { event, document, dedupe: None, jobs });
+        exported.next = Some(Cursor(sequence.to_be_bytes().to_vec()));
+    }
+    if exported.events.len() < limit {
+        exported.next = None;
+    }
+    Ok(exported)
+}
+
+fn jobs(database: &Connection, event: i64) -> Result<Vec<KeptJob>, StoreError> {
+    read::deliveries_of(database, event)?
+        .into_iter()
+        .map(|mut delivery| {
+            delivery.attempts = read::attempts(database, delivery.job.id)?;
+            let rendered = refill::body(database, delivery.job.id)?;
+            Ok(KeptJob { delivery, rendered })
+        })
+        .collect()
+}
+
+/// Writes events that are not there yet; how many those were. Lanes are told nothing: they are built at the next start.
+pub(super) fn import(database: &Connection, events: &[KeptEvent]) -> Result<usize, StoreError> {
+    let mut new = 0;
+    for kept in events {
+        new += usize::from(write(database, kept)?);
+    }
+    Ok(new)
+}
+
+fn write(database: &Connection, kept: &KeptEvent) -> Result<bool, StoreError> {
+    let event = Arc::as_ref(&kept.event);
+    let key = event.key.bits().to_be_bytes();
+    let known: Option<i64> = database
+        .prepare_cached("SELECT seq FROM events WHERE tenant = ? AND id = ? AND key = ?")
+        .and_then(|mut select| {
+            select.query_row(params![event.tenant.as_str(), event.id, key], |row| row.get(0)).optional()
+        })
+        .map_err(|error| unavailable(&error))?;
+    if known.is_some() {
+        return Ok(false);
+    }
+    run(
+        database,
+        "INSERT INTO events(key, tenant, id, received, document, kind) VALUES(?, ?, ?, ?, ?, ?)",
+        params![
+            key,
+            event.tenant.as_str(),
+            event.id,
+            event.received.millis(),
+            &kept.document[..],
+            event.kind
+        ],
+    )?;
+    let sequence = database.last_insert_rowid();
+    for job in &kept.jobs {
+        write_job(database, sequence, job)?;
+    }
+    if let Some(key) = kept.dedupe {
+        let jobs = u32::try_from(kept.jobs.len()).unwrap_or(u32::MAX);
+        remember(database, key, event.received, &jobs)?;
+    }
+    Ok(true)
+}
+
+fn write_job(database: &Connection, event: i64, kept: &KeptJob) -> Result<(), StoreError> {
+    let delivery = &kept.delivery;
+    let job = &delivery.job;
+    let id = job.name.bits().to_be_bytes();
+    let due = match delivery.state {
+        JobState::Queued => Some(0),
+        JobState::Waiting => Some(delivery.due.map_or(1, |due| due.millis().max(1))),
+        _ => None,
+    };
+    run(
+        database,
+        "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, attempts, tries, finished,
+             reason)
+         VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            id,
+            job.connection.bits().to_be_bytes(),
+            job.tenant.as_str(),
+            event,
+            delivery.kind,
+            job.mapping.bits().to_be_bytes(),
+            job.created.millis(),
+            state_code(delivery.state),
+            due,
+            job.attempts,
+            job.tries,
+            delivery.finished.map(crate::domain::time::Timestamp::millis),
+            delivery.reason,
+        ],
+    )?;
+    for attempt in &delivery.attempts {
+        let record = serde_json::to_string(attempt)
+            .map_err(|error| StoreError::Corrupt(format!("an attempt cannot be written: {error}")))?;
+        let sql = "INSERT INTO attempts(job, number, record) VALUES(?, ?, ?)";
+        run(database, sql, params![id, attempt.number, record])?;
+    }
+    match &kept.rendered {
+        Some(body) => run(database, "INSERT INTO bodies(job, body) VALUES(?, ?)", params![id, &body[..]]),
+        None => Ok(()),
+    }
+}
+
+fn run(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+    database
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(params))
+        .map(|_| ())
+        .map_err(|error| unavailable(&error))
+}
