@@ -72,7 +72,9 @@ pub async fn make(mut call: Call) -> Answer {
     query.finish()?;
     let wanted = call.json().await?;
     let saved = call.gateway.make_connection(tenant.as_ref(), &wanted).await?;
-    Ok(reply(StatusCode::CREATED, &show_saved(&saved)))
+    let mut shown = show_saved(&saved);
+    shown["recent"] = json!(call.gateway.outlook(&saved.live).await);
+    Ok(reply(StatusCode::CREATED, &shown))
 }
 
 /// `GET /v1/connections`
@@ -97,7 +99,9 @@ pub async fn update(mut call: Call) -> Answer {
     call.gateway.owned_connection(tenant.as_ref(), id)?;
     let patch = call.json().await?;
     let live = call.gateway.update_connection(tenant.as_ref(), id, &patch).await?;
-    Ok(reply(StatusCode::OK, &show(&live)))
+    let mut shown = show(&live);
+    shown["recent"] = json!(call.gateway.outlook(&live).await);
+    Ok(reply(StatusCode::OK, &shown))
 }
 
 /// `DELETE /v1/connections/{id}`

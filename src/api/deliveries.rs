@@ -77,13 +77,7 @@ pub async fn read(mut call: Call) -> Answer {
 /// `POST /v1/deliveries/{id}/retry`
 pub async fn retry(mut call: Call) -> Answer {
     let delivery = owned(&mut call).await?;
-    let mapping = match delivery.state {
-        JobState::MappingFailed => {
-            call.gateway.directory.connection(delivery.job.connection).map(|live| live.mapping_version)
-        }
-        _ => None,
-    };
-    match call.gateway.store.retry(delivery.job.id, mapping).await? {
+    match call.gateway.retry_delivery(&delivery).await? {
         Retried::Queued => {
             let now = call.gateway.store.delivery(delivery.job.id).await?;
             Ok(reply(StatusCode::ACCEPTED, &show(&now.unwrap_or(delivery))))

@@ -70,7 +70,7 @@ pub async fn preview(mut call: Call) -> Answer {
         return Err(Problem::faults(Code::Invalid, faults));
     };
     let tenant = tenant.or_else(|| live.as_ref().map(|live| live.record.tenant.clone()));
-    let event = event(&gateway, tenant, wanted).await?;
+    let event = event(&gateway, tenant.clone(), wanted).await?;
 
     let connection =
         live.as_ref().map_or_else(|| NO_CONNECTION.to_owned(), |live| live.record.id.to_string());
@@ -85,6 +85,8 @@ pub async fn preview(mut call: Call) -> Answer {
             Err(error) => shown["error"] = json!(error),
         }
     }
+    let whose = tenant.as_ref().or(live.as_ref().map(|live| &live.record.tenant));
+    shown["warnings"] = json!(gateway.unseen_paths(whose, &mapping, &event.kind).await?);
     shown["event"] = event.document;
     Ok(reply(StatusCode::OK, &shown))
 }

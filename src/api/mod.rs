@@ -11,10 +11,12 @@ mod connections;
 mod deliveries;
 pub mod docs;
 mod events;
+mod filters;
 mod mappings;
 mod operations;
 pub mod problem;
 mod public;
+mod replays;
 mod sources;
 pub mod table;
 #[cfg(test)]

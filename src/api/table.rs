@@ -5,8 +5,8 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, mappings, operations, public,
-    sources, trigger,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, mappings, operations, public,
+    replays, sources, trigger,
 };
 use crate::domain::account::Scope;
 
@@ -65,6 +65,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
     POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
+    POST "/v1/connections/{id}/replay" MANAGE => replays::replay;
     POST "/v1/sources" MANAGE => sources::make;
     GET "/v1/sources" READ => sources::list;
     GET "/v1/sources/{id}" Auth::Handshake(Scope::Read) => sources::read;
@@ -82,6 +83,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;
     POST "/v1/mappings/preview" READ => mappings::preview;
+    POST "/v1/filters/preview" READ => filters::preview;
     GET "/v1/mappings" READ => catalogue::mappings;
     GET "/v1/connectors" READ => catalogue::connectors;
     GET "/v1/connectors/{id}" READ => catalogue::connector;

@@ -117,6 +117,20 @@ impl Client {
         self.post_with(path, body, &[]).await
     }
 
+    /// `POST` of a JSON body, with query parameters.
+    pub async fn post_query(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Value, Failure> {
+        let mut url = self.at(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.ask(Method::POST, url, Some(body), &[]).await
+    }
+
     /// `POST` of a JSON body with further headers.
     pub async fn post_with(
         &self,

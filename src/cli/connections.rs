@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::client::Remote;
 use super::deliveries;
 use super::failure::Failure;
+use super::filter::warn;
 use super::input;
 use super::output::{Output, cell};
 use crate::config::named_variable;
@@ -68,6 +69,9 @@ pub struct SettingsArgs {
     /// A mapping of the catalogue by name, or @file with one as JSON
     #[arg(long)]
     mapping: Option<String>,
+    /// A condition that events must meet, as JSON; @file reads a file
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
     /// An option of the connector: name=value; an empty value removes it
     #[arg(long = "option", value_name = "NAME=VALUE")]
     options: Vec<String>,
@@ -189,7 +193,20 @@ async fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
         });
         format!("{} made{secret}", cell(&made, "id"))
     });
+    tell_recent(&made, args.settings.filter.is_some(), output);
     Ok(())
+}
+
+/// What recent events say of a connection that was saved.
+fn tell_recent(saved: &Value, filtered: bool, output: Output) {
+    if output.is_json() {
+        return;
+    }
+    let recent = &saved["recent"];
+    if filtered && recent.is_object() {
+        eprintln!("{} of {} recent events pass its filter", recent["matched"], recent["looked_at"]);
+    }
+    warn(&recent["warnings"]);
 }
 
 async fn state(one: &OneArgs, what: &str, output: Output) -> Result<(), Failure> {
@@ -225,6 +242,9 @@ impl SettingsArgs {
             }
             Some(name) => drop(body.insert("mapping".to_owned(), name.into())),
             None => {}
+        }
+        if let Some(text) = self.filter.as_deref() {
+            body.insert("filter".to_owned(), input::json_argument(text)?);
         }
         let plain = |_: &str, text: &str| Ok(text.to_owned());
         let options = pairs("--option", &self.options, plain)?;

@@ -12,6 +12,7 @@ pub mod connectors;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod filter;
 pub mod health;
 pub mod http1;
 pub mod input;
@@ -20,6 +21,7 @@ pub mod map;
 pub mod output;
 pub mod path;
 pub mod receiver;
+pub mod replay;
 pub mod schema;
 pub mod scratch;
 pub mod send;
@@ -125,6 +127,17 @@ enum Command {
     Store(store::StoreCommand),
     /// Ask a running process whether it is ready
     Health(health::HealthArgs),
+    /// Send deliveries again that failed by their mapping, after it was mended
+    #[command(
+        after_help = "Examples:\n  patchbay replay --mapping-failed --connection con_... --dry-run\n  patchbay \
+                            replay --mapping-failed --connection con_..."
+    )]
+    Replay(replay::ReplayArgs),
+    /// Show which recent events a filter lets pass, and why not the others
+    #[command(
+        after_help = "Example:\n  patchbay filter '{\"path\":\"$.data.score\",\"op\":\"gte\",\"value\":4}' --event rating.given"
+    )]
+    Filter(filter::FilterArgs),
     /// Measure the gateway on this machine
     Bench(bench::BenchArgs),
     /// Print the document that describes the HTTP API
@@ -189,6 +202,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
         Command::Store(command) => store::run(&command, &environment, output).await,
         Command::Health(args) => health::run(&args, output).await,
+        Command::Replay(args) => replay::run(&args, output).await,
+        Command::Filter(args) => filter::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {
             Ok(document) => {

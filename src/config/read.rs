@@ -139,12 +139,12 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
     let redis = section(table, "redis", |table| {
         let partitions = whole(table, "partitions");
         let durability = parsed(table, "durability", "\"server\", \"fsync\" or \"replicas:N\"");
+        let ca_file = table.text("ca_file").map(PathBuf::from);
         let prefix = table.text("prefix")?.to_owned();
         if !(1..=32).contains(&prefix.len()) || prefix.contains(['{', '}']) {
             table.fault("prefix", "must be 1 to 32 characters without braces", None);
             return None;
         }
-        let ca_file = table.text("ca_file").map(PathBuf::from);
         Some((partitions?, durability?, prefix, ca_file))
     });
     let text = table.text("store")?;

@@ -140,6 +140,7 @@ fn form(fields: &Map<String, Value>) -> Result<String, MappingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -156,6 +157,50 @@ mod tests {
         }
         for fields in [json!({"x": {"a": 1}}), json!({"x": [[1]]})] {
             assert_eq!(form(fields.as_object().unwrap()).unwrap_err().field, "x");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_leaves_its_place_in_a_form(
+            pairs in prop::collection::vec((any::<String>(), any::<String>()), 0..6),
+            odd in "[&=%+;\\r\\n\u{0} #?é]{0,16}",
+        ) {
+            let mut fields = Map::new();
+            for (name, value) in pairs {
+                fields.insert(name, json!([value, odd]));
+            }
+            fields.insert(odd.clone(), json!(odd));
+            let text = form(&fields).unwrap();
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()), "{}", text);
+            // Read back by hand, not by the library that wrote it.
+            let plain = |part: &str| {
+                let (mut bytes, mut rest) = (Vec::new(), part.bytes());
+                while let Some(byte) = rest.next() {
+                    bytes.push(match byte {
+                        b'+' => b' ',
+                        b'%' => {
+                            let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                            u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                        }
+                        byte => byte,
+                    });
+                }
+                String::from_utf8(bytes).unwrap()
+            };
+            let read: Vec<(String, String)> = text
+                .split('&')
+                .map(|pair| pair.split_once('=').unwrap())
+                .map(|(name, value)| (plain(name), plain(value)))
+                .collect();
+            let wanted: Vec<(String, String)> = fields
+                .iter()
+                .flat_map(|(name, value)| match value {
+                    Value::Array(items) => items.iter().map(|item| (name.clone(), item.as_str().unwrap().to_owned())).collect(),
+                    other => vec![(name.clone(), other.as_str().unwrap().to_owned())],
+                })
+                .collect();
+            prop_assert_eq!(read, wanted);
         }
     }
 

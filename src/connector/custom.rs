@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::domain::fault::{Fault, Faults};
+use crate::domain::fault::{Fault, Faults, key_in_field};
 use crate::spec::ConnectorSpec;
 use crate::spec::header::reserved_by_http;
 
@@ -45,7 +45,7 @@ pub fn check_custom_headers(
 
 fn at(name: &str, message: impl Into<String>, hint: Option<String>) -> Fault {
     let shown: String = name.chars().take(MAX_SHOWN_CHARS).collect();
-    Fault::at_field(format!("headers.{}", shown.escape_debug()), message, hint)
+    Fault::at_field(format!("headers.{}", key_in_field(&shown)), message, hint)
 }
 
 type Refused = (String, Option<String>);

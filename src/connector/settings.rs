@@ -9,7 +9,7 @@ use url::Url;
 
 use super::mask::Mask;
 use super::oauth::Client;
-use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::domain::fault::{Fault, Faults, did_you_mean, key_in_field};
 use crate::domain::secret::Secret;
 use crate::spec::request::resolve_url;
 use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec, InboundSpec, OptionSpec};
@@ -149,7 +149,7 @@ fn check_names(names: &[&str], asked: &[OptionSpec], given: &Given<'_>, faults: 
 
 fn field(of: &str, name: &str) -> String {
     let shown: String = name.chars().take(64).collect();
-    format!("{of}.{}", shown.escape_debug())
+    format!("{of}.{}", key_in_field(&shown))
 }
 
 fn known_hint<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<String> {

@@ -33,15 +33,46 @@ impl Place {
         Self { field: field.into(), ..Self::default() }
     }
 
-    /// The field as a JSON pointer (RFC 6901): `fields[2].to` is `/fields/2/to`.
+    /// The field as a JSON pointer (RFC 6901): `fields[2].to` is `/fields/2/to`, `headers.a\.b` is `/headers/a.b`.
     pub fn pointer(&self) -> String {
         let mut pointer = String::new();
-        for part in self.field.split(['.', '[']).filter(|part| !part.is_empty()) {
-            pointer.push('/');
-            pointer.push_str(&part.trim_end_matches(']').replace('~', "~0").replace('/', "~1"));
+        let mut begins = true;
+        let mut characters = self.field.chars().peekable();
+        while let Some(character) = characters.next() {
+            let escaped =
+                characters.next_if(|next| character == '\\' && matches!(next, '\\' | '.' | '[' | ']'));
+            let character = match (escaped, character) {
+                (None, '.' | '[') => {
+                    begins = true;
+                    continue;
+                }
+                (None, ']') if characters.peek().is_none_or(|next| matches!(next, '.' | '[')) => continue,
+                (escaped, character) => escaped.unwrap_or(character),
+            };
+            if std::mem::take(&mut begins) {
+                pointer.push('/');
+            }
+            match character {
+                '~' => pointer.push_str("~0"),
+                '/' => pointer.push_str("~1"),
+                character => pointer.push(character),
+            }
         }
         pointer
     }
+}
+
+/// A key that a person wrote, as a part of a [`Place::field`]: `a.b` is `a\.b`, and nothing in it breaks a line.
+pub fn key_in_field(key: &str) -> String {
+    let mut shown = String::with_capacity(key.len());
+    for character in key.chars() {
+        match character {
+            '\\' | '.' | '[' | ']' => shown.extend(['\\', character]),
+            character if character.is_control() => shown.extend(character.escape_debug()),
+            character => shown.push(character),
+        }
+    }
+    shown
 }
 
 /// One thing that is wrong, where, and what to do about it.
@@ -153,5 +184,20 @@ mod tests {
     fn a_field_path_is_a_json_pointer() {
         assert_eq!(Place::field("fields[2].apply[0].phone").pointer(), "/fields/2/apply/0/phone");
         assert_eq!(Place::field("").pointer(), "");
+    }
+
+    #[test]
+    fn a_key_with_dots_is_one_part_of_a_pointer() {
+        for (key, pointer) in [
+            ("a.b", "/x/a.b/0"),
+            ("a[0].b]", "/x/a[0].b]/0"),
+            ("a/b~c", "/x/a~1b~0c/0"),
+            ("back\\slash\\.", "/x/back\\slash\\./0"),
+            ("é x", "/x/é x/0"),
+        ] {
+            let field = format!("x.{}[0]", key_in_field(key));
+            assert_eq!(Place::field(&field).pointer(), pointer, "{field}");
+        }
+        assert_eq!(key_in_field("a\nb"), "a\\nb");
     }
 }

@@ -23,6 +23,13 @@ pub enum Next {
     Requeue,
 }
 
+impl Next {
+    /// Whether a try that leads here counts in the retry schedule. Where the mapping failed nothing was sent.
+    pub fn spends_attempt(&self) -> bool {
+        !matches!(self, Self::Requeue | Self::Done(JobState::MappingFailed))
+    }
+}
+
 /// What an attempt does to its lane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaneEffect {

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::Mapping;
 use super::context::Context;
 use super::limits::Work;
 use super::path::{Found, Item, Path, Scope, Step, walk};
 use super::rows::{Row, Source};
+use super::{Condition, Mapping};
 use crate::domain::fault::{Fault, did_you_mean};
 
 /// Items of a list that are looked at.
@@ -16,8 +16,40 @@ const KEYS: usize = 2_000;
 
 /// The paths of the mapping that lead nowhere in any of the samples, each with a hint where something near is there.
 /// Of a list of paths, one that is a fallback is told only when none of the list is seen, or when it looks
-/// misspelt. These are warnings: an event may have what no sample has. Without samples there are none.
-pub fn check_paths(mapping: &Mapping, samples: &[&Value]) -> Vec<Fault> {
+/// misspelt. These are warnings: an event may have what no sample has. Without samples there are none. `witness` is who speaks:
+/// "no sample of the event".
+pub fn check_paths(mapping: &Mapping, samples: &[&Value], witness: &str) -> Vec<Fault> {
+    with_scopes(samples, |scopes| {
+        let mut faults = Vec::new();
+        check_rows(&mapping.rows, scopes, &mut Told { witness, faults: &mut faults });
+        faults
+    })
+}
+
+/// The same of a filter, whose paths stand at `field`.
+pub fn check_filter(filter: &Condition, field: &str, samples: &[&Value], witness: &str) -> Vec<Fault> {
+    with_scopes(samples, |scopes| {
+        let mut faults = Vec::new();
+        let mut told = Told { witness, faults: &mut faults };
+        filter.paths().into_iter().for_each(|path| check_any(&[path], scopes, &mut told));
+        for fault in &mut faults {
+            if fault.place.field.is_empty() {
+                field.clone_into(&mut fault.place.field);
+            } else if !fault.place.field.starts_with(field) {
+                fault.place.field = format!("{field}.{}", fault.place.field);
+            }
+        }
+        faults
+    })
+}
+
+/// What was found, and who says so.
+struct Told<'f> {
+    witness: &'f str,
+    faults: &'f mut Vec<Fault>,
+}
+
+fn with_scopes(samples: &[&Value], check: impl FnOnce(&[Scope<'_>]) -> Vec<Fault>) -> Vec<Fault> {
     if samples.is_empty() {
         return Vec::new();
     }
@@ -25,30 +57,28 @@ pub fn check_paths(mapping: &Mapping, samples: &[&Value]) -> Vec<Fault> {
     let work = Work::new();
     let scopes: Vec<Scope<'_>> =
         samples.iter().map(|root| Scope { root, context: &context, work: &work, item: None }).collect();
-    let mut faults = Vec::new();
-    check_rows(&mapping.rows, &scopes, &mut faults);
-    faults
+    check(&scopes)
 }
 
-fn check_rows(rows: &[Row], scopes: &[Scope<'_>], faults: &mut Vec<Fault>) {
+fn check_rows(rows: &[Row], scopes: &[Scope<'_>], told: &mut Told<'_>) {
     for row in rows {
         for path in row.when.iter().flat_map(|when| when.paths()) {
-            check_any(&[path], scopes, faults);
+            check_any(&[path], scopes, told);
         }
         match &row.source {
-            Source::From { paths, .. } => check_any(&paths.iter().collect::<Vec<_>>(), scopes, faults),
+            Source::From { paths, .. } => check_any(&paths.iter().collect::<Vec<_>>(), scopes, told),
             Source::Template(template) => {
-                template.paths().for_each(|path| check_any(&[path], scopes, faults));
+                template.paths().for_each(|path| check_any(&[path], scopes, told));
             }
-            Source::Fields(inner) => check_rows(inner, scopes, faults),
+            Source::Fields(inner) => check_rows(inner, scopes, told),
             Source::Each { paths, rows } => {
-                check_any(&paths.iter().collect::<Vec<_>>(), scopes, faults);
-                with_items(paths, scopes, |items| check_rows(rows, items, faults));
+                check_any(&paths.iter().collect::<Vec<_>>(), scopes, told);
+                with_items(paths, scopes, |items| check_rows(rows, items, told));
             }
             Source::Transcript(transcript) => {
-                check_any(&transcript.messages.iter().collect::<Vec<_>>(), scopes, faults);
+                check_any(&transcript.messages.iter().collect::<Vec<_>>(), scopes, told);
                 with_items(&transcript.messages, scopes, |items| {
-                    transcript.message_paths().for_each(|path| check_any(&[path], items, faults));
+                    transcript.message_paths().for_each(|path| check_any(&[path], items, told));
                 });
             }
             Source::Value(_) => {}
@@ -81,14 +111,14 @@ fn with_items(paths: &[Path], scopes: &[Scope<'_>], check: impl FnOnce(&[Scope<'
 }
 
 /// Checks paths of which one is enough.
-fn check_any(paths: &[&Path], scopes: &[Scope<'_>], faults: &mut Vec<Fault>) {
+fn check_any(paths: &[&Path], scopes: &[Scope<'_>], told: &mut Told<'_>) {
     let unseen: Vec<&&Path> = paths.iter().filter(|path| !seen(path, scopes)).collect();
     let none_seen = unseen.len() == paths.len();
     for path in unseen {
         let hint = nearest(path, scopes);
         if none_seen || hint.is_some() {
-            let message = format!("no sample of the event has {}", path.text());
-            faults.push(Fault { place: path.place.clone(), message, hint });
+            let message = format!("{} has {}", told.witness, path.text());
+            told.faults.push(Fault { place: path.place.clone(), message, hint });
         }
     }
 }
@@ -222,7 +252,10 @@ from = ["$.data.lead.email", "$.data.lead.nmae"]
 "#,
         )
         .unwrap();
-        let told: Vec<String> = check_paths(&mapping, &[&sample]).iter().map(ToString::to_string).collect();
+        let told: Vec<String> = check_paths(&mapping, &[&sample], "no sample of the event")
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let wanted = [
             "m.toml:8:8: fields[1].from: no sample of the event has $.data.lead.emial\n  hint: did you mean \"email\"?",
             "m.toml:11:8: fields[2].from: no sample of the event has $.data.email\n  hint: did you mean \"$.data.lead.email\"?",
@@ -236,6 +269,6 @@ from = ["$.data.lead.email", "$.data.lead.nmae"]
             "m.toml:37:30: fields[7].from[1]: no sample of the event has $.data.lead.nmae\n  hint: did you mean \"name\"?",
         ];
         assert_eq!(told, wanted, "{told:#?}");
-        assert_eq!(check_paths(&mapping, &[]), []);
+        assert_eq!(check_paths(&mapping, &[], "no sample of the event"), []);
     }
 }

@@ -116,7 +116,8 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
             _ => (value, None),
         };
         if row.required && is_missing(value.as_deref()) {
-            return self.fail(error_of(row, None, "the field is required, and there is no value for it"));
+            let reason = "the field is required, and there is no value for it";
+            return self.fail(MappingError { path: row.source.paths(), ..error_of(row, None, reason) });
         }
         if let Some(value) = value.as_deref()
             && let Err(reason) = self.charge(row, value, depth)

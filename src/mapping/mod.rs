@@ -80,7 +80,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use check::check_paths;
+pub use check::{check_filter, check_paths};
 pub use condition::Condition;
 pub use context::Context;
 pub use keys::{KeyShown, MAPPING_KEYS, ROW_KEYS};
@@ -103,7 +103,7 @@ use rows::{Row, Source};
 pub struct MappingError {
     /// The row's full `to`.
     pub field: String,
-    /// The path as written, when one path gave the value.
+    /// The path as written, where paths give the value; of several of which none gave one, all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// What is wrong, without a full stop.

@@ -52,6 +52,18 @@ pub enum Source {
     Each { paths: Vec<Path>, rows: Vec<Row> },
 }
 
+impl Source {
+    /// Where the value would come from, as written: one path, or all of a list.
+    pub fn paths(&self) -> Option<String> {
+        let paths = match self {
+            Self::From { paths, .. } | Self::Each { paths, .. } => paths,
+            Self::Transcript(transcript) => &transcript.messages,
+            Self::Value(_) | Self::Template(_) | Self::Fields(_) => return None,
+        };
+        Some(paths.iter().map(Path::text).collect::<Vec<_>>().join(" or "))
+    }
+}
+
 /// Which of a path's matches are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
@@ -171,7 +183,7 @@ impl Reading {
         let names = read_target(own, &mut table);
         let to = if parent.is_empty() { own.to_owned() } else { format!("{parent}.{own}") };
         let source = self.source(&mut table, &to, depth);
-        let apply = read_apply(&mut table);
+        let apply = read_apply(&mut table, self.items);
         let default =
             table.node("default").map(|value| constant(value, &format!("{field}.default"), table.faults()));
         let required = table.boolean("required").unwrap_or(false);
@@ -304,7 +316,7 @@ fn read_paths(table: &mut TableReader<'_>, key: &'static str, items: usize) -> O
     (paths.len() == items.len()).then_some(paths)
 }
 
-fn read_apply(table: &mut TableReader<'_>) -> Vec<Applied> {
+fn read_apply(table: &mut TableReader<'_>, depth: usize) -> Vec<Applied> {
     let field = table.path("apply");
     let items = table.list("apply").unwrap_or_default();
     if items.len() > STEPS {
@@ -314,7 +326,7 @@ fn read_apply(table: &mut TableReader<'_>) -> Vec<Applied> {
     items
         .iter()
         .enumerate()
-        .filter_map(|(index, item)| Applied::parse(item, &format!("{field}[{index}]"), table.faults()))
+        .filter_map(|(index, item)| Applied::parse(item, &format!("{field}[{index}]"), depth, table.faults()))
         .collect()
 }
 

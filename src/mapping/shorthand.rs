@@ -2,12 +2,18 @@
 //!
 //! `{"contact": {"email": "$.data.email"}, "source": "chatbot"}` is turned into rows, which is what is kept and shown.
 //! A text that starts with `$` is a path, one with `{{` a template, anything else a constant; `\$` at the start is a
-//! plain `$`. A list of one path is all of its matches; a list without paths is a constant.
+//! plain `$`. A list of one path is all of its matches; a list of one object with `$each` beside its keys is an item of it
+//! for each item of that path; any other list with paths has its items as they are written; one without paths is a constant.
 
 use serde_json::{Map, Value, json};
 
-use super::target::escape_name;
-use crate::domain::fault::{Fault, Faults};
+use super::target::{escape_name, split_names};
+use crate::domain::fault::{Fault, Faults, key_in_field};
+
+/// Beside the keys of an item: the list that it stands for.
+const EACH: &str = "$each";
+/// The transform that makes a list of rows.
+const VALUES: &str = "values";
 
 /// Whether the JSON is such an object rather than a mapping of rows.
 pub fn is_shorthand(value: &Value) -> bool {
@@ -35,24 +41,49 @@ pub fn to_rows(template: &Value) -> Result<Value, Faults> {
 
 /// Where a fault of the rows stands in the template.
 pub fn place_in_template(rows: &Value, mut fault: Fault) -> Fault {
-    let mut names: Vec<&str> = Vec::new();
+    let mut field = String::new();
     let mut here = rows;
     for part in fault.place.field.split('.') {
+        if let (Some(each), "each") = (here.get("each"), part) {
+            field.push_str("[0]");
+            here = each;
+            continue;
+        }
         let index = part.strip_prefix("fields[").and_then(|rest| rest.strip_suffix(']'));
         let row = index.and_then(|index| here.get("fields")?.get(index.parse::<usize>().ok()?));
-        let Some(row) = row else { break };
-        names.extend(row.get("to").and_then(Value::as_str));
+        let Some(row) = row else {
+            if here.get("to").is_none() && part == "from" {
+                field.push_str(".$each");
+            }
+            break;
+        };
+        let names = row.get("to").and_then(Value::as_str).map(split_names).unwrap_or_default();
+        let name = key_in_field(&names.concat());
+        if is_list(here) {
+            field.push_str(&format!("[{name}]"));
+        } else {
+            if !field.is_empty() {
+                field.push('.');
+            }
+            field.push_str(&name);
+        }
         here = row;
     }
-    fault.place.field = names.join(".");
+    fault.place.field = field;
     fault
+}
+
+/// Whether a row's rows are the items of a list.
+fn is_list(row: &Value) -> bool {
+    row.get("apply").is_some_and(|apply| *apply == json!([VALUES]))
 }
 
 fn rows_of(entries: &Map<String, Value>, parent: &str, faults: &mut Faults) -> Vec<Value> {
     let mut rows = Vec::with_capacity(entries.len());
     for (name, value) in entries {
         let to = escape_name(name);
-        let place = if parent.is_empty() { to.clone() } else { format!("{parent}.{to}") };
+        let shown = key_in_field(name);
+        let place = if parent.is_empty() { shown } else { format!("{parent}.{shown}") };
         let mut row = Map::new();
         row.insert("to".to_owned(), Value::String(to));
         fill_row(&mut row, value, &place, faults);
@@ -72,11 +103,29 @@ fn fill_row(row: &mut Map<String, Value>, value: &Value, place: &str, faults: &m
                 put("from", Value::String(path.clone()));
                 put("take", json!("all"));
             }
-            _ => {
-                let message = "a list with paths in it has no rows";
-                let hint =
-                    "one path that gives all: [\"$.data.items[*].name\"]; for objects write rows with `each`";
-                faults.at_field(place, message, Some(hint.to_owned()));
+            [Value::Object(entries)] if entries.contains_key(EACH) => {
+                let place = format!("{place}[0]");
+                let mut inner = entries.clone();
+                let from = inner.shift_remove(EACH);
+                let is_path = |value: &Value| value.as_str().is_some_and(|text| text.starts_with('$'));
+                if !from.as_ref().is_some_and(|from| match from {
+                    Value::Array(paths) => !paths.is_empty() && paths.iter().all(is_path),
+                    path => is_path(path),
+                }) {
+                    let hint = "{\"$each\": \"$.data.lines\", \"sku\": \"$.sku\"}".to_owned();
+                    faults.at_field(format!("{place}.{EACH}"), "expected a path to a list", Some(hint));
+                }
+                put("each", json!({"from": from, "fields": rows_of(&inner, &place, faults)}));
+            }
+            items => {
+                let rows = items.iter().enumerate().map(|(index, item)| {
+                    let mut row = Map::new();
+                    row.insert("to".to_owned(), Value::String(index.to_string()));
+                    fill_row(&mut row, item, &format!("{place}[{index}]"), faults);
+                    Value::Object(row)
+                });
+                put("fields", rows.collect());
+                put("apply", json!([VALUES]));
             }
         },
         Value::String(text) if text.starts_with('$') => {
@@ -122,14 +171,16 @@ mod tests {
             "contact": {"email": "$.data.email", "a.b": "$event.id"},
             "text": "{{$.data.name}} wrote",
             "tags": ["$.data.tags[*]"],
+            "lines": [{"$each": "$.data.lines", "sku": "$.s", "at": "$index", "of": "$parent.data.name"}],
+            "blocks": [{"type": "text", "text": "{{$.data.name}}!"}, "$.data.missing", "$.data.email", ["$.data.email", 1], 7],
             "fixed": {"list": [1, "x"], "price": "\\$5"},
             "none": null,
         });
         let mapping = Mapping::from_json(&template).unwrap();
         assert_eq!(mapping, Mapping::from_template(&template).unwrap());
-        let event = json!({"data": {"email": "a@b.c", "name": "Ada", "tags": ["x", "y"]}});
+        let event = json!({"data": {"email": "a@b.c", "name": "Ada", "tags": ["x", "y"], "lines": [{"s": "a"}, {"s": "b"}]}});
         let output = Value::Object(mapping.apply(&event, &sample()).unwrap());
-        let wanted = r#"{"contact":{"email":"a@b.c","a.b":"evt_1"},"text":"Ada wrote","tags":["x","y"],"fixed":{"list":[1,"x"],"price":"$5"},"none":null}"#;
+        let wanted = r#"{"contact":{"email":"a@b.c","a.b":"evt_1"},"text":"Ada wrote","tags":["x","y"],"lines":[{"sku":"a","at":0,"of":"Ada"},{"sku":"b","at":1,"of":"Ada"}],"blocks":[{"type":"text","text":"Ada!"},"a@b.c",["a@b.c",1],7],"fixed":{"list":[1,"x"],"price":"$5"},"none":null}"#;
         assert_eq!(output.to_string(), wanted);
         assert_eq!(mapping.to_json()["fields"][0]["fields"][1], json!({"to": "a\\.b", "from": "$event.id"}));
         assert_eq!(Mapping::from_json(mapping.to_json()).unwrap(), mapping);
@@ -138,12 +189,16 @@ mod tests {
     #[test]
     fn faults_stand_where_they_are_in_the_template() {
         let faults =
-            Mapping::from_json(&json!({"a": {"b": "$5"}, "c": ["$.x", "$.y"], "d": "{{x}}"})).unwrap_err();
+            Mapping::from_json(&json!({"a": {"b": "$5"}, "c": [{"$each": 5, "x": "$.y"}], "d": "{{x}}"}))
+                .unwrap_err();
         assert_eq!(faults.len(), 1, "{faults}");
-        assert_eq!(faults.list()[0].place.field, "c");
-        let faults = Mapping::from_json(&json!({"a": {"b": "$5"}, "d": "{{x}}"})).unwrap_err();
+        assert_eq!(faults.list()[0].place.field, "c[0].$each");
+        let template = json!({"a": {"b.c": "$5"}, "d": "{{x}}", "e": ["$.x", {"y": "$6"}],
+            "f": [{"$each": "$.x", "y": "$7"}], "g": [{"$each": "$8", "y": "$.z"}]});
+        let faults = Mapping::from_json(&template).unwrap_err();
         let places: Vec<&str> = faults.list().iter().map(|fault| fault.place.field.as_str()).collect();
-        assert_eq!(places, ["a.b", "d"], "{faults}");
+        assert_eq!(places, ["a.b\\.c", "d", "e[1].y", "f[0].y", "g[0].$each"], "{faults}");
+        assert_eq!(faults.list()[0].place.pointer(), "/a/b.c");
     }
 
     #[test]

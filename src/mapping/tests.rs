@@ -153,7 +153,24 @@ fn an_inner_error_is_the_outer_rows_to_handle() {
     };
     assert_eq!(apply(&fields("skip"), &json!({})), Ok(json!({"d": 2})));
     let error = apply(&fields("fail"), &json!({})).unwrap_err();
-    assert_eq!(error, "field \"a.b\": the field is required, and there is no value for it");
+    assert_eq!(error, "field \"a.b\" from $.b: the field is required, and there is no value for it");
+}
+
+#[test]
+fn a_filters_condition_sees_what_surrounds_its_items() {
+    let row = |path: &str| {
+        json!([{"to": "x", "each": {"from": "$.groups", "fields": [
+        {"to": "n", "from": "$.items", "apply": [{"filter": {"where": {"path": path, "op": "eq", "value": 1}}}]}]}}])
+    };
+    let event = json!({"only": 1, "groups": [{"only": 2, "items": [1, 2]}, {"only": 1, "items": [2, 1]}]});
+    let both = json!({"x": [{"n": [1, 2]}, {"n": [2, 1]}]});
+    assert_eq!(apply(&row("$parent.$parent.only"), &event), Ok(both));
+    assert_eq!(apply(&row("$parent.only"), &event), Ok(json!({"x": [{"n": []}, {"n": [2, 1]}]})));
+    assert_eq!(apply(&row("$parent.$index"), &event), Ok(json!({"x": [{"n": []}, {"n": [2, 1]}]})));
+    assert_eq!(apply(&row("$index"), &event), Ok(json!({"x": [{"n": [2]}, {"n": [1]}]})));
+    let faults =
+        Mapping::from_json(&json!({"version": 1, "fields": row("$parent.$parent.$parent.x")})).unwrap_err();
+    assert!(faults.to_string().contains("leads out of 3 `each`"), "{faults}");
 }
 
 #[test]
@@ -337,6 +354,25 @@ proptest! {
             let order: Vec<&String> = output.keys().collect();
             prop_assert!(order.windows(2).all(|pair| pair[0] > pair[1]), "{:?}", order);
         }
+    }
+
+    #[test]
+    fn what_a_template_is_filled_with_stays_inside_its_text(
+        name in any::<String>(), other in "[\"\\\\{}$\\n\\r&=<>]{0,12}",
+    ) {
+        let fields = json!([{"to": "t", "template": "{{$.name}}: \"{{$.other}}\""}, {"to": "z", "value": 1}]);
+        let output = apply(&fields, &json!({"name": name, "other": other})).unwrap();
+        let read: Value = serde_json::from_str(&output.to_string()).unwrap();
+        prop_assert_eq!(read, json!({"t": format!("{name}: \"{other}\""), "z": 1}));
+    }
+
+    #[test]
+    fn the_order_of_rows_is_the_order_of_the_output(
+        names in prop::collection::btree_set("[a-z]{1,6}", 1..12).prop_map(|names| names.into_iter().collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let rows: Vec<Value> = names.iter().map(|name| json!({"to": name, "value": 1})).collect();
+        let output = apply(&json!(rows), &json!({})).unwrap();
+        prop_assert_eq!(output.as_object().unwrap().keys().collect::<Vec<_>>(), names.iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub mod migrate;
 pub mod public;
 pub mod rate;
 pub mod receive;
+pub mod recent;
 pub mod reload;
+pub mod replay;
 mod running;
 pub mod sources;
 #[cfg(test)]

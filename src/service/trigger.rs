@@ -145,7 +145,7 @@ impl Gateway {
                 let event = accepted.into_iter().next().map(|accepted| match accepted {
                     Accepted::Stored { id, .. } | Accepted::IdReused { id } => id,
                 });
-                return self.replay(&live, event).await;
+                return self.answer_again(&live, event).await;
             }
             Ingested::KeyReused => return Err(PublishError::KeyReused.into()),
         }
@@ -205,7 +205,11 @@ impl Gateway {
     }
 
     /// What an earlier request with the same key came to.
-    async fn replay(&self, live: &LiveConnection, event: Option<String>) -> Result<Triggered, TriggerError> {
+    async fn answer_again(
+        &self,
+        live: &LiveConnection,
+        event: Option<String>,
+    ) -> Result<Triggered, TriggerError> {
         let found = match &event {
             Some(event) => self.triggered_job(live, event, None).await?,
             None => None,

@@ -87,7 +87,7 @@ impl Catalogue {
             };
             let samples: Vec<&Value> =
                 self.samples.iter().filter(|(kind, _)| takes(kind)).map(|(_, sample)| sample).collect();
-            check_paths(mapping, &samples)
+            check_paths(mapping, &samples, "no sample of the event")
         });
         unseen.collect()
     }

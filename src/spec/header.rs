@@ -94,6 +94,8 @@ pub fn reserved_by_http(name: &HeaderName) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KNOWN: Known<'_> = Known { names: true, target: false, options: &[], secrets: true };
@@ -108,6 +110,30 @@ mod tests {
         ];
         for (source, wanted) in cases {
             assert_eq!(HeaderTemplate::parse(source, KNOWN).unwrap().render(&NAMES), wanted, "{source}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_leaves_its_header(kind in any::<String>(), id in "[\\r\\n :a-z\u{0}\u{85}\u{2028}]{0,16}") {
+            let names = Names { event_type: &kind, event_id: &id, job_id: "job_1" };
+            let template = HeaderTemplate::parse("{event_type};{event_id};{job_id}", KNOWN).unwrap();
+            let value = template.render(&names);
+            let text = value.to_str().unwrap();
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic()) && text.ends_with(";job_1"));
+            prop_assert_eq!(text.len(), kind.chars().count() + id.chars().count() + 7);
+            let option = super::super::option::OptionSpec {
+                name: "team".to_owned(),
+                description: "The team".to_owned(),
+                required: true,
+                default: None,
+                example: None,
+                secret: false,
+            };
+            let known = Known { options: std::slice::from_ref(&option), ..KNOWN };
+            let bound = HeaderTemplate::parse("x{team}x", known).unwrap();
+            let bound = bound.bind(&BTreeMap::from([("team".to_owned(), format!("{kind}{id}"))])).unwrap();
+            prop_assert!(bound.fixed().is_some_and(|value| value.to_str().is_ok()));
         }
     }
 

@@ -135,7 +135,7 @@ fn map_shows_what_a_mapping_makes_and_says_what_is_wrong() {
     child.stdin.take().unwrap().write_all(br#"{"data":{}}"#).unwrap();
     let (code, text) = told(&child.wait_with_output().unwrap());
     assert_eq!(code, 1, "{text}");
-    assert!(text.starts_with("error: field \"mail\": the field is required"), "{text}");
+    assert!(text.starts_with("error: field \"mail\" from $.data.mail: the field is required"), "{text}");
 
     let trace = stdout(&run(root, &["map", "lead_flat", "--trace"]));
     assert!(

@@ -207,3 +207,65 @@ async fn preview_gives_the_output_and_a_trace() {
         "{got:?}"
     );
 }
+
+#[tokio::test]
+async fn recent_events_tell_what_a_filter_and_a_mapping_would_do() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    for (number, kind, score) in
+        [(1, "rating.given", 5), (2, "rating.given", 2), (3, "lead.captured", 9), (4, "rating.given", 4)]
+    {
+        let event = json!({ "type": kind, "id": format!("e{number}"), "data": { "score": score } });
+        assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
+        api.clock.advance(Duration::from_millis(2));
+    }
+    let filter = json!({ "path": "$.data.score", "op": "gte", "value": 4 });
+    let path = "/v1/filters/preview";
+    let got = api.post(path, &key, &json!({ "filter": filter, "events": ["rating.*"] })).await;
+    assert_eq!((&got.body["looked_at"], &got.body["matched"]), (&json!(3), &json!(2)), "{got:?}");
+    let ids: Vec<&Value> = got.body["events"].as_array().unwrap().iter().map(|event| &event["id"]).collect();
+    assert_eq!(ids, ["e4", "e2", "e1"]);
+    assert_eq!(got.body["events"][1]["why_not"], "$.data.score gte 4: the event has 2");
+    assert_eq!((&got.body["events"][0]["why_not"], &got.body["warnings"]), (&Value::Null, &json!([])));
+    let all = api.post(path, &key, &json!({ "filter": filter })).await;
+    assert_eq!((&all.body["looked_at"], &all.body["matched"]), (&json!(4), &json!(3)));
+    let odd = json!({ "path": "$.data.scor", "op": "exists" });
+    let got = api.post(path, &key, &json!({ "filter": odd })).await;
+    let warning = json!({ "field": "filter.path", "message": "no recent event has $.data.scor", "hint": "did you mean \"score\"?" });
+    assert_eq!((&got.body["matched"], &got.body["warnings"]), (&json!(0), &json!([warning])), "{got:?}");
+    let wrong =
+        api.post(path, &key, &json!({ "filter": { "path": "x", "op": "eqq" }, "events": ["a b"] })).await;
+    assert_eq!(wrong.pointers(), ["/filter/path", "/filter/op", "/events/0"], "{wrong:?}");
+    assert_eq!(api.post(path, &api.operator, &json!({ "filter": filter })).await.code(), "missing_tenant");
+
+    // What is saved answers the same.
+    let mapping = json!({ "score": "$.data.score", "note": "$.data.coment" });
+    let wanted = json!({
+        "name": "x", "connector": "webhook", "events": ["rating.given"], "filter": filter, "mapping": mapping,
+        "target": { "url": "http://127.0.0.1:9/hook" },
+    });
+    let made = api.post("/v1/connections", &key, &wanted).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let recent = &made.body["recent"];
+    assert_eq!((&recent["looked_at"], &recent["matched"]), (&json!(3), &json!(2)), "{recent}");
+    assert_eq!(recent["matched_ids"], json!(["e4", "e1"]));
+    assert_eq!(recent["warnings"][0]["field"], "mapping.fields[1].from", "{recent}");
+    assert_eq!(recent["warnings"][0]["message"], "no recent event has $.data.coment");
+    // The short form is shown as rows.
+    assert_eq!(made.body["mapping"]["fields"][0], json!({ "to": "score", "from": "$.data.score" }));
+    let id = made.body["id"].as_str().unwrap();
+    let patch = json!({ "filter": odd });
+    let changed = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&patch)).await;
+    assert_eq!(
+        (&changed.body["recent"]["matched"], &changed.body["recent"]["warnings"]),
+        (&json!(0), &json!([warning]))
+    );
+    // A preview goes by the recent events of its event's type, else by the sample.
+    let wanted = json!({ "mapping": mapping, "event": { "type": "rating.given", "data": {} } });
+    let got = api.post("/v1/mappings/preview", &key, &wanted).await;
+    assert_eq!(got.body["warnings"][0]["message"], "no recent event has $.data.coment", "{got:?}");
+    let wanted = json!({ "mapping": { "mail": "$.data.customer.emial" }, "event": "conversation.ended" });
+    let got = api.post("/v1/mappings/preview", &key, &wanted).await;
+    assert_eq!(got.body["warnings"][0]["hint"], "did you mean \"email\"?", "{got:?}");
+    assert!(got.body["warnings"][0]["message"].as_str().unwrap().starts_with("no sample"), "{got:?}");
+}

@@ -1,7 +1,7 @@
 //! Reads a table's keys and reports those that nobody asked for.
 
 use super::{Key, Kind, Mark, Node};
-use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::domain::fault::{Fault, Faults, did_you_mean, key_in_field};
 
 /// Takes known keys out of a table; what nobody asked for is a fault at [`TableReader::finish`].
 ///
@@ -183,7 +183,8 @@ impl<'a> TableReader<'a> {
         let Self { entries, field, faults, asked, .. } = self;
         for (key, _) in entries {
             if !asked.contains(&key.name.as_str()) {
-                let path = if field.is_empty() { key.name.clone() } else { format!("{field}.{}", key.name) };
+                let name = key_in_field(&key.name);
+                let path = if field.is_empty() { name } else { format!("{field}.{name}") };
                 faults.push(Fault {
                     place: key.mark.place(path),
                     message: "unknown key".to_owned(),

@@ -5,6 +5,8 @@
 //! `in`, so they pass when the path gives nothing. `exists` asks for a value that is there and not null. Numbers
 //! are compared by value, texts by their characters; a number is never equal to a text.
 
+mod explain;
+
 use std::cmp::Ordering;
 use std::fmt;
 

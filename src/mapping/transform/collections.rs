@@ -5,11 +5,11 @@ use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
 
-use super::{Applied, Run, Transform, absent, fails, gives, optional, required, value_run};
+use super::{Applied, Build, Run, Transform, absent, fails, gives, optional, required, value_run};
 use crate::domain::document::{Node, TableReader};
 use crate::mapping::condition::Condition;
 use crate::mapping::limits::STEPS;
-use crate::mapping::path::{Path, Scope, Step, walk};
+use crate::mapping::path::{Item, Path, Scope, Step, walk};
 use crate::mapping::value::{Shape, compare, equal, kind};
 
 /// Keys of one `pick` or `omit`.
@@ -33,7 +33,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""sort""#, r#""text""#),
         ],
         whole: false,
-        build: sort,
+        build: Build::Plain(sort),
     },
     Transform {
         name: "unique",
@@ -49,7 +49,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             ),
         ],
         whole: false,
-        build: unique,
+        build: Build::Plain(unique),
     },
     Transform {
         name: "flatten",
@@ -61,7 +61,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"flatten": 2}"#, "[1, [2, [3]]]", "[1, 2, 3]"),
         ],
         whole: false,
-        build: flatten,
+        build: Build::Plain(flatten),
     },
     Transform {
         name: "pick",
@@ -74,7 +74,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#"{"pick": ["a"]}"#, "7"),
         ],
         whole: false,
-        build: pick,
+        build: Build::Plain(pick),
     },
     Transform {
         name: "omit",
@@ -83,7 +83,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[required("keys", "the keys that go")],
         examples: &[gives(r#"{"omit": ["b"]}"#, r#"{"a": 1, "b": 2}"#, r#"{"a": 1}"#)],
         whole: false,
-        build: omit,
+        build: Build::Plain(omit),
     },
     Transform {
         name: "merge",
@@ -95,12 +95,26 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""merge""#, "[1]"),
         ],
         whole: false,
-        build: |_| value_run(merge),
+        build: Build::Plain(|_| value_run(merge)),
+    },
+    Transform {
+        name: "values",
+        makes: Some(Shape::List),
+        summary: "Makes a list of the values of an object, in their order: rows become the items of a list.",
+        settings: &[],
+        examples: &[
+            gives(r#""values""#, r#"{"0": "a", "1": {"b": 2}}"#, r#"["a", {"b": 2}]"#),
+            gives(r#""values""#, "{}", "[]"),
+            fails(r#""values""#, r#""text""#),
+        ],
+        whole: false,
+        build: Build::Plain(|_| value_run(values)),
     },
     Transform {
         name: "filter",
         makes: Some(Shape::List),
-        summary: "Leaves the items of a list that pass a condition, in which \"$\" is the item.",
+        summary: "Leaves the items of a list that pass a condition, in which \"$\" is the item, \"$parent\" what \"$\" is \
+                  around it, and \"$index\" its number, from 0.",
         settings: &[required("where", "a condition: { path, op, value }, or all, any, not")],
         examples: &[
             gives(
@@ -109,9 +123,14 @@ pub(super) const TRANSFORMS: &[Transform] = &[
                 r#"[{"kind": "sms"}]"#,
             ),
             gives(r#"{"filter": {"where": {"path": "$", "op": "gt", "value": 1}}}"#, "[1, 2, 3]", "[2, 3]"),
+            gives(
+                r#"{"filter": {"where": {"path": "$index", "op": "lt", "value": 2}}}"#,
+                "[7, 8, 9]",
+                "[7, 8]",
+            ),
         ],
         whole: false,
-        build: filter,
+        build: Build::Inside(filter),
     },
     Transform {
         name: "map",
@@ -125,11 +144,11 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             absent(r#"{"map": ["trim"]}"#, "null"),
         ],
         whole: false,
-        build: map,
+        build: Build::Inside(map),
     },
 ];
 
-fn items(value: &Value) -> Result<&[Value], String> {
+fn list_of(value: &Value) -> Result<&[Value], String> {
     match value {
         Value::Array(items) => Ok(items),
         other => Err(format!("expected a list, found {}; put \"array\" before it", kind(other))),
@@ -163,7 +182,7 @@ fn sort(settings: &mut TableReader<'_>) -> Option<Run> {
             Some(Value::String(_)) => 1,
             _ => 2,
         };
-        let mut sorted: Vec<&Value> = items(value)?.iter().collect();
+        let mut sorted: Vec<&Value> = list_of(value)?.iter().collect();
         sorted.sort_by(|left, right| {
             let (left, right) = (walk(left, &by), walk(right, &by));
             let both = || left.zip(right).and_then(|(left, right)| compare(left, right));
@@ -177,7 +196,7 @@ fn sort(settings: &mut TableReader<'_>) -> Option<Run> {
 fn unique(settings: &mut TableReader<'_>) -> Option<Run> {
     let by = by(settings)?;
     Some(Box::new(move |value, scope| {
-        let items = items(&value)?;
+        let items = list_of(&value)?;
         if items.len() > UNIQUE_ITEMS {
             return Err(format!("{} items, {UNIQUE_ITEMS} are the most", items.len()));
         }
@@ -213,7 +232,7 @@ fn flatten(settings: &mut TableReader<'_>) -> Option<Run> {
     let levels = if settings.has("levels") { settings.integer_within("levels", 1, 8)? } else { 1 };
     value_run(move |value| {
         let mut flat = Vec::new();
-        into(items(value)?, levels, &mut flat);
+        into(list_of(value)?, levels, &mut flat);
         Ok(Some(Value::Array(flat)))
     })
 }
@@ -262,9 +281,16 @@ fn omit(settings: &mut TableReader<'_>) -> Option<Run> {
     })
 }
 
+fn values(value: &Value) -> Result<Option<Value>, String> {
+    match value {
+        Value::Object(entries) => Ok(Some(entries.values().cloned().collect())),
+        other => Err(format!("expected an object, found {}", kind(other))),
+    }
+}
+
 fn merge(value: &Value) -> Result<Option<Value>, String> {
     let mut merged = Map::new();
-    for item in items(value)? {
+    for item in list_of(value)? {
         match item {
             Value::Object(entries) => {
                 merged.extend(entries.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -276,23 +302,24 @@ fn merge(value: &Value) -> Result<Option<Value>, String> {
     Ok(Some(Value::Object(merged)))
 }
 
-fn filter(settings: &mut TableReader<'_>) -> Option<Run> {
+fn filter(settings: &mut TableReader<'_>, items: usize) -> Option<Run> {
     settings.need("where");
     let node = settings.node("where")?;
     let field = settings.path("where");
-    let condition = Condition::parse(node, &field, settings.faults())?;
+    let condition = Condition::parse_inside(node, &field, items + 1, settings.faults())?;
     Some(Box::new(move |value, scope| {
         let mut kept = Vec::new();
-        for item in items(&value)? {
-            if condition.holds(Scope { root: item, item: None, ..scope })? {
-                kept.push(item.clone());
+        for (index, root) in list_of(&value)?.iter().enumerate() {
+            let item = Item { index, outer: scope };
+            if condition.holds(Scope { root, item: Some(&item), ..scope })? {
+                kept.push(root.clone());
             }
         }
         Ok(Some(Cow::Owned(Value::Array(kept))))
     }))
 }
 
-fn map(settings: &mut TableReader<'_>) -> Option<Run> {
+fn map(settings: &mut TableReader<'_>, items: usize) -> Option<Run> {
     settings.need("apply");
     let field = settings.path("apply");
     let nodes: &[Node] = settings.list("apply")?;
@@ -308,7 +335,7 @@ fn map(settings: &mut TableReader<'_>) -> Option<Run> {
     let applied: Vec<Option<Applied>> = nodes
         .iter()
         .enumerate()
-        .map(|(index, node)| Applied::parse(node, &format!("{field}[{index}]"), settings.faults()))
+        .map(|(index, node)| Applied::parse(node, &format!("{field}[{index}]"), items, settings.faults()))
         .collect();
     let applied: Vec<Applied> = applied.into_iter().collect::<Option<_>>()?;
     Some(Box::new(move |value, scope| {
@@ -316,7 +343,7 @@ fn map(settings: &mut TableReader<'_>) -> Option<Run> {
             return Ok(None);
         }
         let mut mapped = Vec::new();
-        for (index, item) in items(&value)?.iter().enumerate() {
+        for (index, item) in list_of(&value)?.iter().enumerate() {
             let last = run_all(&applied, item, scope).map_err(|reason| format!("item {index}: {reason}"))?;
             mapped.extend(last.map(Cow::into_owned));
         }

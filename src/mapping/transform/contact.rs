@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use celes::Country;
 
-use super::{Run, Transform, fails, gives, optional, text_run};
+use super::{Build, Run, Transform, fails, gives, optional, text_run};
 use crate::domain::document::TableReader;
 use crate::mapping::value::Shape;
 
@@ -22,7 +22,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""country""#, r#""Atlantis""#),
         ],
         whole: false,
-        build: country,
+        build: Build::Plain(country),
     },
     Transform {
         name: "domain",
@@ -36,7 +36,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""domain""#, r#""no domain here""#),
         ],
         whole: false,
-        build: |_| text_run(domain),
+        build: Build::Plain(|_| text_run(domain)),
     },
 ];
 

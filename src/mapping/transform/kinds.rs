@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::numbers::whole;
-use super::{Run, Transform, absent, fails, gives, need_text, value_run};
+use super::{Build, Run, Transform, absent, fails, gives, need_text, value_run};
 use crate::domain::document::TableReader;
 use crate::mapping::value::{Shape, kind, scalar_text};
 
@@ -22,7 +22,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""string""#, "[1]"),
         ],
         whole: false,
-        build: string,
+        build: Build::Plain(string),
     },
     Transform {
         name: "integer",
@@ -36,7 +36,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""integer""#, r#""forty""#),
         ],
         whole: false,
-        build: |_| value_run(|value| number(value).and_then(|value| integer(&value)).map(Some)),
+        build: Build::Plain(|_| value_run(|value| number(value).and_then(|value| integer(&value)).map(Some))),
     },
     Transform {
         name: "number",
@@ -49,7 +49,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""number""#, r#""1,000""#),
         ],
         whole: false,
-        build: |_| value_run(|value| number(value).map(Some)),
+        build: Build::Plain(|_| value_run(|value| number(value).map(Some))),
     },
     Transform {
         name: "boolean",
@@ -62,7 +62,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""boolean""#, r#""maybe""#),
         ],
         whole: false,
-        build: |_| value_run(|value| boolean(value).map(|flag| Some(Value::Bool(flag)))),
+        build: Build::Plain(|_| value_run(|value| boolean(value).map(|flag| Some(Value::Bool(flag))))),
     },
     Transform {
         name: "json_encode",
@@ -71,7 +71,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""json_encode""#, r#"{"a": [1, "x"]}"#, r#""{\"a\":[1,\"x\"]}""#)],
         whole: false,
-        build: |_| value_run(|value| Ok(Some(Value::String(value.to_string())))),
+        build: Build::Plain(|_| value_run(|value| Ok(Some(Value::String(value.to_string()))))),
     },
     Transform {
         name: "json_decode",
@@ -84,7 +84,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""json_decode""#, r#""{""#),
         ],
         whole: false,
-        build: |_| value_run(json_decode),
+        build: Build::Plain(|_| value_run(json_decode)),
     },
     Transform {
         name: "array",
@@ -93,7 +93,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""array""#, r#""a""#, r#"["a"]"#), gives(r#""array""#, r#"["a"]"#, r#"["a"]"#)],
         whole: false,
-        build: array,
+        build: Build::Plain(array),
     },
 ];
 

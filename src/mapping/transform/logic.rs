@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{Run, Transform, absent, fails, gives, required};
+use super::{Build, Run, Transform, absent, fails, gives, required};
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::mapping::value::{equal, kind, scalar_text};
 
@@ -22,7 +22,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#"{"lookup": {"new": "Open"}}"#, "[]"),
         ],
         whole: true,
-        build: lookup,
+        build: Build::Plain(lookup),
     },
     Transform {
         name: "default_if",
@@ -35,7 +35,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             absent(r#"{"default_if": [0]}"#, "0.0"),
         ],
         whole: false,
-        build: default_if,
+        build: Build::Plain(default_if),
     },
 ];
 

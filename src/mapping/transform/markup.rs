@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use html5gum::{DefaultEmitter, Token, Tokenizer};
 
-use super::{Transform, fails, gives, text_run};
+use super::{Build, Transform, fails, gives, text_run};
 use crate::mapping::value::Shape;
 
 pub(super) const TRANSFORMS: &[Transform] = &[Transform {
@@ -22,7 +22,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[Transform {
         fails(r#""strip_html""#, "7"),
     ],
     whole: false,
-    build: |_| text_run(|text| Ok(Some(strip(text)))),
+    build: Build::Plain(|_| text_run(|text| Ok(Some(strip(text))))),
 }];
 
 /// Elements whose content is not text for people.

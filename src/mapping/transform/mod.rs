@@ -51,7 +51,16 @@ pub struct Transform {
     #[serde(skip)]
     whole: bool,
     #[serde(skip)]
-    build: fn(&mut TableReader<'_>) -> Option<Run>,
+    build: Build,
+}
+
+/// How a transform is made out of its settings.
+#[derive(Clone, Copy)]
+enum Build {
+    /// Out of them alone.
+    Plain(fn(&mut TableReader<'_>) -> Option<Run>),
+    /// With the number of `each` that surround it, for paths that lead out of them.
+    Inside(fn(&mut TableReader<'_>, usize) -> Option<Run>),
 }
 
 /// A setting of a transform.
@@ -115,8 +124,8 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Reads an entry; `field` is its path for messages.
-    pub fn parse(node: &Node, field: &str, faults: &mut Faults) -> Option<Self> {
+    /// Reads an entry that `items` `each` surround; `field` is its path for messages.
+    pub fn parse(node: &Node, field: &str, items: usize, faults: &mut Faults) -> Option<Self> {
         let (name, argument) = match &node.kind {
             Kind::Text(name) => (name, None),
             Kind::Table(entries) if entries.len() == 1 => (&entries[0].0.name, Some(&entries[0].1)),
@@ -136,7 +145,7 @@ impl Applied {
             faults.push(node.fault(field, format!("unknown transform \"{name}\""), Some(hint)));
             return None;
         };
-        transform.apply_to(node, argument, &format!("{field}.{name}"), faults)
+        transform.apply_to(node, argument, &format!("{field}.{name}"), items, faults)
     }
 
     /// Runs the transform.
@@ -152,6 +161,7 @@ impl Transform {
         entry: &Node,
         argument: Option<&Node>,
         field: &str,
+        items: usize,
         faults: &mut Faults,
     ) -> Option<Applied> {
         let is_settings = |node: &Node| matches!(node.kind, Kind::Table(_)) && !self.whole;
@@ -173,7 +183,10 @@ impl Transform {
         };
         let mut own = Faults::default();
         let mut table = settings.table(field, &mut own)?;
-        let run = (self.build)(&mut table);
+        let run = match self.build {
+            Build::Plain(build) => build(&mut table),
+            Build::Inside(build) => build(&mut table, items),
+        };
         table.finish();
         let sound = own.is_empty();
         for mut fault in own.list().iter().cloned() {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use super::{Transform, absent, fails, gives, text_run, value_run};
+use super::{Build, Transform, absent, fails, gives, text_run, value_run};
 use crate::mapping::value::{Shape, kind};
 
 pub(super) const TRANSFORMS: &[Transform] = &[
@@ -19,7 +19,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             absent(r#""first_name""#, r#""  ""#),
         ],
         whole: false,
-        build: |_| text_run(|name| Ok(name.split_whitespace().next().map(Cow::Borrowed))),
+        build: Build::Plain(|_| text_run(|name| Ok(name.split_whitespace().next().map(Cow::Borrowed)))),
     },
     Transform {
         name: "last_name",
@@ -31,7 +31,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             absent(r#""last_name""#, r#""Pelé""#),
         ],
         whole: false,
-        build: |_| text_run(|name| Ok(last_name(name).map(Cow::Owned))),
+        build: Build::Plain(|_| text_run(|name| Ok(last_name(name).map(Cow::Owned)))),
     },
     Transform {
         name: "full_name",
@@ -46,7 +46,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""full_name""#, "7"),
         ],
         whole: false,
-        build: |_| value_run(full_name),
+        build: Build::Plain(|_| value_run(full_name)),
     },
     Transform {
         name: "email",
@@ -60,7 +60,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""email""#, r#""ada at example.com""#),
         ],
         whole: false,
-        build: |_| text_run(email),
+        build: Build::Plain(|_| text_run(email)),
     },
 ];
 

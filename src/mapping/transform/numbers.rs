@@ -2,7 +2,7 @@
 
 use serde_json::{Number, Value};
 
-use super::{Run, Transform, fails, gives, optional, required, value_run};
+use super::{Build, Run, Transform, fails, gives, optional, required, value_run};
 use crate::domain::document::{Kind, TableReader};
 use crate::mapping::value::{Shape, compare, kind};
 
@@ -20,7 +20,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""round""#, r#""7.2""#),
         ],
         whole: false,
-        build: round,
+        build: Build::Plain(round),
     },
     Transform {
         name: "scale",
@@ -34,7 +34,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#"{"scale": 60}"#, r#""2""#),
         ],
         whole: false,
-        build: scale,
+        build: Build::Plain(scale),
     },
     Transform {
         name: "clamp",
@@ -51,7 +51,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#"{"clamp": {"most": 5}}"#, r#""7""#),
         ],
         whole: false,
-        build: clamp,
+        build: Build::Plain(clamp),
     },
 ];
 

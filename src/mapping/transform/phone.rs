@@ -16,7 +16,7 @@ use phonenumber::metadata::{DATABASE, Descriptor, Metadata};
 use phonenumber::{Mode, PhoneNumber, Type};
 use regex::{Regex, RegexBuilder};
 
-use super::{Run, Transform, fails, gives, optional, text_run};
+use super::{Build, Run, Transform, fails, gives, optional, text_run};
 use crate::domain::document::TableReader;
 use crate::mapping::value::Shape;
 
@@ -48,7 +48,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[Transform {
         fails(r#"{"phone": "KE"}"#, r#""12""#),
     ],
     whole: false,
-    build: phone,
+    build: Build::Plain(phone),
 }];
 
 fn phone(settings: &mut TableReader<'_>) -> Option<Run> {

@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-use super::{Run, Transform, fails, gives, optional, required, text_run, value_run};
+use super::{Build, Run, Transform, fails, gives, optional, required, text_run, value_run};
 use crate::domain::document::TableReader;
 use crate::mapping::value::Shape;
 
@@ -22,7 +22,9 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""sha256""#, "7"),
         ],
         whole: false,
-        build: |_| text_run(|text| Ok(Some(hex::encode(Sha256::digest(text.as_bytes())).into()))),
+        build: Build::Plain(|_| {
+            text_run(|text| Ok(Some(hex::encode(Sha256::digest(text.as_bytes())).into())))
+        }),
     },
     Transform {
         name: "hmac",
@@ -40,7 +42,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#"{"hmac": "key for leads"}"#, "7"),
         ],
         whole: false,
-        build: hmac,
+        build: Build::Plain(hmac),
     },
     Transform {
         name: "mask",
@@ -54,7 +56,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#""mask""#, r#""1234""#, r#""****""#),
         ],
         whole: false,
-        build: mask,
+        build: Build::Plain(mask),
     },
     Transform {
         name: "redact",
@@ -66,7 +68,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"redact": "hidden"}"#, "7", r#""hidden""#),
         ],
         whole: false,
-        build: redact,
+        build: Build::Plain(redact),
     },
 ];
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 fn parse(apply: &Value) -> Result<Applied, Faults> {
     let mut faults = Faults::default();
-    match Applied::parse(&Node::from_json(apply), "apply[0]", &mut faults) {
+    match Applied::parse(&Node::from_json(apply), "apply[0]", 0, &mut faults) {
         Some(applied) => Ok(applied),
         None => Err(faults),
     }

@@ -8,7 +8,8 @@ use serde_json::Value;
 use unicode_segmentation::GraphemeCursor;
 
 use super::{
-    Run, Transform, absent, check_length, fails, gives, need_text, optional, required, text_run, value_run,
+    Build, Run, Transform, absent, check_length, fails, gives, need_text, optional, required, text_run,
+    value_run,
 };
 use crate::domain::document::TableReader;
 use crate::mapping::limits::PATTERN_TEXT_BYTES;
@@ -26,7 +27,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""trim""#, r#""  Ada \n""#, r#""Ada""#), fails(r#""trim""#, "7")],
         whole: false,
-        build: |_| text_run(|text| Ok(Some(Cow::Borrowed(text.trim())))),
+        build: Build::Plain(|_| text_run(|text| Ok(Some(Cow::Borrowed(text.trim()))))),
     },
     Transform {
         name: "lower",
@@ -35,7 +36,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""lower""#, r#""ÅDA Lovelace""#, r#""åda lovelace""#)],
         whole: false,
-        build: |_| text_run(|text| Ok(Some(text.to_lowercase().into()))),
+        build: Build::Plain(|_| text_run(|text| Ok(Some(text.to_lowercase().into())))),
     },
     Transform {
         name: "upper",
@@ -44,7 +45,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""upper""#, r#""ke""#, r#""KE""#)],
         whole: false,
-        build: |_| text_run(|text| Ok(Some(text.to_uppercase().into()))),
+        build: Build::Plain(|_| text_run(|text| Ok(Some(text.to_uppercase().into())))),
     },
     Transform {
         name: "title",
@@ -53,7 +54,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""title""#, r#""ada KING-noel""#, r#""Ada King-Noel""#)],
         whole: false,
-        build: |_| text_run(|text| Ok(Some(title(text).into()))),
+        build: Build::Plain(|_| text_run(|text| Ok(Some(title(text).into())))),
     },
     Transform {
         name: "replace",
@@ -68,7 +69,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"replace": {"from": "+", "to": ""}}"#, r#""+254 7""#, r#""254 7""#),
         ],
         whole: false,
-        build: replace,
+        build: Build::Plain(replace),
     },
     Transform {
         name: "truncate",
@@ -86,7 +87,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"truncate": 10}"#, r#""Nairobi""#, r#""Nairobi""#),
         ],
         whole: false,
-        build: truncate,
+        build: Build::Plain(truncate),
     },
     Transform {
         name: "split",
@@ -98,7 +99,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"split": ","}"#, r#""""#, "[]"),
         ],
         whole: false,
-        build: split,
+        build: Build::Plain(split),
     },
     Transform {
         name: "join",
@@ -111,7 +112,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""join""#, r#"[["a"]]"#),
         ],
         whole: false,
-        build: join,
+        build: Build::Plain(join),
     },
     Transform {
         name: "pad",
@@ -127,7 +128,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"pad": {"length": 4, "with": " .", "side": "right"}}"#, r#""a""#, r#""a . ""#),
         ],
         whole: false,
-        build: pad,
+        build: Build::Plain(pad),
     },
     Transform {
         name: "extract",
@@ -145,7 +146,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             absent(r#"{"extract": "x"}"#, r#""abc""#),
         ],
         whole: false,
-        build: extract,
+        build: Build::Plain(extract),
     },
     Transform {
         name: "slug",
@@ -154,7 +155,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""slug""#, r#""  Hello, World 2! ""#, r#""hello-world-2""#)],
         whole: false,
-        build: |_| text_run(|text| Ok(Some(slug(text).into()))),
+        build: Build::Plain(|_| text_run(|text| Ok(Some(slug(text).into())))),
     },
     Transform {
         name: "url_encode",
@@ -163,7 +164,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         settings: &[],
         examples: &[gives(r#""url_encode""#, r#""a b/é""#, r#""a%20b%2F%C3%A9""#)],
         whole: false,
-        build: |_| text_run(url_encode),
+        build: Build::Plain(|_| text_run(url_encode)),
     },
     Transform {
         name: "base64",
@@ -175,7 +176,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"base64": "url"}"#, r#""Ada?>""#, r#""QWRhPz4""#),
         ],
         whole: false,
-        build: base64,
+        build: Build::Plain(base64),
     },
 ];
 

@@ -9,7 +9,7 @@ use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Unit, Zoned};
 use serde_json::Value;
 
-use super::{Run, Setting, Transform, fails, gives, optional, value_run};
+use super::{Build, Run, Setting, Transform, fails, gives, optional, value_run};
 use crate::domain::document::TableReader;
 use crate::domain::time::Timestamp;
 use crate::mapping::value::{Shape, kind};
@@ -64,7 +64,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             fails(r#""time""#, r#""yesterday""#),
         ],
         whole: false,
-        build: time,
+        build: Build::Plain(time),
     },
     Transform {
         name: "age",
@@ -81,7 +81,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"age": "minutes"}"#, r#""2026-05-03T15:22:08Z""#, "-60"),
         ],
         whole: false,
-        build: age,
+        build: Build::Plain(age),
     },
     Transform {
         name: "now",
@@ -94,7 +94,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#"{"now": {"format": "%A, %d %B", "zone": "Asia/Tokyo"}}"#, "true", r#""Sunday, 03 May""#),
         ],
         whole: false,
-        build: now,
+        build: Build::Plain(now),
     },
 ];
 

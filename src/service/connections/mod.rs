@@ -26,7 +26,7 @@ pub use secrets::SECRET_OVERLAP;
 use secrets::check_secret;
 pub(super) use secrets::renew_secrets;
 use wish::{Checked, Wish};
-pub use wish::{MAX_PATTERNS, below};
+pub use wish::{MAX_PATTERNS, below, check_patterns};
 
 /// How often a change is worked out again when someone else was faster.
 const TRIES: usize = 5;

@@ -25,7 +25,7 @@ pub async fn each_outcome_leaves_the_job_where_it_says(world: World) {
         (Outcome::AuthFailed, JobState::Queued, 0, 1),
         (Outcome::Rejected, JobState::Rejected, 1, 1),
         (Outcome::Gone, JobState::Gone, 1, 1),
-        (Outcome::MappingFailed, JobState::MappingFailed, 1, 1),
+        (Outcome::MappingFailed, JobState::MappingFailed, 0, 1),
     ];
     let mut open = 0;
     for (outcome, state, attempts, tries) in cases {

@@ -138,11 +138,10 @@ pub(super) fn read_counters(bytes: &[u8]) -> Option<Vec<i64>> {
                 0xcc => signed(reader.number(1)?, 8),
                 0xcd => signed(reader.number(2)?, 8),
                 0xce => signed(reader.number(4)?, 8),
-                0xcf => signed(reader.number(8)?, 8),
                 0xd0 => signed(reader.number(1)?, 1),
                 0xd1 => signed(reader.number(2)?, 2),
                 0xd2 => signed(reader.number(4)?, 4),
-                0xd3 => signed(reader.number(8)?, 8),
+                0xcf | 0xd3 => signed(reader.number(8)?, 8),
                 _ => return None,
             })
         })

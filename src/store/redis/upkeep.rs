@@ -246,7 +246,7 @@ fn read_found(answer: Value) -> Result<Found, StoreError> {
     let old = bytes_of(next())?;
     let mut pending = Vec::new();
     let mut noted = codec::list(next())?.into_iter();
-    let young = codec::bytes(next())?.and_then(|entry| entry.first_chunk().map(|base| time_of(base)));
+    let young = codec::bytes(next())?.and_then(|entry| entry.first_chunk().map(time_of));
     while let (Some(connection), Some(effect)) = (noted.next(), noted.next()) {
         pending.push((connection_of(connection)?, codec::text(effect)?));
     }

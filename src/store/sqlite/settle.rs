@@ -100,7 +100,7 @@ fn write_one(
             )?;
         }
     }
-    let is_spent = settlement.attempt.is_some() && settlement.next != Next::Requeue;
+    let is_spent = settlement.attempt.is_some() && settlement.next.spends_attempt();
     job.attempts += u32::from(is_spent);
     // Whatever was in flight when its connection closed is not tried again.
     let closed = settlement.effect.close.is_some() || is_closed(job.connection);

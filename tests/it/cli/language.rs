@@ -129,3 +129,40 @@ fn check_warns_of_paths_that_no_sample_has() {
     let (code, text) = told(&run(root, &["check"]));
     assert_eq!((code, text.as_str()), (0, ""));
 }
+
+#[test]
+fn the_same_bytes_whatever_the_machines_zone_and_language() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let mapping = json!({"version": 1, "fields": [
+        {"to": "day", "from": "$event.time", "apply": [{"time": {"format": "%A %d %B %Y %H:%M", "zone": "Africa/Nairobi"}}]},
+        {"to": "plain", "from": "$event.time", "apply": [{"time": {"format": "%Y-%m-%d %H:%M:%S"}}]},
+        {"to": "upper", "from": "$.data.name", "apply": ["upper"]},
+        {"to": "lower", "from": "$.data.name", "apply": ["lower"]},
+        {"to": "title", "from": "$.data.name", "apply": ["title"]},
+        {"to": "sorted", "from": "$.data.list", "apply": ["sort", {"join": ", "}]},
+        {"to": "number", "from": "$.data.number", "apply": [{"round": 2}]},
+        {"to": "phone", "from": "$.data.phone", "apply": [{"phone": "KE"}]},
+    ]});
+    let event = json!({"id": "e1", "type": "lead.captured", "time": "2026-10-25T00:30:00Z", "data": {
+        "name": "\u{131}stanbul \u{130}zmir \u{df}", "list": ["\u{e4}", "z", "a", "\u{c5}", "\u{f6}"], "number": 1234.5678, "phone": "0712 345 678"}});
+    std::fs::write(root.join("m.json"), mapping.to_string()).unwrap();
+    std::fs::write(root.join("e.json"), event.to_string()).unwrap();
+    let run_in = |zone: &str, language: &str| {
+        let output = program(root)
+            .args(["map", "m.json", "--event", "e.json", "--json", "--trace"])
+            .env("TZ", zone)
+            .env("LANG", language)
+            .env("LC_ALL", language)
+            .output()
+            .unwrap();
+        stdout(&output)
+    };
+    let first = run_in("UTC", "C");
+    assert!(first.contains("Sunday 25 October 2026 03:30"), "{first}");
+    for (zone, language) in
+        [("Asia/Tokyo", "tr_TR.UTF-8"), ("America/St_Johns", "de_DE.UTF-8"), (":nowhere", "xx"), ("", "")]
+    {
+        assert_eq!(run_in(zone, language), first, "{zone} {language}");
+    }
+}

@@ -325,3 +325,86 @@ fn a_signal_stops_the_gateway_in_order() {
     assert!(Command::new("kill").args(["-TERM", &process]).status().unwrap().success());
     assert_eq!(served.child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let served = Served::start(root);
+    let key = served.told["operator_key"].as_str().unwrap().to_owned();
+    let ask_for = |arguments: &[&str]| {
+        let output = patchbay(root)
+            .args(arguments)
+            .env("PATCHBAY_URL", served.url())
+            .env("PATCHBAY_KEY", &key)
+            .output()
+            .unwrap();
+        let (out, error) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.code(), out, error)
+    };
+    assert_eq!(ask_for(&["tenants", "create", "acme"]).0, Some(0));
+    let data = r#"{"score":2,"email":"jane@example.com"}"#;
+    let send = ["send", "--type", "rating.given", "--tenant", "acme", "--data", data];
+    assert_eq!(ask_for(&send).0, Some(0));
+    let filter = r#"{"path":"$.data.scor","op":"gte","value":4}"#;
+    let (code, out, error) = ask_for(&["filter", filter, "--tenant", "acme", "--event", "rating.*"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(out.contains("$.data.scor gte 4: the event has nothing there"), "{out}");
+    assert!(
+        error.contains("0 of 1 recent events pass") && error.contains("did you mean \"score\"?"),
+        "{error}"
+    );
+    assert_eq!(ask_for(&["filter", r#"{"path":"x"}"#, "--tenant", "acme"]).0, Some(1));
+
+    let mapping = r#"{"version":1,"fields":[{"to":"mail","from":"$.data.emial","required":true}]}"#;
+    std::fs::write(root.join("m.json"), mapping).unwrap();
+    let filter = r#"{"path":"$.data.score","op":"exists"}"#;
+    let create = [
+        "connections",
+        "create",
+        "--tenant",
+        "acme",
+        "--name",
+        "x",
+        "--mapping",
+        "@m.json",
+        "--filter",
+        filter,
+        "http://127.0.0.1:9/hook",
+    ];
+    let (code, out, error) = ask_for(&create);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(error.contains("1 of 1 recent events pass its filter"), "{error}");
+    assert!(error.contains("no recent event has $.data.emial") && error.contains("\"email\""), "{error}");
+    let connection = out.split_whitespace().next().unwrap().to_owned();
+    assert_eq!(ask_for(&send).0, Some(0));
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let replay = ["replay", "--mapping-failed", "--connection", &connection];
+    let dry = [&replay[..], &["--dry-run"]].concat();
+    loop {
+        let (code, out, error) = ask_for(&dry);
+        assert_eq!(code, Some(0), "{error}");
+        if out.contains("fails again: field \"mail\"") {
+            assert!(
+                out.contains("from $.data.emial") && error.contains("1 looked at, 1 would fail again"),
+                "{out}{error}"
+            );
+            break;
+        }
+        assert!(std::time::Instant::now() < patience, "{out}{error}");
+    }
+    let mended = serde_json::json!({ "mapping": { "mail": "$.data.email" } }).to_string();
+    let (status, body) = ask(&served, "PATCH", &format!("/v1/connections/{connection}"), &key, &mended);
+    assert_eq!(status, 200, "{body}");
+    let (_, out, error) = ask_for(&dry);
+    assert!(
+        out.contains(r#"{"mail":"jane@example.com"}"#) && error.contains("0 would fail again"),
+        "{out}{error}"
+    );
+    let (code, out, error) = ask_for(&replay);
+    assert_eq!((code, out.trim()), (Some(0), "1 deliveries are sent again"), "{error}");
+    assert!(error.contains("1 sent again"), "{error}");
+    assert_eq!(ask_for(&["replay", "--connection", &connection]).0, Some(2), "it has to say which");
+    served.stop();
+}

@@ -140,13 +140,18 @@ impl Wish {
         if faults.len() > before {
             return None;
         }
+        let inline = mapping.filter(|_| matches!(self.mapping, MappingChoice::Inline(_)));
         Some(Checked {
             connector: Arc::clone(connector?),
             name: self.name,
             events,
             filter: self.filter,
-            inline: mapping.filter(|_| matches!(self.mapping, MappingChoice::Inline(_))),
-            mapping: self.mapping,
+            mapping: match &inline {
+                // The short form is kept, and shown, as the rows that it stands for.
+                Some(mapping) => MappingChoice::Inline(mapping.to_json().clone()),
+                None => self.mapping,
+            },
+            inline,
             url: self.url,
             called: settings?.urls,
             headers: self.headers,
@@ -203,7 +208,8 @@ pub(in crate::service) fn mapping_faults(choice: &MappingChoice, found: &Faults,
     }
 }
 
-fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
+/// Event patterns as written, each once.
+pub fn check_patterns(texts: &[String], faults: &mut Faults) -> Vec<EventPattern> {
     if texts.is_empty() {
         let hint = "at least one type, \"lead.*\" or \"*\"".to_owned();
         faults.at_field("events", "is empty", Some(hint));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Wish;
 use crate::domain::connection::MappingChoice;
 use crate::domain::document::{Kind, Node, TableReader};
-use crate::domain::fault::Faults;
+use crate::domain::fault::{Faults, key_in_field};
 use crate::domain::policy::PolicyOverrides;
 use crate::domain::secret::Secret;
 
@@ -56,7 +56,7 @@ impl Wish {
         let mut seen = BTreeSet::new();
         for (key, node) in entries {
             let name = key.name.to_ascii_lowercase();
-            let field = format!("target.headers.{}", key.name.escape_debug());
+            let field = format!("target.headers.{}", key_in_field(&key.name));
             if !seen.insert(name.clone()) {
                 let hint = "upper and lower case are the same in a header's name".to_owned();
                 faults.at_field(field, "is there twice", Some(hint));
@@ -140,7 +140,7 @@ pub(in crate::service) fn read_values<T>(
         match read(&node.kind) {
             Ok(value) => drop(values.insert(key.name.clone(), value)),
             Err(message) => {
-                faults.at_field(format!("{field}.{}", key.name.escape_debug()), message, None);
+                faults.at_field(format!("{field}.{}", key_in_field(&key.name)), message, None);
             }
         }
     }

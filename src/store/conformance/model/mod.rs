@@ -303,9 +303,7 @@ impl Model {
             }
             Next::Requeue => {}
         }
-        if !matches!(settlement.next, Next::Requeue) {
-            job.attempts += 1;
-        }
+        job.attempts += u32::from(settlement.next.spends_attempt());
         if let Some(until) = settlement.effect.wait_until {
             lane.wait_until = lane.wait_until.max(until);
         }

@@ -29,7 +29,9 @@ for n = 1, (#ARGV - COMMON) / EACH do
         tries = tries + 1
         call('HSET', event, 'a' .. index .. '.' .. number_of, attempt)
         if number_of > TRIES_KEPT then call('HDEL', event, 'a' .. index .. '.' .. (number_of - TRIES_KEPT)) end
-        if next_step ~= 'requeue' then attempts = attempts + 1 end
+        -- `Next::spends_attempt`.
+        local failed_by_mapping = next_step == 'done' and value == MAPPING_FAILED
+        if next_step ~= 'requeue' and not failed_by_mapping then attempts = attempts + 1 end
       end
       if next_step ~= 'done' and (l[IS_CLOSED] == 1 or closes == '1') then
         next_step, value = 'done', CANCELLED

@@ -270,30 +270,20 @@ struct Tally {
     delivered: BTreeMap<String, usize>,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_under_load_loses_nothing_when_a_slot_moves_and_a_master_fails() {
-    let mut cluster = Cluster::start().await;
-    let replicas = cluster.replicate().await;
-    let clock = Clock::system();
-    let ids = Ids::new(clock.clone(), Entropy::system());
-    let settings =
-        RedisSettings { durability: "replicas:1".parse().unwrap(), ..RedisSettings::new(cluster.url()) };
-    let store = Arc::new(RedisStore::open(settings, clock.clone(), ids.clone()).await.unwrap());
-    let mut lanes = Vec::new();
-    for at in 0..12 {
-        let lane = connection(&ids, &format!("tenant{at}"), 16);
-        lanes.push((format!("tenant{at}"), lane.id));
-        store.put(Record::Connection(Box::new(lane)), Expected::Absent).await.unwrap();
-    }
-    let tally = Arc::new(parking_lot::Mutex::new(Tally::default()));
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    // Platforms that send each event until it is accepted.
-    let senders: Vec<_> = lanes
+/// Platforms that send each event until it is accepted.
+fn send_on(
+    store: &Arc<RedisStore>,
+    ids: &Ids,
+    lanes: &[(String, ConnectionId)],
+    tally: &Arc<parking_lot::Mutex<Tally>>,
+    stopped: &tokio::sync::watch::Receiver<bool>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    lanes
         .iter()
         .cloned()
         .map(|(tenant_name, lane)| {
-            let (store, ids, clock) = (Arc::clone(&store), ids.clone(), clock.clone());
-            let (tally, stopped) = (Arc::clone(&tally), stopped.clone());
+            let (store, ids, clock) = (Arc::clone(store), ids.clone(), Clock::system());
+            let (tally, stopped) = (Arc::clone(tally), stopped.clone());
             tokio::spawn(async move {
                 let mut at = 0_u64;
                 while !*stopped.borrow() {
@@ -319,27 +309,53 @@ async fn a_cluster_under_load_loses_nothing_when_a_slot_moves_and_a_master_fails
                 }
             })
         })
-        .collect();
-    let worker = {
-        let (store, tally) = (Arc::clone(&store), Arc::clone(&tally));
-        tokio::spawn(async move {
-            loop {
-                let leases = store.lease(64, SPAN).await.unwrap_or_default();
-                if leases.is_empty() {
-                    let _ = tokio::time::timeout(Duration::from_millis(200), store.wait_for_work()).await;
-                    continue;
-                }
-                let outcomes: Vec<_> = leases.iter().map(|lease| settlement(lease, delivered())).collect();
-                for lease in &leases {
-                    *tally.lock().delivered.entry(lease.event.id.clone()).or_default() += 1;
-                }
-                // As the settler: until it is written.
-                while store.settle(outcomes.clone()).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+        .collect()
+}
+
+/// A worker that notes what it delivers and settles it until that is written.
+fn deliver_on(
+    store: &Arc<RedisStore>,
+    tally: &Arc<parking_lot::Mutex<Tally>>,
+) -> tokio::task::JoinHandle<()> {
+    let (store, tally) = (Arc::clone(store), Arc::clone(tally));
+    tokio::spawn(async move {
+        loop {
+            let leases = store.lease(64, SPAN).await.unwrap_or_default();
+            if leases.is_empty() {
+                let _ = tokio::time::timeout(Duration::from_millis(200), store.wait_for_work()).await;
+                continue;
             }
-        })
-    };
+            let outcomes: Vec<_> = leases.iter().map(|lease| settlement(lease, delivered())).collect();
+            for lease in &leases {
+                *tally.lock().delivered.entry(lease.event.id.clone()).or_default() += 1;
+            }
+            // As the settler: until it is written.
+            while store.settle(outcomes.clone()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_under_load_loses_nothing_when_a_slot_moves_and_a_master_fails() {
+    let mut cluster = Cluster::start().await;
+    let replicas = cluster.replicate().await;
+    let clock = Clock::system();
+    let ids = Ids::new(clock.clone(), Entropy::system());
+    let settings =
+        RedisSettings { durability: "replicas:1".parse().unwrap(), ..RedisSettings::new(cluster.url()) };
+    let store = Arc::new(RedisStore::open(settings, clock.clone(), ids.clone()).await.unwrap());
+    let mut lanes = Vec::new();
+    for at in 0..12 {
+        let lane = connection(&ids, &format!("tenant{at}"), 16);
+        lanes.push((format!("tenant{at}"), lane.id));
+        store.put(Record::Connection(Box::new(lane)), Expected::Absent).await.unwrap();
+    }
+    let tally = Arc::new(parking_lot::Mutex::new(Tally::default()));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let senders = send_on(&store, &ids, &lanes, &tally, &stopped);
+    let worker = deliver_on(&store, &tally);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let partition = store.core.keys.partition(&tenant("tenant0"));
     let tag = format!("{{{partition}}}");

@@ -157,9 +157,9 @@ fn a_process_that_dies_in_the_middle_of_a_large_request_leaves_all_of_it_or_noth
                 assert_eq!(open, 800, "what was accepted is there");
             }
             if open == 0 {
-                nothing += 1
+                nothing += 1;
             } else {
-                whole += 1
+                whole += 1;
             }
             let found = bench.deliver_all().await;
             let jobs: std::collections::BTreeSet<_> = found.values().flatten().map(|(_, job)| *job).collect();
