@@ -1,13 +1,14 @@
 //! One request on its way to its endpoint: who sent it, its path, its query, its body. All of it is bounded.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
 use crate::domain::account::ApiKey;
+use crate::domain::document::Node;
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::TenantId;
 use crate::egress::Url;
@@ -36,6 +38,12 @@ pub struct Call {
     pub gateway: Arc<Gateway>,
     /// The key that it came with; `None` only where none is needed.
     pub key: Option<Arc<ApiKey>>,
+    /// Its method.
+    pub method: Method,
+    /// Its path as it was sent.
+    pub path: String,
+    /// The address that it comes from; `None` where nobody knows.
+    pub peer: Option<IpAddr>,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its id.
@@ -161,6 +169,18 @@ impl Call {
         check_json_type(&self.headers)?;
         json(&body).map_err(Problem::from)
     }
+}
+
+/// The only text that a body may have.
+pub async fn only_text(call: &mut Call, key: &'static str) -> Result<Option<String>, Problem> {
+    let node = Node::from_json(&call.json_or_nothing().await?);
+    let mut faults = Faults::default();
+    let mut found = None;
+    if let Some(mut table) = node.table("", &mut faults) {
+        found = table.text(key).map(str::to_owned);
+        table.finish();
+    }
+    faults.into_result(found).map_err(|faults| Problem::faults(Code::Invalid, faults))
 }
 
 fn check_json_type(headers: &HeaderMap) -> Result<(), Problem> {

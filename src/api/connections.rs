@@ -3,11 +3,9 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, nothing, page, reply};
-use super::problem::{Code, Problem};
+use super::call::{Answer, Call, nothing, only_text, page, reply};
+use super::problem::Problem;
 use crate::domain::connection::MappingChoice;
-use crate::domain::document::Node;
-use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::Secret;
 use crate::service::connections::Saved;
@@ -123,18 +121,6 @@ pub async fn delete(call: Call) -> Answer {
     let (tenant, id) = whose(&call)?;
     call.gateway.delete_connection(tenant.as_ref(), id).await?;
     Ok(nothing())
-}
-
-/// The only text that a body may have.
-async fn only_text(call: &mut Call, key: &'static str) -> Result<Option<String>, Problem> {
-    let node = Node::from_json(&call.json_or_nothing().await?);
-    let mut faults = Faults::default();
-    let mut found = None;
-    if let Some(mut table) = node.table("", &mut faults) {
-        found = table.text(key).map(str::to_owned);
-        table.finish();
-    }
-    faults.into_result(found).map_err(|faults| Problem::faults(Code::Invalid, faults))
 }
 
 /// `POST /v1/connections/{id}/pause`

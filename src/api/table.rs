@@ -6,7 +6,7 @@ use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
     NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, hooks, mappings,
-    operations, replays, trigger,
+    operations, public, replays, sources, trigger,
 };
 use crate::domain::account::Scope;
 
@@ -21,6 +21,8 @@ pub enum Auth {
     Operator,
     /// A tenant's key with this scope, or an operator's key.
     Scope(Scope),
+    /// The same, or a sender without a key, whose handshake it may be.
+    Handshake(Scope),
 }
 
 /// One route.
@@ -76,6 +78,19 @@ pub static ROUTES: &[Endpoint] = routes! {
     DELETE "/v1/hooks/{id}" SUBSCRIBE => hooks::unsubscribe;
     POST "/api/v1/hooks/subscribe" SUBSCRIBE => hooks::fetchply_subscribe;
     DELETE "/api/v1/hooks/subscribe" SUBSCRIBE => hooks::fetchply_unsubscribe;
+    POST "/v1/sources" MANAGE => sources::make;
+    GET "/v1/sources" READ => sources::list;
+    GET "/v1/sources/{id}" Auth::Handshake(Scope::Read) => sources::read;
+    POST "/v1/sources/{id}" Auth::Open => sources::receive;
+    PATCH "/v1/sources/{id}" MANAGE => sources::update;
+    DELETE "/v1/sources/{id}" MANAGE => sources::delete;
+    POST "/v1/sources/{id}/rotate-secret" MANAGE => sources::rotate_secret;
+    GET "/api/v1/agents/{agent}/chat/{channel}" Auth::Open => sources::receive_for_agent;
+    POST "/api/v1/agents/{agent}/chat/{channel}" Auth::Open => sources::receive_for_agent;
+    POST "/api/public/conversations/{id}/rate" Auth::Open => public::rate;
+    OPTIONS "/api/public/conversations/{id}/rate" Auth::Open => public::preflight;
+    POST "/api/public/system-chat" Auth::Open => public::chat;
+    OPTIONS "/api/public/system-chat" Auth::Open => public::preflight;
     GET "/v1/deliveries" READ => deliveries::list;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;

@@ -13,6 +13,7 @@ use super::{
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
+use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 
 /// Reads the tree; `None` and faults where something is wrong. Whatever a section holds is read before any of it is given
@@ -25,13 +26,19 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let role = read_role(&mut table, store.as_ref());
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
+    let trusted_proxies = read_ranges(&mut table, "trusted_proxies");
+    let chat = section(&mut table, "chat", |table| {
+        let timeout = seconds(table, "timeout_secs");
+        let url = read_chat_url(table);
+        Some(url.zip(timeout).map(|(url, timeout)| ChatSettings { url, timeout }))
+    });
     let delivery = section(&mut table, "delivery", |table| {
         let (concurrency, lease, drain) =
             (whole(table, "concurrency"), seconds(table, "lease_secs"), seconds(table, "drain_secs"));
         Some(DeliveryConfig { concurrency: concurrency?, lease: lease?, drain: drain? })
     });
     let egress = section(&mut table, "egress", |table| {
-        let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table));
+        let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table, "allow_ranges"));
         let connect_timeout = seconds(table, "connect_timeout_secs");
         Some(EgressConfig { allow_http: allow_http?, allow_ranges, connect_timeout: connect_timeout? })
     });
@@ -55,10 +62,14 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         let events_per_second = whole(table, "events_per_second");
         let connections_per_tenant = whole(table, "connections_per_tenant");
         let body_bytes = whole(table, "body_bytes");
+        let deliveries_per_second = whole(table, "deliveries_per_second");
+        let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
         Some(LimitsConfig {
             events_per_second: events_per_second?,
             connections_per_tenant: connections_per_tenant?,
             body_bytes: body_bytes?,
+            deliveries_per_second: deliveries_per_second?,
+            visitor_requests_per_minute: visitor_requests_per_minute?,
         })
     });
     let retention = section(&mut table, "retention", |table| {
@@ -82,6 +93,8 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         role: role?,
         catalogue_dir,
         public_url,
+        trusted_proxies,
+        chat: chat?,
         delivery: delivery?,
         egress: egress?,
         google: google?,
@@ -198,14 +211,24 @@ fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {
     None
 }
 
-fn read_ranges(table: &mut TableReader<'_>) -> Vec<IpNet> {
+fn read_chat_url(table: &mut TableReader<'_>) -> Option<Url> {
+    let hint = "expected an address such as https://chat.example.com/reply";
+    let url: Url = parsed(table, "upstream_url", hint)?;
+    if matches!(url.scheme(), "http" | "https") {
+        return Some(url);
+    }
+    table.fault("upstream_url", "must be http or https", Some(hint.to_owned()));
+    None
+}
+
+fn read_ranges(table: &mut TableReader<'_>, key: &'static str) -> Vec<IpNet> {
     let mut ranges = Vec::new();
-    for text in table.texts("allow_ranges").unwrap_or_default() {
+    for text in table.texts(key).unwrap_or_default() {
         let single = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
         match text.parse().ok().or_else(single) {
             Some(range) => ranges.push(range),
             None => table.fault(
-                "allow_ranges",
+                key,
                 format!("\"{text}\" is no address range"),
                 Some("expected one such as 10.1.0.0/16 or fd00::/8".to_owned()),
             ),

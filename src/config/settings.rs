@@ -96,6 +96,19 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("public_url", Text, "", "The address by which others reach this gateway, for links"),
     setting(
+        "trusted_proxies",
+        Texts,
+        "[]",
+        "Address ranges of proxies in front of the gateway, whose X-Forwarded-For says who a visitor is",
+    ),
+    setting(
+        "chat.upstream_url",
+        Text,
+        "",
+        "Where the messages of public chats are answered: takes and gives JSON; must be reachable by the egress settings",
+    ),
+    setting("chat.timeout_secs", Whole(1, 60), "20", "Seconds that the chat's upstream may take to answer"),
+    setting(
         "delivery.concurrency",
         Whole(1, 16_384),
         "512",
@@ -140,6 +153,18 @@ pub const SETTINGS: &[Setting] = &[
         Whole(1_024, 16_777_216),
         "1048576",
         "The largest request body that is accepted",
+    ),
+    setting(
+        "limits.deliveries_per_second",
+        Whole(0, 1_000_000),
+        "100",
+        "Verified webhooks that a source takes in a second; bursts of twice that pass; 0 is no limit",
+    ),
+    setting(
+        "limits.visitor_requests_per_minute",
+        Whole(0, 1_000_000),
+        "30",
+        "Requests that a visitor may send to the public chat paths in a minute; 0 is no limit",
     ),
     setting(
         "retention.deliveries_days",

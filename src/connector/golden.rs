@@ -3,7 +3,8 @@
 //!
 //! A `[[request]]` states an event or a body and the exact request that must come of it (of a chain, each request with
 //! the answer that leads to the next), or the field for want of which nothing is sent; an `[[answer]]` states an answer and
-//! what it must come to. A connector of ours without cases of both sorts fails the suite.
+//! what it must come to. A connector that sends without cases of both sorts fails the suite, and so does one that receives without an
+//! `[[in]]`; those are held to where deliveries are received.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -31,6 +32,9 @@ struct Cases {
     request: Vec<RequestCase>,
     #[serde(default)]
     answer: Vec<AnswerCase>,
+    /// Requests that are received, held to by the service that receives.
+    #[serde(default, rename = "in")]
+    received: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -175,9 +179,15 @@ pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> C
             told(place, message, None);
         }
     }
-    for (name, missing) in [("request", cases.request.is_empty()), ("answer", cases.answer.is_empty())] {
+    let (sends, receives) = (spec.sends(), spec.inbound.is_some());
+    for (name, missing) in [
+        ("request", sends && cases.request.is_empty()),
+        ("answer", sends && cases.answer.is_empty()),
+        ("in", receives && cases.received.is_empty()),
+    ] {
         if missing {
-            let hint = "a connector is held to what it sends and to how it reads answers";
+            let hint =
+                "a connector is held to what it sends, to how it reads answers and to what it receives";
             told(at(1, name.to_owned()), "there is no such case".to_owned(), Some(hint));
         }
     }

@@ -6,6 +6,7 @@
 //! looked through.
 
 mod hooks;
+mod sources;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -13,12 +14,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::live::{Compiler, LiveConnection};
+use super::live::{Compiler, LiveConnection, LiveSource};
 use super::vault::Vault;
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::event::{Event, EventPattern};
-use crate::domain::id::{ConnectionId, KeyId, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, KeyId, MappingVersion, SourceId, TenantId};
 use crate::domain::subscription::Over;
 use crate::domain::time::Timestamp;
 use crate::egress::AddressPolicy;
@@ -27,6 +28,7 @@ use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
 use hooks::Hooks;
 pub use hooks::MadeBy;
+use sources::Sources;
 
 /// How many changes are read at once.
 const STEP: usize = 1_000;
@@ -48,6 +50,7 @@ struct State {
     /// All of all tenants in their order, for the operator's lists.
     order: BTreeMap<ConnectionId, TenantId>,
     hooks: Hooks,
+    sources: Sources,
 }
 
 /// What belongs to one tenant.
@@ -164,8 +167,10 @@ impl State {
                 self.schedule_hooks_of(*id);
             }
             RecordId::Connection(id) => self.forget_connection(*id),
+            RecordId::Source(id) => self.sources.forget(*id),
             RecordId::Tenant(id) => {
                 self.keys.retain(|_, key| key.tenant.as_ref() != Some(id));
+                self.sources.forget_tenant(id);
                 let household = self.tenants.remove(id).unwrap_or_default();
                 for (connection, live) in household.connections {
                     self.connections.remove(&connection);
@@ -183,6 +188,7 @@ enum Ready {
     Tenant(Arc<Tenant>),
     Key(Arc<ApiKey>),
     Connection(Arc<LiveConnection>),
+    Source(Arc<LiveSource>),
 }
 
 impl Directory {
@@ -231,7 +237,7 @@ impl Directory {
         let mut after = None;
         loop {
             let some = self.connections(None, after, STEP);
-            let Some(last) = some.last() else { return anew };
+            let Some(last) = some.last() else { break };
             after = Some(last.record.id);
             let changed = some
                 .iter()
@@ -248,6 +254,27 @@ impl Directory {
             self.put_in_place(ready.iter().cloned().map(Ready::Connection).collect(), self.revision());
             anew.extend(ready);
             // Others get their turn, however many there are.
+            tokio::task::yield_now().await;
+        }
+        self.adopt_for_sources().await;
+        anew
+    }
+
+    /// Compiles every source anew.
+    async fn adopt_for_sources(&self) {
+        let mut after = None;
+        loop {
+            let some = self.sources(None, after, STEP);
+            let Some(last) = some.last() else { return };
+            after = Some(last.record.id);
+            let ready = some.iter().map(|old| {
+                let live = self.compiler.compile_source(old.record.clone(), old.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            });
+            self.put_in_place(ready.collect(), self.revision());
             tokio::task::yield_now().await;
         }
     }
@@ -267,6 +294,13 @@ impl Directory {
                 }
                 Ready::Connection(Arc::new(live))
             }
+            Some(Record::Source(record)) => {
+                let live = self.compiler.compile_source(*record, change.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            }
         }
     }
 
@@ -281,6 +315,7 @@ impl Directory {
                 }
                 Ready::Key(key) => state.put_key(key),
                 Ready::Connection(live) => state.put_connection(&live),
+                Ready::Source(live) => state.sources.put(live),
             }
         }
         state.revision = revision;
@@ -374,6 +409,36 @@ impl Directory {
         all - state.hooks.closed(tenant)
     }
 
+    /// A source.
+    pub fn source(&self, id: SourceId) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.get(id)
+    }
+
+    /// Sources after `after` in the order in which they were made, of one tenant or of all; at most `limit`.
+    pub fn sources(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Option<SourceId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveSource>> {
+        self.state.read().sources.list(tenant, after, limit)
+    }
+
+    /// How many sources a tenant has.
+    pub fn source_count(&self, tenant: &TenantId) -> usize {
+        self.state.read().sources.count(tenant)
+    }
+
+    /// The source of an agent's channel.
+    pub fn agent_source(&self, agent: &str, channel: &str) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.of_agent(agent, channel)
+    }
+
+    /// The source by which an agent's public chat is open.
+    pub fn public_source(&self, agent: &str) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.public_of(agent)
+    }
+
     /// Everything there is, as the store has it.
     pub fn records(&self) -> Vec<Record> {
         let state = self.state.read();
@@ -383,6 +448,7 @@ impl Directory {
             .map(|tenant| Record::Tenant(tenant.clone()))
             .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
             .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
+            .chain(state.sources.records())
             .collect()
     }
 

@@ -9,13 +9,18 @@ use super::exchange::TokenSlot;
 use super::turn::Turns;
 use super::vault::Vault;
 use crate::connector::google_sheets::GoogleSettings;
-use crate::connector::{Endpoint, Given, Key, Outlet, check_custom_headers, check_settings, check_sheet};
-use crate::domain::connection::{Connection, MappingChoice};
+use crate::connector::{
+    Endpoint, Given, Key, Outlet, Receiver, check_custom_headers, check_settings, check_sheet,
+};
+use crate::domain::connection::{Connection, MappingChoice, SigningSecret};
 use crate::domain::event::Event;
 use crate::domain::id::MappingVersion;
 use crate::domain::policy::DeliveryPolicy;
+use crate::domain::secret::{Sealed, Secret};
+use crate::domain::source::Source;
 use crate::egress::AddressPolicy;
 use crate::mapping::{Condition, Context, Mapping};
+use crate::signature::SignatureSpec;
 use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, SecretUse, mapping_version};
 use crate::store::{Revision, Store, StoreError};
 
@@ -55,6 +60,17 @@ pub struct Working {
     pub tokens: Arc<TokenSlot>,
     /// What a try has to wait its turn for; `None` where the system takes as many as there are.
     pub turns: Option<Turns>,
+}
+
+/// A source, compiled.
+#[derive(Debug)]
+pub struct LiveSource {
+    /// As the store has it.
+    pub record: Source,
+    /// When it was last changed.
+    pub revision: Revision,
+    /// What receives; else why it can't, in plain words.
+    pub works: Result<Receiver, String>,
 }
 
 impl LiveConnection {
@@ -208,17 +224,16 @@ impl Compiler {
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
-        let (version, mapping) = self.chosen_mapping(&stock, connector, &record.mapping)?;
+        if !connector.sends() {
+            return Err(format!("the connector \"{}\" only receives", connector.id));
+        }
+        let (version, mapping) = self.chosen_mapping(&stock, &connector.mapping, &record.mapping)?;
         connector
             .check_mapping(&mapping)
             .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
         let policy = record.policy.over(&connector.policy);
         let owner = record.id.to_string();
-        let mut credentials = BTreeMap::new();
-        for (name, sealed) in &record.credentials {
-            let value = self.vault.open(&owner, sealed).map_err(|error| error.to_string())?;
-            credentials.insert(name.clone(), value);
-        }
+        let credentials = self.open_all(&owner, &record.credentials)?;
         let url = &record.target.url;
         let given = Given { url, options: &record.options, credentials: &credentials };
         if connector.kind == ConnectorKind::GoogleSheets {
@@ -267,14 +282,69 @@ impl Compiler {
         Ok((version, Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens, turns }))
     }
 
+    /// Makes a source ready. It never fails: what can't be compiled is a broken source.
+    pub fn compile_source(&self, record: Source, revision: Revision) -> LiveSource {
+        let works = self.receiver(&record);
+        LiveSource { record, revision, works }
+    }
+
+    fn receiver(&self, record: &Source) -> Result<Receiver, String> {
+        let stock = self.stock();
+        let connector = stock
+            .catalogue
+            .connector(&record.connector)
+            .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
+        let spec = connector
+            .inbound
+            .as_ref()
+            .ok_or_else(|| format!("the connector \"{}\" receives nothing", connector.id))?;
+        let (_, mapping) = self.chosen_mapping(&stock, &spec.mapping, &record.mapping)?;
+        spec.check_mapping(&record.connector, &mapping)
+            .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
+        let owner = record.id.to_string();
+        let credentials = self.open_all(&owner, &record.credentials)?;
+        let keys = match spec.secret {
+            SecretUse::None => Vec::new(),
+            _ => self.keys(&owner, &record.secrets, spec.signature())?,
+        };
+        let given = Given { url: "", options: &record.options, credentials: &credentials };
+        Receiver::compile(Arc::clone(spec), mapping, keys, &given)
+            .map_err(|faults| format!("its settings are refused: {faults}"))
+    }
+
+    fn open_all(
+        &self,
+        owner: &str,
+        sealed: &BTreeMap<String, Sealed>,
+    ) -> Result<BTreeMap<String, Secret>, String> {
+        let open = |(name, sealed): (&String, &Sealed)| {
+            Ok((name.clone(), self.vault.open(owner, sealed).map_err(|error| error.to_string())?))
+        };
+        sealed.iter().map(open).collect()
+    }
+
+    fn keys(
+        &self,
+        owner: &str,
+        secrets: &[SigningSecret],
+        signature: &SignatureSpec,
+    ) -> Result<Vec<Key>, String> {
+        let decode = |secret: &SigningSecret| {
+            let clear = self.vault.open(owner, &secret.sealed).map_err(|error| error.to_string())?;
+            let key = signature.key(clear.reveal()).map_err(|error| error.to_string())?;
+            Ok(Key { key, expires: secret.expires })
+        };
+        secrets.iter().map(decode).collect()
+    }
+
     fn chosen_mapping(
         &self,
         stock: &Stock,
-        connector: &ConnectorSpec,
+        default: &str,
         choice: &MappingChoice,
     ) -> Result<(MappingVersion, Arc<Mapping>), String> {
         let name = match choice {
-            MappingChoice::Default => &connector.mapping,
+            MappingChoice::Default => default,
             MappingChoice::Named(name) => name,
             MappingChoice::Inline(source) => {
                 let mapping = Mapping::from_json(source)

@@ -13,12 +13,15 @@ pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod migrate;
+pub mod public;
 pub mod rate;
+pub mod receive;
 pub mod recent;
 pub mod reload;
 pub mod replay;
 mod running;
 pub mod sheets;
+pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trigger;
@@ -26,19 +29,24 @@ pub mod tryout;
 pub mod turn;
 pub mod vault;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::clock::{Clock, Entropy, Ids};
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
+use crate::domain::id::{SourceId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
 use metrics::Metrics;
+use public::ChatSettings;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
@@ -60,6 +68,16 @@ pub struct Settings {
     pub body_bytes: usize,
     /// Where Google is.
     pub google: GoogleSettings,
+    /// Verified deliveries of a source a second; 0 means no limit.
+    pub deliveries_per_second: u32,
+    /// Requests a visitor may send to the public paths a minute; 0 means no limit.
+    pub visitor_requests_per_minute: u32,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where a public chat's messages are answered.
+    pub chat: Option<ChatSettings>,
+    /// The address by which others reach the gateway, without a slash at its end.
+    pub public_url: Option<String>,
 }
 
 impl Default for Settings {
@@ -69,6 +87,11 @@ impl Default for Settings {
             connections_per_tenant: 100_000,
             body_bytes: 1 << 20,
             google: GoogleSettings::default(),
+            deliveries_per_second: 1_000,
+            visitor_requests_per_minute: 60,
+            trusted_proxies: Vec::new(),
+            chat: None,
+            public_url: None,
         }
     }
 }
@@ -122,7 +145,9 @@ pub struct Gateway {
     /// Whether the workers get on.
     pub progress: Progress,
     sheets: Sheets,
-    rates: Rates,
+    rates: Rates<TenantId>,
+    source_rates: Rates<SourceId>,
+    visitor_rates: Rates<IpAddr>,
     running: Running,
     triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
@@ -149,6 +174,8 @@ impl Gateway {
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
+            source_rates: Rates::new(settings.deliveries_per_second, 1),
+            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute),
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
@@ -282,7 +309,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event` or `delivery`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.

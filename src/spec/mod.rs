@@ -11,8 +11,8 @@
 //! | `id` | the file's name | a fault |
 //! | `name`, `description` | for people | a fault |
 //! | `docs` | where the system's own documentation is, `https://…` | nothing |
-//! | `mapping` | the default mapping's name | a fault |
 //! | `kind` | how it is spoken to: `http`, by what stands here, or `google_sheets`, which takes no `[request]`, `[[steps]]`, `[[auth]]`, `[signature]`, `[envelope]`, `[[answer]]` or `[extract]` | `http` |
+//! | `mapping` | the default mapping's name | a fault, but for a file that only receives |
 //! | `secret` | `required` (made when none is given), `optional`, `none` | `required` when the signature needs one, else `none` |
 //! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) and `alias` (what the system calls it) for each type the system names | any type |
 //! | `[[options]]` | what it asks of each connection, see `option` | nothing |
@@ -28,6 +28,7 @@
 //! | `[[answer]]` | ordered rules that turn an answer into an outcome, see [`answer`] | the default rules |
 //! | `[[limits]]` | how many requests the system takes, see [`limit`] | as many as there are |
 //! | `[subscription]` | what holds for those who subscribe by themselves, see [`subscription`] | connections are made by people |
+//! | `[in]` | what it receives, see [`inbound`]; a file with `[in]` and without `mapping` only receives | it only sends |
 //! | `[extract]` | the message, the id and the wait that an answer tells, see [`extract`] | nothing |
 //!
 //! # What holds
@@ -44,6 +45,7 @@ pub mod envelope;
 pub mod extract;
 mod files;
 pub mod header;
+pub mod inbound;
 pub mod limit;
 pub mod option;
 mod policy;
@@ -54,6 +56,8 @@ mod schema;
 pub mod step;
 pub mod subscription;
 mod template;
+
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -71,6 +75,7 @@ pub use envelope::{Envelope, FIELDS};
 pub use extract::Extract;
 pub use files::{Stamp, case_files};
 pub use header::{HeaderTemplate, Names};
+pub use inbound::InboundSpec;
 pub use limit::LimitSpec;
 pub use option::OptionSpec;
 pub use policy::check_overrides;
@@ -107,7 +112,7 @@ pub struct ConnectorSpec {
     pub envelope: Option<Envelope>,
     /// The fields that the system knows.
     pub target: TargetSchema,
-    /// The name of the mapping that is used where a connection names none.
+    /// The name of the mapping that is used where a connection names none; empty where it only receives.
     pub mapping: String,
     /// How requests are signed.
     pub signature: SignatureSpec,
@@ -123,6 +128,8 @@ pub struct ConnectorSpec {
     pub limits: Vec<LimitSpec>,
     /// How subscriptions behave; `None` where people alone make connections.
     pub subscription: Option<SubscriptionSpec>,
+    /// What it receives, where it does.
+    pub inbound: Option<Arc<InboundSpec>>,
 }
 
 /// How a system is spoken to. [`crate::connector::Outlet`] has the code of each.
@@ -175,8 +182,8 @@ pub enum SecretUse {
 impl ConnectorSpec {
     /// Whether a connection says where requests go; else the file does.
     pub fn needs_target(&self) -> bool {
-        let http = self.kind == ConnectorKind::Http;
-        http && (self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target()))
+        let calls = self.kind == ConnectorKind::Http && self.sends();
+        calls && (self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target()))
     }
 
     /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.

@@ -1,9 +1,12 @@
 //! One connector file: from its tree to a [`ConnectorSpec`], with every fault told.
 
+use std::sync::Arc;
+
 use super::answer::AnswerRules;
 use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
+use super::inbound::InboundSpec;
 use super::{
     ConnectorKind, ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request,
     step, subscription,
@@ -19,6 +22,11 @@ const VERSION: i64 = 1;
 const MAX_NAME_CHARS: usize = 64;
 const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_EVENTS: usize = 200;
+/// What has a meaning only for what is sent.
+const SENDING_KEYS: &[&str] = &[
+    "secret", "events", "options", "auth", "target", "request", "steps", "envelope", "policy", "answer",
+    "extract",
+];
 
 pub(super) const SECRET_USES: &[(&str, SecretUse)] =
     &[("required", SecretUse::Required), ("optional", SecretUse::Optional), ("none", SecretUse::None)];
@@ -67,15 +75,26 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     if docs.as_deref().is_some_and(|docs| !is_web_address(docs)) {
         root.fault("docs", "no web address", Some("begin with \"https://\"".to_owned()));
     }
-    root.need("mapping");
-    refer(&mut root, "mapping", FileKind::Mapping, &mut references);
+    let sends = !root.has("in") || root.has("mapping");
+    if sends {
+        root.need("mapping");
+        refer(&mut root, "mapping", FileKind::Mapping, &mut references);
+    } else {
+        for key in SENDING_KEYS {
+            if root.has(key) {
+                let hint = "add \"mapping\", or move it into [in]".to_owned();
+                root.fault(key, "says nothing in a file that only receives", Some(hint));
+            }
+        }
+    }
     let mapping = references.first().map_or_else(String::new, |reference| reference.name.clone());
     let events = parse_events(&mut root, &mut references);
     let signature = match root.table("signature") {
         Some(table) => SignatureSpec::parse(table),
         None => Some(SignatureSpec::none()),
     };
-    let secret = parse_secret(&mut root, signature.as_ref());
+    let inbound = parse_inbound(&mut root, signature.as_ref(), &mut references);
+    let secret = if sends { parse_secret(&mut root, signature.as_ref()) } else { SecretUse::None };
     let options = option::parse(&mut root);
     let auth = auth::parse(&mut root, &options);
     let known = request::Surroundings { options: &options, auth: &auth, signature: signature.as_ref() };
@@ -85,7 +104,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     };
     let steps = step::parse(&mut root, &known);
     if let Some(signature) = &signature {
-        if signature.receives_only() {
+        if sends && signature.receives_only() {
             let message = "signs in the body, which can be verified but not sent";
             root.fault("signature", message, Some("write [signature.headers]".to_owned()));
         }
@@ -124,6 +143,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         extract,
         limits,
         subscription,
+        inbound: inbound.map(Arc::new),
     };
     Some((spec, references))
 }
@@ -143,6 +163,19 @@ fn check_kind(root: &mut TableReader<'_>, kind: ConnectorKind, policy: &Delivery
             root.fault(key, message, Some("leave it out".to_owned()));
         }
     }
+}
+
+/// Reads `[in]`, and notes the mapping that it names.
+fn parse_inbound(
+    root: &mut TableReader<'_>,
+    shared: Option<&SignatureSpec>,
+    references: &mut Vec<Reference>,
+) -> Option<InboundSpec> {
+    let node = root.node("in")?;
+    let path = root.path("in");
+    let inbound = InboundSpec::parse(node.table(&path, root.faults())?, shared);
+    refer(&mut node.table(&path, &mut Faults::default())?, "mapping", FileKind::Mapping, references);
+    Some(inbound)
 }
 
 /// Credentials and secret options of a connection lie side by side.

@@ -86,7 +86,9 @@ fn every_mapping_makes_something_of_every_sample() {
             attempt: 1,
             now: text("time").parse().unwrap(),
         };
-        for (name, mapping) in catalogue.mappings() {
+        // Mappings of requests that are received have cases of their own.
+        let of_events = catalogue.mappings().iter().filter(|(name, _)| !name.ends_with("_in"));
+        for (name, mapping) in of_events {
             let fields =
                 mapping.apply(sample, &context).unwrap_or_else(|error| panic!("{name} {kind}: {error}"));
             assert!(!fields.is_empty(), "{name} {kind}");

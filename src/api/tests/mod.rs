@@ -9,10 +9,13 @@ mod hooks;
 mod mappings;
 mod operations;
 mod outbound;
+mod public;
+mod receive;
 mod receiver;
 mod redis;
 mod reload;
 mod schema;
+mod sources;
 mod trigger;
 mod walk;
 

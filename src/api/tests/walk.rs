@@ -14,7 +14,7 @@ fn scope_name(auth: Auth) -> Option<&'static str> {
         Auth::Open => None,
         Auth::Key => Some("any"),
         Auth::Operator => Some("operator"),
-        Auth::Scope(scope) => Some(scope.name()),
+        Auth::Scope(scope) | Auth::Handshake(scope) => Some(scope.name()),
     }
 }
 
@@ -99,6 +99,7 @@ fn every_problem_has_a_status_that_the_document_knows() {
 struct Real {
     connection: String,
     hook: String,
+    source: String,
     delivery: String,
     key: String,
 }
@@ -108,6 +109,7 @@ impl Real {
         let id = match route {
             _ if route.contains("/hooks/{id}") => &self.hook,
             _ if route.contains("/connections/") => &self.connection,
+            _ if route.contains("/sources/") => &self.source,
             _ if route.contains("/deliveries/") => &self.delivery,
             _ if route.contains("/keys/") => &self.key,
             _ if route.contains("/tenants/") => "acme",
@@ -132,7 +134,10 @@ async fn real(api: &TestApi, acme: &str) -> Real {
         .as_str()
         .unwrap()
         .to_owned();
-    Real { connection, hook, delivery, key }
+    let wanted = json!({ "name": "x", "connector": "github" });
+    let source = api.post("/v1/sources", acme, &wanted).await;
+    let source = source.body["id"].as_str().unwrap().to_owned();
+    Real { connection, hook, source, delivery, key }
 }
 
 /// Everything of tenant "acme" that an API can show.
@@ -143,6 +148,7 @@ async fn everything(api: &TestApi) -> Vec<Value> {
         "/v1/keys",
         "/v1/connections",
         "/v1/hooks",
+        "/v1/sources",
         "/v1/deliveries",
         "/v1/events/lead_1?tenant=acme",
     ] {

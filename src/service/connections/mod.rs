@@ -6,7 +6,7 @@
 mod hosts;
 mod secrets;
 mod state;
-mod wish;
+pub(super) mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::spec::{SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 pub use secrets::SECRET_OVERLAP;
 use secrets::check_secret;
+pub(super) use secrets::renew_secrets;
 use wish::{Checked, Wish};
 pub use wish::{MAX_PATTERNS, below, check_patterns};
 

@@ -13,7 +13,9 @@ const UNKNOWN: &str = "qqqqqq = 1\nsecret = 'none'\n\
     [[target]]\nqqqqqq = 1\n[request]\nqqqqqq = 1\n[[steps]]\nqqqqqq = 1\n[envelope]\nqqqqqq = 1\n\
     [signature]\nqqqqqq = 1\nalgorithm = 'hmac_sha256'\n[policy]\nqqqqqq = 1\nretry_exponential = { qqqqqq = 1, first_secs = 1, within_secs = 9 }\n\
     [[answer]]\nqqqqqq = 1\nheader = { qqqqqq = 1 }\nbody = { qqqqqq = 1 }\n[extract]\nqqqqqq = 1\nmessage = { qqqqqq = 1 }\n\
-    [[limits]]\nqqqqqq = 1\n[subscription]\nqqqqqq = 1\n";
+    [[limits]]\nqqqqqq = 1\n[subscription]\nqqqqqq = 1\n\
+    [in]\nqqqqqq = 1\nsecret = 'none'\n[[in.options]]\nqqqqqq = 1\n[in.signature]\nqqqqqq = 1\nalgorithm = 'none'\n\
+    [[in.handshake]]\nqqqqqq = 1\ntoken = { qqqqqq = 1 }\n[[in.each]]\nqqqqqq = 1\n[in.accepted]\nqqqqqq = 1\n[in.ignored]\nqqqqqq = 1\n";
 
 #[test]
 fn the_schema_has_the_keys_that_the_readers_ask_for() {
@@ -47,6 +49,14 @@ fn the_schema_has_the_keys_that_the_readers_ask_for() {
         ("extract.message", SPOT),
         ("limits[0]", LIMIT),
         ("subscription", SUBSCRIPTION),
+        ("in", INBOUND),
+        ("in.options[0]", OPTION),
+        ("in.signature", SIGNATURE),
+        ("in.handshake[0]", HANDSHAKE),
+        ("in.handshake[0].token", TOKEN),
+        ("in.each[0]", EACH),
+        ("in.accepted", REPLY),
+        ("in.ignored", REPLY),
     ] {
         let known: BTreeSet<String> = keys.iter().map(|(name, ..)| (*name).to_owned()).collect();
         let mut wanted = asked(field);
@@ -68,7 +78,7 @@ fn what_is_needed_is_what_the_readers_miss() {
         missing.map(|fault| fault.place.field.rsplit('.').next().unwrap().to_owned()).collect::<BTreeSet<_>>()
     };
     for (text, keys, besides) in [
-        ("", ROOT, &[][..]),
+        ("", ROOT, &["mapping"][..]),
         ("[[events]]", EVENT, &["version", "id", "name", "description", "mapping"]),
         ("[[answer]]", ANSWER, &["version", "id", "name", "description", "mapping"]),
     ] {

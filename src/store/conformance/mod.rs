@@ -57,6 +57,7 @@ macro_rules! conformance_suite {
             settle: gone_closes_the_lane_and_cancels_the_rest,
             settle: refused_credentials_pause_the_lane,
             records: a_write_needs_the_revision_it_read,
+            records: a_source_is_a_record_like_any_other,
             records: changes_tell_all_in_order,
             records: deleting_a_tenant_takes_all_that_is_its,
             records: waiting_for_a_change_ends_when_there_is_one,

@@ -36,7 +36,7 @@ pub struct Checked {
     /// The mapping as chosen.
     pub mapping: MappingChoice,
     /// The connection's own mapping, compiled.
-    pub inline: Option<Mapping>,
+    pub inline: Option<Arc<Mapping>>,
     /// The connection's own target, normalised; empty where the connector says where requests go.
     pub url: String,
     /// Every URL that requests go to, each with the field that it comes from.
@@ -125,55 +125,25 @@ impl Wish {
             Condition::parse(&Node::from_json(filter), "filter", faults);
         }
         let connector = catalogue.connector(&self.connector);
-        let called = self.check_urls(connector, addresses, google, faults);
+        // What only receives has no URL that could be wrong.
+        let sends = connector.is_none_or(|connector| connector.sends());
+        let called = if sends { self.check_urls(connector, addresses, google, faults) } else { None };
         if let Err(found) = check_overrides(&self.policy, "policy") {
             faults.extend(found);
         }
-        let mut inline = None;
-        let named = match &self.mapping {
-            MappingChoice::Default => None,
-            MappingChoice::Named(name) => {
-                let mapping = catalogue.mapping(name);
-                if mapping.is_none() {
-                    let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
-                    faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
-                }
-                mapping
-            }
-            MappingChoice::Inline(source) => {
-                match Mapping::from_json(source) {
-                    // The short form is kept, and shown, as the rows that it stands for.
-                    Ok(mapping) => inline = Some(mapping),
-                    Err(found) => below("mapping", &found, faults),
-                }
-                None
-            }
-        };
+        let mapping = chosen_mapping(&self.mapping, catalogue, faults);
         match connector {
-            None => {
-                let known = catalogue.connectors().keys().map(String::as_str);
-                let hint = did_you_mean(&self.connector, known.clone())
-                    .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
-                if !self.connector.is_empty() {
-                    faults.at_field(
-                        "connector",
-                        format!("there is no connector \"{}\"", self.connector),
-                        hint,
-                    );
-                }
+            None => unknown_connector(&self.connector, catalogue, faults),
+            Some(connector) if !connector.sends() => {
+                let message = format!("the connector \"{}\" only receives", connector.id);
+                let hint = "POST /v1/sources makes a source of it".to_owned();
+                faults.at_field("connector", message, Some(hint));
             }
             Some(connector) => {
-                if let Some(mapping) = inline.as_ref().or(named.map(AsRef::as_ref))
+                if let Some(mapping) = &mapping
                     && let Err(found) = connector.check_mapping(mapping)
                 {
-                    // A file's own places would point nowhere in the request.
-                    if inline.is_some() {
-                        below("mapping", &found, faults);
-                    } else {
-                        for fault in found.list() {
-                            faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
-                        }
-                    }
+                    mapping_faults(&self.mapping, &found, faults);
                 }
                 if let Err(found) = check_custom_headers(connector, &self.headers) {
                     below("target", &found, faults);
@@ -183,12 +153,14 @@ impl Wish {
         if faults.len() > before {
             return None;
         }
+        let inline = mapping.filter(|_| matches!(self.mapping, MappingChoice::Inline(_)));
         Some(Checked {
             connector: Arc::clone(connector?),
             name: self.name,
             events,
             filter: self.filter,
             mapping: match &inline {
+                // The short form is kept, and shown, as the rows that it stands for.
                 Some(mapping) => MappingChoice::Inline(mapping.to_json().clone()),
                 None => self.mapping,
             },
@@ -200,6 +172,52 @@ impl Wish {
             credentials: self.credentials,
             policy: self.policy,
         })
+    }
+}
+
+/// The mapping that is chosen, or a fault; `None` for the connector's own.
+pub(in crate::service) fn chosen_mapping(
+    choice: &MappingChoice,
+    catalogue: &Catalogue,
+    faults: &mut Faults,
+) -> Option<Arc<Mapping>> {
+    match choice {
+        MappingChoice::Default => None,
+        MappingChoice::Named(name) => {
+            let mapping = catalogue.mapping(name).cloned();
+            if mapping.is_none() {
+                let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
+                faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
+            }
+            mapping
+        }
+        MappingChoice::Inline(source) => match Mapping::from_json(source) {
+            Ok(mapping) => Some(Arc::new(mapping)),
+            Err(found) => {
+                below("mapping", &found, faults);
+                None
+            }
+        },
+    }
+}
+
+/// A connector that is not there, at `connector`.
+pub(in crate::service) fn unknown_connector(id: &str, catalogue: &Catalogue, faults: &mut Faults) {
+    let known = catalogue.connectors().keys().map(String::as_str);
+    let hint = did_you_mean(id, known.clone())
+        .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
+    if !id.is_empty() {
+        faults.at_field("connector", format!("there is no connector \"{id}\""), hint);
+    }
+}
+
+/// Tells what is wrong with a chosen mapping; a file's own places would point nowhere in the request.
+pub(in crate::service) fn mapping_faults(choice: &MappingChoice, found: &Faults, faults: &mut Faults) {
+    if matches!(choice, MappingChoice::Inline(_)) {
+        return below("mapping", found, faults);
+    }
+    for fault in found.list() {
+        faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
     }
 }
 
