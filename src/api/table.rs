@@ -5,8 +5,8 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, hooks, mappings, operations,
-    replays, trigger,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, hooks, mappings,
+    operations, replays, trigger,
 };
 use crate::domain::account::Scope;
 
