@@ -264,6 +264,9 @@ async fn a_failing_zap_delays_no_other() {
     app.stop().await;
 }
 
+/// More than a hook is sent in two seconds.
+const EVENTS: usize = 80;
+
 /// How many were sent in any span of a second, by the test's clock.
 fn most_in_a_second(times_ms: &[i64]) -> usize {
     let within = |start: &i64| times_ms.iter().filter(|time| (*start..start + 1_000).contains(time)).count();
@@ -276,7 +279,6 @@ async fn a_hook_gets_thirty_requests_a_second_at_the_most_and_waiting_spends_not
     let (tenant, key) = subscriber(&app).await;
     let hook = subscribe(&app, &tenant, key, &zap(&receiver, 1, "a")).await;
     let other = subscribe(&app, &tenant, key, &zap(&receiver, 1, "b")).await;
-    const EVENTS: usize = 80;
     for number in 0..EVENTS {
         app.publish(&tenant, &lead(&format!("lead-{number}"))).await;
     }

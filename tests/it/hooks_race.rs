@@ -62,6 +62,7 @@ fn path(group: &str, number: usize) -> String {
     format!("/hooks/standard/{group}{number}/x/")
 }
 
+#[expect(clippy::too_many_lines, reason = "one race, and what must hold of it")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn subscriptions_and_unsubscriptions_race_with_events() {
     let order = Arc::new(Order::default());
