@@ -5,8 +5,8 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, mappings, operations, public,
-    replays, sources, trigger,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, mappings, operations,
+    public, replays, sources, trigger,
 };
 use crate::domain::account::Scope;
 

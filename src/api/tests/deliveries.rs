@@ -229,8 +229,8 @@ async fn what_failed_by_its_mapping_is_replayed_after_the_mend() {
     // The moment that a mapping sees is the event's, however late it runs.
     let received = api.gateway.store.event(&"acme".parse().unwrap(), "e4").await.unwrap().unwrap().received;
     api.clock.advance(Duration::from_hours(5));
-    let patch = json!({ "mapping": mapping("$.data.email") });
-    let mended = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&patch)).await;
+    let change = json!({ "mapping": mapping("$.data.email") });
+    let mended = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&change)).await;
     assert_eq!(mended.status, 200, "{mended:?}");
     let got = api.post(&path, &key, &json!({ "state": "mapping_failed", "dry_run": true })).await;
     let items = got.body["items"].as_array().unwrap();
