@@ -188,7 +188,11 @@ impl From<ReceiveError> for Problem {
     fn from(error: ReceiveError) -> Self {
         let detail = error.to_string();
         match error {
-            ReceiveError::Unverified(_) | ReceiveError::WrongToken => Self::new(Code::Unverified, detail),
+            // Whoever has no secret is not helped to find one: the log says what did not fit.
+            ReceiveError::Unverified(_) | ReceiveError::WrongToken => {
+                Self::new(Code::Unverified, "nothing shows that this comes from the source's sender")
+                    .hint("check the secret, the clock, and that the body's own bytes are signed")
+            }
             ReceiveError::NoHandshake => Self::new(Code::InvalidParameter, detail),
             ReceiveError::Paused => Self::new(Code::SourceUnavailable, detail).retry_after(UNAVAILABLE_SECS),
             ReceiveError::Broken(reason) => {

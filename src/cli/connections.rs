@@ -271,7 +271,7 @@ impl SettingsArgs {
 }
 
 /// `name=value` of each; null for one without a value.
-fn pairs(
+pub(super) fn pairs(
     flag: &str,
     texts: &[String],
     read: impl Fn(&str, &str) -> Result<String, Failure>,
@@ -289,7 +289,7 @@ fn pairs(
 }
 
 /// A secret out of a file, a variable or standard input, so that no list of processes shows it; else as it is written.
-fn from_source(flag: &str, source: &str) -> Result<String, Failure> {
+pub(super) fn from_source(flag: &str, source: &str) -> Result<String, Failure> {
     let text = if source == "-" {
         input::read_stdin()?
     } else if let Some(path) = source.strip_prefix('@') {

@@ -109,7 +109,7 @@ enum Command {
     /// Make, show, change, pause and test connections
     #[command(subcommand)]
     Connections(connections::ConnectionsCommand),
-    /// List the systems that can be delivered to, and what each asks of a connection
+    /// List the systems that can be delivered to or received from, and what each asks for
     Connectors(connectors::ConnectorsArgs),
     /// Send an event over one connection now, and tell what came of it
     #[command(
@@ -117,7 +117,7 @@ enum Command {
                             con_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q --event-id lead-1"
     )]
     Trigger(trigger::TriggerArgs),
-    /// Make and list sources: ways in for other systems' webhooks
+    /// Make, list and delete sources: ways in for other systems' webhooks, and give them new secrets
     #[command(subcommand)]
     Sources(sources::SourcesCommand),
     /// List, show and retry deliveries

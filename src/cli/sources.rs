@@ -1,16 +1,14 @@
 //! `patchbay sources`: ways in for other systems' webhooks.
 
-use std::collections::BTreeMap;
-
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::client::{Remote, secret};
+use super::client::Remote;
+use super::connections::{from_source, pairs};
 use super::failure::Failure;
 use super::input;
 use super::output::{Output, cell};
 use crate::domain::id::SourceId;
-use crate::domain::secret::Secret;
 
 /// How many are listed at the most.
 const LIST_LIMIT: usize = 1_000;
@@ -30,8 +28,8 @@ pub enum SourcesCommand {
     /// Make a source; its secret is shown this once, if it is made here
     #[command(
         after_help = "Examples:\n  patchbay sources create github --tenant acme\n  patchbay sources create stripe \
-                            --secret whsec_... --tenant acme\n  patchbay sources create whatsapp --secret APP_SECRET \
-                            --credential verify_token=WORD --agent agt_1"
+                            --secret @whsec.txt --tenant acme\n  patchbay sources create whatsapp --secret env:APP_SECRET \
+                            --credential verify_token=@word.txt --agent agt_1"
     )]
     Create(CreateArgs),
     /// Give a source a new secret; the one before is good for a day more
@@ -41,9 +39,9 @@ pub enum SourcesCommand {
         remote: Remote,
         /// The source's id, src_...
         id: SourceId,
-        /// The new secret, where the other system made it
-        #[arg(long, value_parser = secret)]
-        secret: Option<Secret>,
+        /// The new secret, where the other system made it: a source as for --credential of `create`
+        #[arg(long, value_name = "SOURCE")]
+        secret: Option<String>,
     },
     /// Delete a source
     Delete {
@@ -67,9 +65,9 @@ pub struct CreateArgs {
     /// What people call it
     #[arg(long)]
     name: Option<String>,
-    /// The secret, where the other system made it
-    #[arg(long, value_parser = secret)]
-    secret: Option<Secret>,
+    /// The secret, where the other system made it, from a source as for --credential
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<String>,
     /// The agent whose channel it is
     #[arg(long)]
     agent: Option<String>,
@@ -83,19 +81,13 @@ pub struct CreateArgs {
     #[arg(long)]
     mapping: Option<String>,
     /// An option of the connector, NAME=VALUE; several times for several
-    #[arg(long = "option", value_parser = pair, value_name = "NAME=VALUE")]
-    options: Vec<(String, String)>,
-    /// A secret option of the connector, NAME=VALUE
-    #[arg(long = "credential", value_parser = pair, value_name = "NAME=VALUE")]
-    credentials: Vec<(String, String)>,
+    #[arg(long = "option", value_name = "NAME=VALUE")]
+    options: Vec<String>,
+    /// A secret option of the connector: name=@file, name=env:VARIABLE, name=- for standard input, or name=value, which others on this machine can see
+    #[arg(long = "credential", value_name = "NAME=SOURCE")]
+    credentials: Vec<String>,
     /// Which connector, such as github, stripe, slack, whatsapp, mailgun, shopify, webhook
     connector: String,
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    text.split_once('=')
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .ok_or_else(|| "expected NAME=VALUE".to_owned())
 }
 
 /// Runs a command on sources.
@@ -104,14 +96,14 @@ pub async fn run(command: &SourcesCommand, output: Output) -> Result<(), Failure
         SourcesCommand::List { remote, tenant } => {
             let query: Vec<(&str, &str)> = tenant.iter().map(|tenant| ("tenant", tenant.as_str())).collect();
             let sources = remote.client()?.list("/v1/sources", &query, LIST_LIMIT).await?;
-            output.list(&sources, &["id", "tenant", "name", "connector", "agent", "state", "url"]);
+            output.list(&sources, &["id", "tenant", "name", "connector", "agent", "state.status", "url"]);
             Ok(())
         }
         SourcesCommand::Create(args) => create(args, output).await,
         SourcesCommand::Rotate { remote, id, secret } => {
             let mut body = json!({});
             if let Some(secret) = secret {
-                body["secret"] = json!(secret.reveal());
+                body["secret"] = json!(from_source("--secret", secret)?);
             }
             let path = format!("/v1/sources/{id}/rotate-secret");
             let saved = remote.client()?.post(&path, &body).await?;
@@ -149,7 +141,7 @@ async fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
         wanted["public"] = json!(true);
     }
     if let Some(secret) = &args.secret {
-        wanted["secret"] = json!(secret.reveal());
+        wanted["secret"] = json!(from_source("--secret", secret)?);
     }
     if let Some(mapping) = &args.mapping {
         wanted["mapping"] = match mapping.strip_prefix('@') {
@@ -157,11 +149,11 @@ async fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
             None => json!(mapping),
         };
     }
-    for (key, pairs) in [("options", &args.options), ("credentials", &args.credentials)] {
-        if !pairs.is_empty() {
-            let values: BTreeMap<&str, &str> =
-                pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            wanted[key] = json!(values);
+    let options = pairs("--option", &args.options, |_, value| Ok(value.to_owned()))?;
+    let credentials = pairs("--credential", &args.credentials, from_source)?;
+    for (key, values) in [("options", options), ("credentials", credentials)] {
+        if !values.is_empty() {
+            wanted[key] = Value::Object(values);
         }
     }
     let client = args.remote.client()?;

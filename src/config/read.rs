@@ -13,6 +13,7 @@ use super::{
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
+use crate::domain::secret::Secret;
 use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 
@@ -30,7 +31,12 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let chat = section(&mut table, "chat", |table| {
         let timeout = seconds(table, "timeout_secs");
         let url = read_chat_url(table);
-        Some(url.zip(timeout).map(|(url, timeout)| ChatSettings { url, timeout }))
+        let key = read_chat_key(table);
+        if key.is_some() && !table.has("upstream_url") {
+            let hint = "add chat.upstream_url".to_owned();
+            table.fault("upstream_key", "says nothing without an upstream", Some(hint));
+        }
+        Some(url.zip(timeout).map(|(url, timeout)| ChatSettings { url, key, timeout }))
     });
     let delivery = section(&mut table, "delivery", |table| {
         let (concurrency, lease, drain) =
@@ -218,6 +224,16 @@ fn read_chat_url(table: &mut TableReader<'_>) -> Option<Url> {
         return Some(url);
     }
     table.fault("upstream_url", "must be http or https", Some(hint.to_owned()));
+    None
+}
+
+fn read_chat_key(table: &mut TableReader<'_>) -> Option<Secret> {
+    let key = table.text("upstream_key")?;
+    if !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some(Secret::new(key));
+    }
+    let hint = "letters, digits and signs, as in a header; without \"Bearer\"".to_owned();
+    table.fault("upstream_key", "is no bearer token", Some(hint));
     None
 }
 

@@ -107,6 +107,7 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Where the messages of public chats are answered: takes and gives JSON; must be reachable by the egress settings",
     ),
+    setting("chat.upstream_key", Text, "", "Shown to the chat's upstream as a bearer token"),
     setting("chat.timeout_secs", Whole(1, 60), "20", "Seconds that the chat's upstream may take to answer"),
     setting(
         "delivery.concurrency",

@@ -4,7 +4,7 @@
 //! A `[[request]]` states an event or a body and the exact request that must come of it (of a chain, each request with
 //! the answer that leads to the next), or the field for want of which nothing is sent; an `[[answer]]` states an answer and
 //! what it must come to. A connector that sends without cases of both sorts fails the suite, and so does one that receives without an
-//! `[[in]]`; those are held to where deliveries are received.
+//! `[[in]]`: those cases are `service::receive`'s.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -197,7 +197,7 @@ pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> C
 }
 
 /// The line of the case number `index` of a sort.
-fn line_of(text: &str, header: &str, index: usize) -> usize {
+pub(crate) fn line_of(text: &str, header: &str, index: usize) -> usize {
     let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with(header));
     lines.nth(index).map_or(1, |(line, _)| line + 1)
 }
@@ -207,7 +207,7 @@ fn same<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T) -> Result<(), S
 }
 
 /// Two texts, of which a long one is shown where they differ.
-fn same_text(what: &str, found: &str, wanted: &str) -> Result<(), String> {
+pub(crate) fn same_text(what: &str, found: &str, wanted: &str) -> Result<(), String> {
     if found == wanted {
         return Ok(());
     }

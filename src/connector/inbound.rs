@@ -19,13 +19,15 @@ use super::http::Key;
 use super::settings::{Given, check_source_settings};
 use crate::domain::fault::Faults;
 use crate::domain::time::Timestamp;
-use crate::mapping::{Context, Mapping, MappingError};
+use crate::mapping::{Context, Mapping, MappingError, measure};
 use crate::signature::{Received, SignatureSpec, SigningKey, Verified, VerifyError};
 use crate::spec::inbound::{DeliveryId, HandshakeAnswer, document};
 use crate::spec::{InboundSpec, SecretUse};
 
 /// The most events of one delivery.
 const MAX_EVENTS: usize = 1_000;
+/// The most that the events of one delivery come to, as JSON: what a mapping repeats in each of them counts each time.
+const MAX_EVENTS_BYTES: usize = 8 << 20;
 /// The longest answer to a handshake.
 const MAX_ANSWER_BYTES: usize = 4_096;
 
@@ -55,6 +57,15 @@ pub enum UnderstandError {
     /// There are too many events in it.
     #[error("it holds more than {MAX_EVENTS} events")]
     TooMany,
+    /// Together they are too large.
+    #[error("its events are larger than {MAX_EVENTS_BYTES} bytes together")]
+    TooLarge,
+}
+
+/// The events of a delivery while they are made.
+struct Made {
+    events: Vec<Value>,
+    bytes_left: usize,
 }
 
 /// What a handshake comes to.
@@ -164,8 +175,13 @@ impl Receiver {
             DeliveryId::Paths(paths) => {
                 let scalar = |value: &Value| matches!(value, Value::String(_) | Value::Number(_));
                 let found = paths.iter().find_map(|path| path.find(document).into_iter().find(scalar));
-                // One that names itself by nothing is known by what was signed.
-                found.map_or(verified.signed, |id| Some(Sha256::digest(id.to_string()).into()))
+                match (&verified.id, found) {
+                    // The signed id itself: what stands at a path may be written in several ways.
+                    (Some(id), _) => Some(Sha256::digest(id).into()),
+                    (None, Some(id)) => Some(Sha256::digest(id.to_string()).into()),
+                    // One that names itself by nothing is known by what was signed.
+                    (None, None) => verified.signed,
+                }
             }
         }
     }
@@ -175,9 +191,9 @@ impl Receiver {
         if self.spec.ignore.as_ref().is_some_and(|ignore| ignore.matches(&document, context)) {
             return Ok(Vec::new());
         }
-        let mut events = Vec::new();
-        self.walk(0, &mut document, context, &mut events)?;
-        Ok(events)
+        let mut made = Made { events: Vec::new(), bytes_left: MAX_EVENTS_BYTES };
+        self.walk(0, &mut document, context, &mut made)?;
+        Ok(made.events)
     }
 
     /// Goes through the lists of `each` from the `level`-th on.
@@ -186,16 +202,16 @@ impl Receiver {
         level: usize,
         document: &mut Value,
         context: &Context<'_>,
-        events: &mut Vec<Value>,
+        made: &mut Made,
     ) -> Result<(), UnderstandError> {
         if let Some(each) = self.spec.each.get(level) {
-            for item in each.path.find(document) {
+            for item in each.path.find_all(document)? {
                 document[each.name.as_str()] = item;
-                self.walk(level + 1, document, context, events)?;
+                self.walk(level + 1, document, context, made)?;
             }
             return Ok(());
         }
-        if events.len() >= MAX_EVENTS {
+        if made.events.len() >= MAX_EVENTS {
             return Err(UnderstandError::TooMany);
         }
         let mut event = self.mapping.apply(document, context)?;
@@ -208,7 +224,12 @@ impl Receiver {
             let data = document.get_mut(innermost).map(Value::take).unwrap_or_default();
             event.insert("data".to_owned(), data);
         }
-        events.push(Value::Object(event));
+        let event = Value::Object(event);
+        if !self.spec.each.is_empty() {
+            let bytes = measure(&event, made.bytes_left).ok_or(UnderstandError::TooLarge)?;
+            made.bytes_left -= bytes;
+        }
+        made.events.push(event);
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ pub use answer::{Verdict, attempt, classify};
 pub use body::{Progress, render};
 pub use custom::check_custom_headers;
 pub use golden::{CheckedCases, check_cases};
+pub(crate) use golden::{line_of, same_text};
 pub use http::{Endpoint, EndpointError, Key};
 pub use inbound::{Greeting, Receiver, UnderstandError};
 pub use mask::{HIDDEN, Mask};

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::live::{Compiler, LiveConnection, LiveSource};
+use super::live::{Compiler, LiveConnection, LiveSource, Stock};
 use super::vault::Vault;
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::account::{ApiKey, Tenant};
@@ -256,18 +256,21 @@ impl Directory {
             // Others get their turn, however many there are.
             tokio::task::yield_now().await;
         }
-        self.adopt_for_sources().await;
+        self.adopt_for_sources(&before).await;
         anew
     }
 
-    /// Compiles every source anew.
-    async fn adopt_for_sources(&self) {
+    /// The same for sources.
+    async fn adopt_for_sources(&self, before: &Stock) {
+        let now = self.compiler.stock();
         let mut after = None;
         loop {
             let some = self.sources(None, after, STEP);
             let Some(last) = some.last() else { return };
             after = Some(last.record.id);
-            let ready = some.iter().map(|old| {
+            let changed =
+                some.iter().filter(|old| old.works.is_err() || now.differs_for_source(before, &old.record));
+            let ready = changed.map(|old| {
                 let live = self.compiler.compile_source(old.record.clone(), old.revision);
                 if let Err(reason) = &live.works {
                     tracing::error!(source = %live.record.id, reason, "a source can't receive");

@@ -21,7 +21,7 @@ use crate::domain::source::Source;
 use crate::egress::AddressPolicy;
 use crate::mapping::{Condition, Context, Mapping};
 use crate::signature::SignatureSpec;
-use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, SecretUse, mapping_version};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, InboundSpec, SecretUse, mapping_version};
 use crate::store::{Revision, Store, StoreError};
 
 /// What a job is pinned to when its connection was broken: whatever the connection renders by when it is tried.
@@ -143,6 +143,24 @@ impl Stock {
             .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
             .collect();
         Self { catalogue, named }
+    }
+
+    /// Whether a source is another one by this stock than by `other`.
+    pub fn differs_for_source(&self, other: &Self, record: &Source) -> bool {
+        let inbound = |stock: &Self| {
+            let connector = stock.catalogue.connector(&record.connector);
+            connector.and_then(|connector| connector.inbound.clone())
+        };
+        let (here, there) = (inbound(self), inbound(other));
+        let mapping = |stock: &Self, inbound: &Option<Arc<InboundSpec>>| {
+            let name = match (&record.mapping, inbound) {
+                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
+                (MappingChoice::Named(name), _) => name,
+                (MappingChoice::Default, Some(inbound)) => &inbound.mapping,
+            };
+            stock.named.get(name).map(|(version, _)| *version)
+        };
+        mapping(self, &here) != mapping(other, &there) || here != there
     }
 
     /// Whether a connection is another one by this stock than by `other`.

@@ -40,6 +40,7 @@ use crate::clock::{Clock, Entropy, Ids};
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
 use crate::domain::id::{SourceId, TenantId};
+use crate::domain::secret::Sealed;
 use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
@@ -204,17 +205,25 @@ impl Gateway {
 
     /// Fails when stored secrets are there and none of the first ones opens: the key is not the one they were sealed with.
     pub fn check_secret_key(&self) -> Result<(), VaultError> {
-        /// Connections looked at.
+        /// Connections and sources looked at, of each.
         const LOOKED_AT: usize = 100;
-        let mut found = Ok(());
+        let mut sealed: Vec<(String, Sealed)> = Vec::new();
         for live in self.directory.connections(None, None, LOOKED_AT) {
             let (record, owner) = (&live.record, live.record.id.to_string());
             let signing = record.signing.iter().map(|secret| &secret.sealed);
-            for sealed in signing.chain(record.credentials.values()).chain(record.target.headers.values()) {
-                match self.vault.open(&owner, sealed) {
-                    Ok(_) => return Ok(()),
-                    Err(error) => found = Err(error),
-                }
+            let own = signing.chain(record.credentials.values()).chain(record.target.headers.values());
+            sealed.extend(own.map(|secret| (owner.clone(), secret.clone())));
+        }
+        for live in self.directory.sources(None, None, LOOKED_AT) {
+            let (record, owner) = (&live.record, live.record.id.to_string());
+            let own = record.secrets.iter().map(|secret| &secret.sealed).chain(record.credentials.values());
+            sealed.extend(own.map(|secret| (owner.clone(), secret.clone())));
+        }
+        let mut found = Ok(());
+        for (owner, secret) in &sealed {
+            match self.vault.open(owner, secret) {
+                Ok(_) => return Ok(()),
+                Err(error) => found = Err(error),
             }
         }
         found
@@ -354,6 +363,19 @@ mod tests {
                                         "target": {"url": "http://127.0.0.1:9/"}});
         first.make_connection(Some(&tenant), &wanted).await.unwrap();
         assert_eq!(first.check_secret_key(), Ok(()));
+        for (key, wanted) in [(7, Ok(())), (8, Err(VaultError::Sealed))] {
+            let gateway =
+                testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;
+            assert_eq!(gateway.check_secret_key(), wanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_secret_key_is_noticed_by_a_source_alone() {
+        let (first, clock, folder) = testing::gateway(Settings::default()).await;
+        let tenant = first.make_tenant("acme".parse().unwrap(), "Acme").await.unwrap().id.clone();
+        let wanted = serde_json::json!({"name": "Repo", "connector": "github"});
+        first.make_source(Some(&tenant), &wanted).await.unwrap();
         for (key, wanted) in [(7, Ok(())), (8, Err(VaultError::Sealed))] {
             let gateway =
                 testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;

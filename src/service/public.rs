@@ -20,6 +20,7 @@ use super::rate::Standing;
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
 use crate::domain::id::EventKey;
+use crate::domain::secret::Secret;
 use crate::domain::source::SourceState;
 use crate::egress::{HeaderMap, HeaderValue, Method, Request, Url, header};
 use crate::store::{Ingest, StoreError};
@@ -34,6 +35,8 @@ const MAX_HOPS: usize = 32;
 pub struct ChatSettings {
     /// The upstream's URL.
     pub url: Url,
+    /// Shown to the upstream as a bearer token.
+    pub key: Option<Secret>,
     /// How long an answer may take.
     pub timeout: Duration,
 }
@@ -160,7 +163,7 @@ impl Gateway {
         if let Some(comment) = comment {
             data["comment"] = comment.into();
         }
-        self.keep(&live, &agent, vec![("feedback.submitted", data)]).await
+        self.keep(&live, &agent, vec![("rating.given", data)]).await
     }
 
     /// Takes a visitor's message, and gets it answered.
@@ -213,6 +216,12 @@ impl Gateway {
     async fn ask(&self, chat: &ChatSettings, asked: &Value) -> Result<String, PublicError> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(key) = &chat.key {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
+                .map_err(|_| PublicError::Upstream("chat.upstream_key is no header value".to_owned()))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
         let request = Request {
             method: Method::POST,
             url: chat.url.clone(),

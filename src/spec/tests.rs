@@ -13,7 +13,7 @@ use http::Method;
 use crate::domain::job::Outcome;
 use crate::mapping::Context;
 
-const MAPPING: &str = "version = 1\n[[fields]]\nto = 'eventType'\nfrom = '$.type'\n";
+pub(super) const MAPPING: &str = "version = 1\n[[fields]]\nto = 'eventType'\nfrom = '$.type'\n";
 
 fn files(list: &[(FileKind, &str, &str)]) -> Files {
     list.iter()
@@ -24,13 +24,13 @@ fn files(list: &[(FileKind, &str, &str)]) -> Files {
         .collect()
 }
 
-fn told(list: &[(FileKind, &str, &str)]) -> Vec<String> {
+pub(super) fn told(list: &[(FileKind, &str, &str)]) -> Vec<String> {
     let mut faults = Faults::default();
     Catalogue::assemble(&files(list), &mut faults);
     faults.list().iter().map(ToString::to_string).collect()
 }
 
-fn connector(rest: &str) -> String {
+pub(super) fn connector(rest: &str) -> String {
     format!("version = 1\nid = 'crm'\nname = 'CRM'\ndescription = 'A CRM'\nmapping = 'flat'\n{rest}")
 }
 

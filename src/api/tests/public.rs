@@ -7,13 +7,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::post;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::{Got, TestApi};
 use crate::api::Peer;
+use crate::domain::secret::Secret;
 use crate::service::Settings;
 use crate::service::public::ChatSettings;
 
@@ -61,7 +62,7 @@ async fn a_rating_becomes_an_event_of_the_agent_s_tenant() {
     assert_eq!(got.status, 202, "{got:?}");
     let event = api.get(&format!("/v1/events/{}", got.body["id"].as_str().unwrap()), &key).await;
     let event = &event.body["event"];
-    assert_eq!((&event["type"], &event["source"]), (&json!("feedback.submitted"), &json!("agt_1")));
+    assert_eq!((&event["type"], &event["source"]), (&json!("rating.given"), &json!("agt_1")));
     let data =
         json!({ "conversation_id": "conv_1", "message_id": "msg_4", "rating": "down", "comment": "No." });
     assert_eq!(event["data"], data);
@@ -137,13 +138,14 @@ async fn upstream(answers: Vec<(u16, &'static str)>) -> (ChatSettings, Arc<Mutex
     let url = format!("http://{}/reply", listener.local_addr().unwrap()).parse().unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let (seen, answers) = (Arc::clone(&asked), Arc::new(Mutex::new(answers.into_iter())));
-    let answer = move |body: String| {
+    let answer = move |headers: HeaderMap, body: String| {
+        assert_eq!(headers["authorization"], "Bearer k-1");
         seen.lock().push(serde_json::from_str(&body).unwrap());
         let (status, text) = answers.lock().next().unwrap();
         async move { (StatusCode::from_u16(status).unwrap(), text) }
     };
     tokio::spawn(axum::serve(listener, Router::new().route("/reply", post(answer))).into_future());
-    (ChatSettings { url, timeout: Duration::from_secs(5) }, asked)
+    (ChatSettings { url, key: Some(Secret::new("k-1")), timeout: Duration::from_secs(5) }, asked)
 }
 
 #[tokio::test]
@@ -151,6 +153,7 @@ async fn a_message_is_answered_by_the_upstream() {
     let answers =
         vec![(200, r#"{"reply":"Hi there"}"#), (500, "{}"), (200, "<html>"), (200, r#"{"text":7}"#)];
     let (chat, asked) = upstream(answers).await;
+    assert!(!format!("{chat:?}").contains("k-1"), "the key is not shown");
     let api = TestApi::with(Settings { chat: Some(chat), ..Settings::default() }).await;
     let key = public(&api).await;
     let got = send(&api, CHAT, "203.0.113.9", None, &json!({ "agentId": "agt_1", "message": "Hello" })).await;

@@ -85,6 +85,9 @@ async fn a_bad_signature_is_refused_counted_and_never_stored() {
     assert!(!got.text.contains("octocat"), "the body is not sent back");
     let unsigned = api.post(&path, "", &json!({})).await;
     assert_eq!((unsigned.status, unsigned.code()), (401, "unverified"));
+    for key in ["detail", "hint"] {
+        assert_eq!(got.body[key], unsigned.body[key], "what did not fit is not told");
+    }
     assert_eq!(counted(&api, "unverified").await, 2);
     assert!(deliveries(&api, &key).await.is_empty());
     assert_eq!(api.get("/v1/events/d-1", &key).await.status, 404);
@@ -222,4 +225,54 @@ async fn an_agent_s_channel_leads_to_its_source() {
     for path in ["/api/v1/agents/agt_1/chat/github", "/api/v1/agents/agt_2/chat/code"] {
         assert_eq!(deliver(&api, path, "s3cret", BODY, "d-2").await.status, 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn many_events_of_one_request_are_bounded_by_number_and_together() {
+    let api = TestApi::with(Settings { body_bytes: 2 << 20, ..Settings::default() }).await;
+    let key = api.full_tenant("acme").await;
+    let repeats = json!({ "version": 1, "fields": [
+        { "to": "type", "value": "x" }, { "to": "data.all", "from": "$.body.entry" } ] });
+    let wanted = json!({ "name": "Chat", "connector": "whatsapp", "secret": "app", "mapping": repeats,
+        "credentials": { "verify_token": "word" } });
+    let made = api.post("/v1/sources", &key, &wanted).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = format!("/v1/sources/{}", made.body["id"].as_str().unwrap());
+    let body = |count: usize, text: &str| {
+        let messages = vec![json!({ "id": "m" }); count];
+        json!({ "entry": [{ "text": text, "changes": [{ "value": { "messages": messages } }] }] }).to_string()
+    };
+    let fits = deliver(&api, &path, "app", &body(5, "a"), "1").await;
+    assert_eq!((fits.status, &fits.body["accepted"]), (200, &json!(5)), "{fits:?}");
+    for (count, text, why) in
+        [(1_001, String::new(), "1000 are the most"), (50, "a".repeat(500_000), "bytes together")]
+    {
+        let got = deliver(&api, &path, "app", &body(count, &text), "1").await;
+        assert_eq!((got.status, got.code()), (422, "invalid"), "{why}");
+        assert!(got.body["detail"].as_str().unwrap().contains(why), "{got:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signed_id_that_is_written_twice_is_the_same_delivery() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let wanted = json!({ "name": "Mail", "connector": "mailgun", "secret": "key" });
+    let made = api.post("/v1/sources", &key, &wanted).await;
+    let path = format!("/v1/sources/{}", made.body["id"].as_str().unwrap());
+    let seconds = api.clock.now().seconds().to_string();
+    let signature = sha256("key", &format!("{seconds}tok-1"));
+    let form =
+        format!("recipient=a%40b.c&sender=d%40e.f&timestamp={seconds}&token=tok-1&signature={signature}");
+    for (body, accepted) in
+        [(form.clone(), 1), (form.clone(), 0), (format!("{form}&token=tok-2&subject=other"), 0)]
+    {
+        let request = Request::post(&path).header("content-type", "application/x-www-form-urlencoded");
+        let got = api.send(request.body(Body::from(body)).unwrap()).await;
+        assert_eq!((got.status, &got.body["accepted"]), (200, &json!(accepted)), "{got:?}");
+    }
+    let many: String = (0..1_001).map(|number| format!("f{number}=1&")).collect();
+    let request = Request::post(&path).header("content-type", "application/x-www-form-urlencoded");
+    let got = api.send(request.body(Body::from(many)).unwrap()).await;
+    assert_eq!((got.status, got.code()), (400, "malformed_form"), "{got:?}");
 }

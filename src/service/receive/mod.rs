@@ -10,11 +10,11 @@
 //! - A delivery that was taken once is acknowledged and not taken again for a day: known by its id, or by what was
 //!   signed. Nor is an event whose id the same source gave before.
 //! - What is known is written with the events: a delivery that could not be stored may come again.
+//! - Why a sender is not verified is told to the log, and not to the sender.
 //! - A source's rate is counted after the check, so that nobody without the secret can use it up.
 
 mod body;
-#[cfg(test)]
-mod golden;
+mod cases;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -34,6 +34,7 @@ use crate::signature::{Received, VerifyError};
 use crate::spec::inbound::Reply;
 use crate::store::{Accepted, Dedupe, Ingest, Ingested, NewEvent, StoreError};
 pub use body::{Body, BodyError};
+pub use cases::{CheckedReceived, check_received};
 
 /// A request to a source.
 #[derive(Debug, Clone)]
@@ -154,6 +155,9 @@ impl Gateway {
     /// Takes a request to a source; returns when what is in it is durable.
     pub async fn receive(&self, live: &LiveSource, request: &Request) -> Result<Response, ReceiveError> {
         let received = self.receive_in(live, request).await;
+        if let Err(reason @ (ReceiveError::Unverified(_) | ReceiveError::WrongToken)) = &received {
+            tracing::info!(source = %live.record.id, %reason, "a delivery was refused");
+        }
         self.metrics.received(match &received {
             Ok((counted, _)) => *counted,
             Err(ReceiveError::Unverified(_) | ReceiveError::WrongToken) => Counted::Unverified,

@@ -16,7 +16,7 @@ use crate::domain::fault::Faults;
 use crate::domain::id::{SourceId, TenantId};
 use crate::domain::secret::{Sealed, Secret};
 use crate::domain::source::{Source, SourceState};
-use crate::spec::{InboundSpec, SecretUse, mapping_version};
+use crate::spec::{InboundSpec, SecretUse};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 use wish::{Checked, Wish};
 
@@ -103,7 +103,7 @@ impl Gateway {
             let sealed = self.vault.seal(&id.to_string(), secret)?;
             record.secrets.push(SigningSecret { sealed, expires: None });
         }
-        self.fill_source(&mut record, checked).await?;
+        self.fill_source(&mut record, checked)?;
         self.store.put(Record::Source(Box::new(record)), Expected::Absent).await?;
         self.directory.catch_up(self.store.as_ref()).await?;
         Ok(SavedSource { live: self.owned_source(None, id)?, secret: made })
@@ -143,10 +143,7 @@ impl Gateway {
     }
 
     /// Puts checked settings into a record.
-    async fn fill_source(&self, record: &mut Source, checked: Checked) -> Result<(), ServiceError> {
-        if let Some(mapping) = &checked.inline {
-            self.store.put_mapping(mapping_version(mapping), mapping.to_json()).await?;
-        }
+    fn fill_source(&self, record: &mut Source, checked: Checked) -> Result<(), ServiceError> {
         let owner = record.id.to_string();
         let mut credentials = BTreeMap::new();
         for (name, value) in checked.credentials {
@@ -192,7 +189,7 @@ impl Gateway {
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);
             }
-            self.fill_source(&mut record, checked).await?;
+            self.fill_source(&mut record, checked)?;
             if let Some(changed) = self.replace_source(record, live.revision).await? {
                 return Ok(changed);
             }

@@ -9,10 +9,10 @@ use crate::domain::document::{Kind, TableReader};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::domain::source::{Source, SourceState};
-use crate::mapping::Mapping;
 use crate::service::accounts::check_name;
 use crate::service::connections::wish::{
-    chosen_mapping, mapping_faults, plain_text, read_mapping, read_values, secret_text, unknown_connector,
+    chosen_mapping, mapping_faults, plain_text, read_mapping, read_values, secret_text, settled_mapping,
+    unknown_connector,
 };
 use crate::service::ingest::MAX_ID_CHARS;
 use crate::spec::{Catalogue, InboundSpec};
@@ -53,8 +53,6 @@ pub struct Checked {
     pub paused: bool,
     /// The mapping as chosen.
     pub mapping: MappingChoice,
-    /// The source's own mapping, compiled.
-    pub inline: Option<Arc<Mapping>>,
     /// The connector's options in clear.
     pub options: BTreeMap<String, String>,
     /// Secret options.
@@ -163,8 +161,7 @@ impl Wish {
             channel: self.channel,
             public: self.public,
             paused: self.paused,
-            inline: mapping.filter(|_| matches!(self.mapping, MappingChoice::Inline(_))),
-            mapping: self.mapping,
+            mapping: settled_mapping(self.mapping, mapping.as_deref()),
             options: self.options,
             credentials: self.credentials,
         })

@@ -56,6 +56,8 @@
 
 mod handshake;
 mod reply;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 

@@ -97,8 +97,8 @@ fn the_schemas_under_docs_are_current() {
         let mut current = serde_json::to_string_pretty(&schema).unwrap();
         current.push('\n');
         if written != current {
-            // Beside the target, so that the tree is not changed by a test.
-            let fresh = std::env::temp_dir().join(name);
+            // Not in the tree, which no test changes, and not where another checkout's test writes.
+            let fresh = std::env::temp_dir().join(format!("{}-{name}", std::process::id()));
             fs::write(&fresh, current).unwrap();
             stale.push(fresh);
         }

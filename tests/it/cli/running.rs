@@ -16,7 +16,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Self {
         Self::start_logging(folder, Stdio::null())
     }
 

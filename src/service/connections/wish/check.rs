@@ -159,11 +159,7 @@ impl Wish {
             name: self.name,
             events,
             filter: self.filter,
-            mapping: match &inline {
-                // The short form is kept, and shown, as the rows that it stands for.
-                Some(mapping) => MappingChoice::Inline(mapping.to_json().clone()),
-                None => self.mapping,
-            },
+            mapping: settled_mapping(self.mapping, inline.as_deref()),
             inline,
             url: self.url,
             called: called?,
@@ -198,6 +194,17 @@ pub(in crate::service) fn chosen_mapping(
                 None
             }
         },
+    }
+}
+
+/// The choice as it is kept, and shown: a mapping's short form as the rows that it stands for.
+pub(in crate::service) fn settled_mapping(
+    choice: MappingChoice,
+    compiled: Option<&Mapping>,
+) -> MappingChoice {
+    match (choice, compiled) {
+        (MappingChoice::Inline(_), Some(mapping)) => MappingChoice::Inline(mapping.to_json().clone()),
+        (choice, _) => choice,
     }
 }
 
