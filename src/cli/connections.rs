@@ -7,12 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::client::Remote;
 use super::deliveries;
-use super::failure::Failure;
+use super::failure::{FAILED, Failure};
 use super::filter::warn;
 use super::input;
+use super::map::print_trace;
 use super::output::{Output, cell};
 use crate::config::named_variable;
 use crate::domain::id::ConnectionId;
+use crate::mapping::FieldTrace;
 
 /// What to do with connections.
 #[derive(Debug, Clone, Subcommand)]
@@ -41,6 +43,11 @@ pub enum ConnectionsCommand {
     Pause(OneArgs),
     /// Let a connection deliver what waits
     Resume(OneArgs),
+    /// Show what would be sent for an event, and field by field why; nothing is sent
+    #[command(
+        after_help = "Examples:\n  patchbay connections preview con_...\n  patchbay connections preview con_... --event lead.json"
+    )]
+    Preview(PreviewArgs),
     /// Send a test event now
     Test(OneArgs),
     /// Delete a connection; its open jobs are cancelled
@@ -120,6 +127,17 @@ pub struct UpdateArgs {
     endpoint: Option<String>,
 }
 
+/// The event that a connection is tried on.
+#[derive(Debug, Clone, Args)]
+pub struct PreviewArgs {
+    /// Which one.
+    #[command(flatten)]
+    one: OneArgs,
+    /// The event: a JSON file, "-" for standard input, the type of a sample, or a stored event's id
+    #[arg(long, default_value = "lead.captured", value_name = "EVENT")]
+    event: String,
+}
+
 /// Runs a command on connections.
 pub async fn run(command: &ConnectionsCommand, output: Output) -> Result<(), Failure> {
     match command {
@@ -151,6 +169,7 @@ pub async fn run(command: &ConnectionsCommand, output: Output) -> Result<(), Fai
         }
         ConnectionsCommand::Pause(one) => state(one, "pause", output).await,
         ConnectionsCommand::Resume(one) => state(one, "resume", output).await,
+        ConnectionsCommand::Preview(args) => preview(args, output).await,
         ConnectionsCommand::Test(one) => {
             let tried = one.remote.client()?.post(&one.path("/test"), &json!({})).await?;
             output.either(&tried, || deliveries::shown(&json!({ "attempts": [tried["attempt"]] })));
@@ -208,6 +227,44 @@ fn tell_recent(saved: &Value, output: Output) {
         eprintln!("{} of {} recent events pass its filter", recent["matched"], recent["looked_at"]);
     }
     warn(&recent["warnings"]);
+}
+
+async fn preview(args: &PreviewArgs, output: Output) -> Result<(), Failure> {
+    let event = if args.event == "-" {
+        input::json("-", &input::read_stdin()?)?
+    } else if Path::new(&args.event).is_file() {
+        input::json(&args.event, &input::read_file(Path::new(&args.event))?)?
+    } else {
+        // The gateway knows whether it is a sample's type or an event's id.
+        args.event.as_str().into()
+    };
+    let body = json!({ "connection": args.one.id, "event": event });
+    let shown = args.one.remote.client()?.post("/v1/mappings/preview", &body).await?;
+    let fields: Vec<FieldTrace> = serde_json::from_value(shown["fields"].clone()).unwrap_or_default();
+    if output.is_json() {
+        output.value(&shown);
+    } else {
+        print_trace(&fields, output);
+        output.lines(&request_of(&shown["request"]));
+        warn(&shown["warnings"]);
+    }
+    match shown["error"].as_object() {
+        None => Ok(()),
+        Some(_) if output.is_json() => Err(Failure::Told(FAILED)),
+        Some(_) => Err(Failure::failed(cell(&shown, "error.message"))),
+    }
+}
+
+/// A request as it would go over the wire, secrets and signature hidden.
+fn request_of(request: &Value) -> String {
+    let Some(method) = request["method"].as_str() else { return String::new() };
+    let mut lines = vec![String::new(), format!("{method} {}", cell(request, "url"))];
+    for header in request["headers"].as_array().into_iter().flatten() {
+        let part = |at: usize| header[at].as_str().unwrap_or_default();
+        lines.push(format!("{}: {}", part(0), part(1)));
+    }
+    lines.extend([String::new(), request["body"].as_str().unwrap_or_default().to_owned()]);
+    lines.join("\n")
 }
 
 async fn state(one: &OneArgs, what: &str, output: Output) -> Result<(), Failure> {

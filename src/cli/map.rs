@@ -132,8 +132,7 @@ fn print(preview: &Preview, trace: bool, output: Output) {
         return output.value(&value);
     }
     if trace {
-        let rows: Vec<Vec<String>> = preview.fields.iter().map(row_of).collect();
-        output.rows(&["field", "from", "found", "steps", "value", "note"], &rows);
+        print_trace(&preview.fields, output);
     }
     if let Some(mapped) = &preview.output {
         if trace {
@@ -141,6 +140,12 @@ fn print(preview: &Preview, trace: bool, output: Output) {
         }
         output.lines(&serde_json::to_string_pretty(mapped).unwrap_or_default());
     }
+}
+
+/// Field by field: where its value comes from, what each transform made of it, and what became of it.
+pub fn print_trace(fields: &[FieldTrace], output: Output) {
+    let rows: Vec<Vec<String>> = fields.iter().map(row_of).collect();
+    output.rows(&["field", "from", "found", "steps", "value", "note"], &rows);
 }
 
 fn row_of(field: &FieldTrace) -> Vec<String> {

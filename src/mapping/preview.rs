@@ -1,6 +1,6 @@
 //! A mapping that explains itself: the output, and field by field how it came to be.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::MappingError;
@@ -30,7 +30,7 @@ pub struct Preview {
 
 /// How one row came to its value. A value of more than 8 KiB, and any once the traces hold 1 MiB, is shown
 /// as a text that tells its kind.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FieldTrace {
     /// The row's full `to`, with the index of an item: `lines[0].sku`.
     pub to: String,
@@ -49,7 +49,7 @@ pub struct FieldTrace {
 }
 
 /// One transform's turn.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepTrace {
     /// The transform's name.
     pub name: String,

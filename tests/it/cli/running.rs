@@ -399,6 +399,20 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
     let mended = serde_json::json!({ "mapping": { "mail": "$.data.email" } }).to_string();
     let (status, body) = ask(&served, "PATCH", &format!("/v1/connections/{connection}"), &key, &mended);
     assert_eq!(status, 200, "{body}");
+    let event = r#"{"type":"rating.given","data":{"score":5,"email":"ann@example.com"}}"#;
+    std::fs::write(root.join("event.json"), event).unwrap();
+    let (code, out, error) = ask_for(&["connections", "preview", &connection, "--event", "event.json"]);
+    assert_eq!(code, Some(0), "{error}");
+    for expected in [
+        "$.data.email",
+        "POST http://127.0.0.1:9/hook",
+        "webhook-signature: ",
+        r#"{"mail":"ann@example.com"}"#,
+    ] {
+        assert!(out.contains(expected), "{expected} is not in {out}");
+    }
+    assert!(!out.contains("v1,"), "a signature is hidden: {out}");
+    assert_eq!(ask_for(&["connections", "preview", &connection, "--event", "no-such-event"]).0, Some(2));
     let (_, out, error) = ask_for(&dry);
     assert!(
         out.contains(r#"{"mail":"jane@example.com"}"#) && error.contains("0 would fail again"),
