@@ -157,6 +157,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let mut background = JoinSet::new();
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
+    background.spawn(tend_hooks(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
     let router = match role {
@@ -228,6 +229,7 @@ async fn open_gateway(
             events_per_second: config.limits.events_per_second,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,
+            google: config.google.clone(),
             deliveries_per_second: config.limits.deliveries_per_second,
             visitor_requests_per_minute: config.limits.visitor_requests_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -282,6 +284,10 @@ pub fn store_name(config: &Config) -> String {
 
 async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
+}
+
+async fn tend_hooks(gateway: Arc<Gateway>) {
+    gateway.tend_hooks_forever().await;
 }
 
 /// Sweeps the store as long as it is open.

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::service::public::ChatSettings;
@@ -58,6 +59,8 @@ pub struct Config {
     pub delivery: DeliveryConfig,
     /// Where requests may go.
     pub egress: EgressConfig,
+    /// Where Google is.
+    pub google: GoogleSettings,
     /// What one tenant may use.
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.

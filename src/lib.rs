@@ -46,8 +46,13 @@
 //! | attempt | one try of a job |
 //! | outcome | what an attempt came to: delivered, duplicate, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
 //! | lane | one connection's queue of jobs |
+//! | subscription, hook | a connection that a program made for itself |
+//! | turn | a connection's right to send one request where a system takes only so many |
 //! | lease | a worker's right to try a job until a deadline |
 //! | settlement | an outcome on its way back into the store |
+//! | batch | jobs of one lane that are tried together: rows of one append |
+//! | outlet | what a connection delivers through: an endpoint, or a Google sheet |
+//! | hold, bucket | what processes share: a thing that one has at a time, tokens of a quota |
 //! | record | a tenant, a key, a connection or a source: small, and known to every process |
 
 pub mod api;

@@ -254,14 +254,28 @@ impl Query {
         chosen
     }
 
+    /// A parameter that must be there.
+    pub fn need(&mut self, name: &'static str) -> String {
+        let value = self.values.get(name).cloned();
+        if value.is_none() {
+            self.faults.at_field(name, "missing", Some(format!("add {name}= to the query")));
+        }
+        value.unwrap_or_default()
+    }
+
     /// How many items a page has.
     pub fn limit(&mut self) -> usize {
+        self.limit_within(DEFAULT_LIMIT, MAX_LIMIT)
+    }
+
+    /// How many items are wanted: `default` where the query does not say, at most `most`.
+    pub fn limit_within(&mut self, default: usize, most: usize) -> usize {
         let limit: Option<usize> = self.read("limit", "a whole number");
-        let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            self.faults.at_field("limit", format!("{limit} is outside 1 to {MAX_LIMIT}"), None);
+        let limit = limit.unwrap_or(default);
+        if !(1..=most).contains(&limit) {
+            self.faults.at_field("limit", format!("{limit} is outside 1 to {most}"), None);
         }
-        limit.clamp(1, MAX_LIMIT)
+        limit.clamp(1, most)
     }
 
     /// Where the page before ended.

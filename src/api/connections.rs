@@ -9,6 +9,7 @@ use crate::domain::connection::MappingChoice;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::Secret;
 use crate::service::connections::Saved;
+use crate::service::directory::MadeBy;
 use crate::service::live::LiveConnection;
 
 fn show(live: &LiveConnection) -> Value {
@@ -41,7 +42,13 @@ fn show(live: &LiveConnection) -> Value {
             "jitter_percent": working.policy.retry.jitter_percent,
             "concurrency": working.policy.concurrency,
         })),
+        "share_with": live.works.as_ref().ok().and_then(|working| working.outlet.share_with()),
         "state": record.state,
+        "subscription": record.subscription.as_ref().map(|made| json!({
+            "event": made.event,
+            "key": made.key,
+            "expiration_date": made.expires,
+        })),
         "broken": live.works.as_ref().err(),
         "revision": live.revision,
         "created": record.created,
@@ -79,11 +86,16 @@ pub async fn make(mut call: Call) -> Answer {
 
 /// `GET /v1/connections`
 pub async fn list(call: Call) -> Answer {
-    let mut query = call.query(&["tenant", "cursor", "limit"]);
+    let mut query = call.query(&["tenant", "hooks", "cursor", "limit"]);
     let tenant = call.tenant(&mut query)?;
+    // Those that programs made for themselves are listed by /v1/hooks, and here for those who ask.
+    let made = match query.read("hooks", "true or false") {
+        Some(true) => MadeBy::Anyone,
+        _ => MadeBy::People,
+    };
     let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
     query.finish()?;
-    let lives = call.gateway.directory.connections(tenant.as_ref(), after, limit + 1);
+    let lives = call.gateway.directory.connections_of(made, tenant.as_ref(), after, limit + 1);
     Ok(page(lives, limit, |live| live.record.id.to_string(), |live| show(live)))
 }
 
@@ -148,6 +160,6 @@ pub async fn test(call: Call) -> Answer {
     });
     Ok(reply(
         StatusCode::OK,
-        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt }),
+        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt, "sheet": tryout.sheet }),
     ))
 }

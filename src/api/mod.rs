@@ -12,6 +12,7 @@ mod deliveries;
 pub mod docs;
 mod events;
 mod filters;
+mod hooks;
 mod mappings;
 mod operations;
 pub mod problem;

@@ -325,7 +325,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Conflict => {
                 Self::new(Code::Conflict, "someone else changed it; read it again and repeat the change")
             }
-            ServiceError::Limit(reason) => Self::new(Code::LimitReached, reason),
+            ServiceError::Limit(faults) => Self::faults(Code::LimitReached, faults),
             ServiceError::State(reason) => Self::new(Code::WrongState, reason),
             ServiceError::Busy(reason) => Self::new(Code::Overloaded, reason).retry_after(1),
             ServiceError::Store(error) => error.into(),

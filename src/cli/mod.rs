@@ -12,6 +12,7 @@ pub mod connectors;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod fake_google;
 pub mod filter;
 pub mod health;
 pub mod http1;

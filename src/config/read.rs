@@ -10,6 +10,7 @@ use super::settings::{SETTINGS, SettingKind, setting_of};
 use super::{
     Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, Role, SecretKey, StoreConfig,
 };
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
@@ -46,6 +47,22 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table, "allow_ranges"));
         let connect_timeout = seconds(table, "connect_timeout_secs");
         Some(EgressConfig { allow_http: allow_http?, allow_ranges, connect_timeout: connect_timeout? })
+    });
+    let google = section(&mut table, "google", |table| {
+        let api_root: Option<Url> =
+            parsed(table, "api_root", "expected an address such as https://sheets.googleapis.com/");
+        let token_hosts =
+            table.texts("token_hosts").unwrap_or_default().into_iter().map(str::to_owned).collect();
+        let mut api_root = api_root?;
+        if !matches!(api_root.scheme(), "http" | "https") || api_root.query().is_some() {
+            let hint = "expected an address such as https://sheets.googleapis.com/".to_owned();
+            table.fault("api_root", "must be http or https, without a query", Some(hint));
+        }
+        if !api_root.path().ends_with('/') {
+            let path = format!("{}/", api_root.path());
+            api_root.set_path(&path);
+        }
+        Some(GoogleSettings { api_root, token_hosts })
     });
     let limits = section(&mut table, "limits", |table| {
         let events_per_second = whole(table, "events_per_second");
@@ -86,6 +103,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         chat: chat?,
         delivery: delivery?,
         egress: egress?,
+        google: google?,
         limits: limits?,
         retention: retention?,
         log: log?,

@@ -135,6 +135,13 @@ pub const SETTINGS: &[Setting] = &[
         "Address ranges that are reachable though private, such as \"10.1.0.0/16\"",
     ),
     setting("egress.connect_timeout_secs", Whole(1, 60), "5", "Seconds to reach an endpoint"),
+    setting("google.api_root", Text, "\"https://sheets.googleapis.com/\"", "Where the Google Sheets API is"),
+    setting(
+        "google.token_hosts",
+        Texts,
+        "[\"oauth2.googleapis.com\"]",
+        "Hosts that a service account's key may ask for access tokens",
+    ),
     setting(
         "limits.events_per_second",
         Whole(0, 1_000_000),

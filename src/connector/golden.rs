@@ -23,7 +23,7 @@ use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, Request};
 use crate::mapping::Context;
-use crate::spec::{Catalogue, ConnectorSpec, Names};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, Names};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +153,11 @@ pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> C
         told(at(1, String::new()), format!("there is no connector \"{id}\""), Some(hint));
         return checked;
     };
+    if spec.kind != ConnectorKind::Http {
+        let hint = "cases are of requests and answers, which only the kind \"http\" states";
+        told(at(1, String::new()), format!("\"{id}\" is of the kind \"{}\"", spec.kind.name()), Some(hint));
+        return checked;
+    }
     let cases: Cases = match toml::from_str(text) {
         Ok(cases) => cases,
         Err(error) => {

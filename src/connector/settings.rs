@@ -1,12 +1,15 @@
 //! A connection's options and credentials, checked against its connector, and what follows from them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use super::google_sheets::{GoogleSettings, KEY, Sheet};
 use super::mask::Mask;
 use super::oauth::Client;
 use crate::domain::fault::{Fault, Faults, did_you_mean, key_in_field};
@@ -78,6 +81,28 @@ pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Setting
     Ok(Settings { url, urls, options, mask, secrets, auth })
 }
 
+/// Checks what a connection says of a Google sheet, all faults at once. None shows a credential.
+pub fn check_sheet(
+    spec: &Arc<ConnectorSpec>,
+    given: &Given<'_>,
+    google: &GoogleSettings,
+    timeout: Duration,
+) -> Result<Sheet, Faults> {
+    let mut faults = Faults::default();
+    check_names(&spec.credential_names(), &spec.options, given, &mut faults);
+    if !given.url.is_empty() {
+        let hint = "leave it out; the option \"spreadsheet\" says which sheet".to_owned();
+        faults.at_field("target.url", "has no meaning for a Google sheet", Some(hint));
+    }
+    match Sheet::compile(Arc::clone(spec), given, google, timeout) {
+        Ok(sheet) => faults.into_result(sheet),
+        Err(found) => {
+            faults.extend(found);
+            Err(faults)
+        }
+    }
+}
+
 /// Options by name, those with defaults included, and secret options by name.
 pub type Filled = (BTreeMap<String, String>, BTreeMap<String, String>);
 
@@ -133,7 +158,9 @@ fn check_names(names: &[&str], asked: &[OptionSpec], given: &Given<'_>, faults: 
     }
     for (name, value) in given.credentials {
         let field = field("credentials", name);
-        if names.contains(&name.as_str()) {
+        if names.contains(&name.as_str()) && name == KEY {
+            // A whole file, with its line breaks; it is checked as what it is.
+        } else if names.contains(&name.as_str()) {
             check_value(field, value.reveal(), faults);
         } else if plain().any(|known| known == name) {
             faults.at_field(field, "is no secret", Some("put it under \"options\"".to_owned()));

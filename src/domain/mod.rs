@@ -11,4 +11,5 @@ pub mod policy;
 pub mod secret;
 pub mod settle;
 pub mod source;
+pub mod subscription;
 pub mod time;

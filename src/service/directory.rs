@@ -5,6 +5,7 @@
 //! outside the lock and put in place. Connections are found by exact event type; those with a family (`lead.*`) or `*` are
 //! looked through.
 
+mod hooks;
 mod sources;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,13 +16,18 @@ use parking_lot::RwLock;
 
 use super::live::{Compiler, LiveConnection, LiveSource, Stock};
 use super::vault::Vault;
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, KeyId, MappingVersion, SourceId, TenantId};
+use crate::domain::subscription::Over;
+use crate::domain::time::Timestamp;
 use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
+use hooks::Hooks;
+pub use hooks::MadeBy;
 use sources::Sources;
 
 /// How many changes are read at once.
@@ -43,6 +49,7 @@ struct State {
     connections: HashMap<ConnectionId, Arc<LiveConnection>>,
     /// All of all tenants in their order, for the operator's lists.
     order: BTreeMap<ConnectionId, TenantId>,
+    hooks: Hooks,
     sources: Sources,
 }
 
@@ -108,6 +115,7 @@ impl State {
     fn forget_connection(&mut self, id: ConnectionId) {
         let Some(live) = self.connections.remove(&id) else { return };
         self.order.remove(&id);
+        self.hooks.remove(&live.record);
         let tenant = &live.record.tenant;
         if let Some(household) = self.tenants.get_mut(tenant) {
             household.remove(&live);
@@ -121,28 +129,53 @@ impl State {
         let id = live.record.id;
         self.forget_connection(id);
         self.order.insert(id, live.record.tenant.clone());
+        self.hooks.add(&live.record, self.has_key(live));
         self.connections.insert(id, Arc::clone(live));
         self.tenants.entry(live.record.tenant.clone()).or_default().add(live);
+    }
+
+    /// Whether the key that subscribed still exists; true of what no key subscribed.
+    fn has_key(&self, live: &LiveConnection) -> bool {
+        live.record.subscription.as_ref().is_none_or(|made| self.keys.contains_key(&made.key))
+    }
+
+    /// Why a subscription is over though it is not closed yet.
+    fn over(&self, live: &LiveConnection, now: Timestamp) -> Option<Over> {
+        live.record.subscription.as_ref()?.over(self.has_key(live), now)
+    }
+
+    fn put_key(&mut self, key: Arc<ApiKey>) {
+        let id = key.id;
+        self.keys.insert(id, key);
+        self.schedule_hooks_of(id);
+    }
+
+    /// A key came or went: what was subscribed with it is to be looked at again.
+    fn schedule_hooks_of(&mut self, key: KeyId) {
+        for id in self.hooks.of_key(key) {
+            if let Some(live) = self.connections.get(&id).cloned() {
+                let has_key = self.has_key(&live);
+                self.hooks.schedule(&live.record, has_key);
+            }
+        }
     }
 
     fn forget(&mut self, id: &RecordId) {
         match id {
             RecordId::Key(id) => {
                 self.keys.remove(id);
+                self.schedule_hooks_of(*id);
             }
             RecordId::Connection(id) => self.forget_connection(*id),
             RecordId::Source(id) => self.sources.forget(*id),
             RecordId::Tenant(id) => {
                 self.keys.retain(|_, key| key.tenant.as_ref() != Some(id));
                 self.sources.forget_tenant(id);
-                for connection in self
-                    .tenants
-                    .remove(id)
-                    .into_iter()
-                    .flat_map(|household| household.connections.into_keys())
-                {
+                let household = self.tenants.remove(id).unwrap_or_default();
+                for (connection, live) in household.connections {
                     self.connections.remove(&connection);
                     self.order.remove(&connection);
+                    self.hooks.remove(&live.record);
                 }
             }
         }
@@ -160,10 +193,15 @@ enum Ready {
 
 impl Directory {
     /// An empty one.
-    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        vault: Arc<Vault>,
+        addresses: Arc<AddressPolicy>,
+        google: GoogleSettings,
+    ) -> Self {
         Self {
             state: RwLock::default(),
-            compiler: Compiler::new(catalogue, vault, addresses),
+            compiler: Compiler::new(catalogue, vault, addresses, google),
             catching_up: tokio::sync::Mutex::default(),
         }
     }
@@ -278,9 +316,7 @@ impl Directory {
                     let household = state.tenants.entry(tenant.id.clone()).or_default();
                     household.tenant = Some(tenant);
                 }
-                Ready::Key(key) => {
-                    state.keys.insert(key.id, key);
-                }
+                Ready::Key(key) => state.put_key(key),
                 Ready::Connection(live) => state.put_connection(&live),
                 Ready::Source(live) => state.sources.put(live),
             }
@@ -340,24 +376,40 @@ impl Directory {
         after: Option<ConnectionId>,
         limit: usize,
     ) -> Vec<Arc<LiveConnection>> {
+        self.connections_of(MadeBy::Anyone, tenant, after, limit)
+    }
+
+    /// The same of those that were made so.
+    pub fn connections_of(
+        &self,
+        made: MadeBy,
+        tenant: Option<&TenantId>,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveConnection>> {
         let state = self.state.read();
         let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         match tenant {
             Some(tenant) => state.tenants.get(tenant).map_or_else(Vec::new, |household| {
-                household.connections.range(range).take(limit).map(|(_, live)| Arc::clone(live)).collect()
+                let all = household.connections.range(range).map(|(_, live)| live);
+                all.filter(|live| made.includes(live)).take(limit).cloned().collect()
             }),
             None => state
                 .order
                 .range(range)
+                .filter_map(|(id, _)| state.connections.get(id))
+                .filter(|live| made.includes(live))
                 .take(limit)
-                .filter_map(|(id, _)| state.connections.get(id).cloned())
+                .cloned()
                 .collect(),
         }
     }
 
-    /// How many connections a tenant has.
+    /// How many connections a tenant has. Subscriptions that ended do not count.
     pub fn connection_count(&self, tenant: &TenantId) -> usize {
-        self.state.read().tenants.get(tenant).map_or(0, |household| household.connections.len())
+        let state = self.state.read();
+        let all = state.tenants.get(tenant).map_or(0, |household| household.connections.len());
+        all - state.hooks.closed(tenant)
     }
 
     /// A source.
@@ -404,7 +456,8 @@ impl Directory {
     }
 
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
-    /// passes. Paused ones keep theirs for later; closed ones get none; broken ones get theirs, so that nothing is lost.
+    /// passes. Paused ones keep theirs for later; closed ones and subscriptions that are over get none; broken ones get theirs,
+    /// so that nothing is lost.
     pub fn fan_out(&self, event: &Event) -> Vec<NewJob> {
         let state = self.state.read();
         let Some(household) = state.tenants.get(&event.tenant) else { return Vec::new() };
@@ -412,7 +465,7 @@ impl Directory {
         let broad = household.broad.values().filter(|live| live.wants_type(&event.kind));
         exact
             .chain(broad)
-            .filter(|live| live.passes(event))
+            .filter(|live| live.passes(event) && state.over(live, event.received).is_none())
             .map(|live| NewJob {
                 connection: live.record.id,
                 mapping: live.mapping_version,

@@ -6,8 +6,12 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::exchange::TokenSlot;
+use super::turn::Turns;
 use super::vault::Vault;
-use crate::connector::{Endpoint, Given, Key, Receiver, check_custom_headers, check_settings};
+use crate::connector::google_sheets::GoogleSettings;
+use crate::connector::{
+    Endpoint, Given, Key, Outlet, Receiver, check_custom_headers, check_settings, check_sheet,
+};
 use crate::domain::connection::{Connection, MappingChoice, SigningSecret};
 use crate::domain::event::Event;
 use crate::domain::id::MappingVersion;
@@ -17,7 +21,7 @@ use crate::domain::source::Source;
 use crate::egress::AddressPolicy;
 use crate::mapping::{Condition, Context, Mapping};
 use crate::signature::SignatureSpec;
-use crate::spec::{Catalogue, ConnectorSpec, InboundSpec, SecretUse, mapping_version};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, InboundSpec, SecretUse, mapping_version};
 use crate::store::{Revision, Store, StoreError};
 
 /// What a job is pinned to when its connection was broken: whatever the connection renders by when it is tried.
@@ -50,10 +54,12 @@ pub struct Working {
     pub mapping: Arc<Mapping>,
     /// The policy in force.
     pub policy: DeliveryPolicy,
-    /// Where and how requests go; it leaves out secrets that have expired.
-    pub endpoint: Endpoint,
+    /// What deliveries go through; it leaves out secrets that have expired.
+    pub outlet: Outlet,
     /// The access token, where requests need one.
     pub tokens: Arc<TokenSlot>,
+    /// What a try has to wait its turn for; `None` where the system takes as many as there are.
+    pub turns: Option<Turns>,
 }
 
 /// A source, compiled.
@@ -71,7 +77,8 @@ impl LiveConnection {
     /// Takes over the access token of what it was before, where it is still good for what it is now.
     pub fn inherit(&mut self, before: &Self) {
         if let (Ok(working), Ok(before)) = (&mut self.works, &before.works)
-            && let (Some(client), Some(other)) = (working.endpoint.client(), before.endpoint.client())
+            && let Some(client) = working.outlet.endpoint().and_then(Endpoint::client)
+            && let Some(other) = before.outlet.endpoint().and_then(Endpoint::client)
             && client.is_same(other)
         {
             working.tokens = Arc::clone(&before.tokens);
@@ -116,6 +123,7 @@ pub struct Compiler {
     stock: RwLock<Arc<Stock>>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
+    google: GoogleSettings,
     mappings: Mutex<Mappings>,
 }
 
@@ -173,11 +181,17 @@ impl Stock {
 
 impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
-    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        vault: Arc<Vault>,
+        addresses: Arc<AddressPolicy>,
+        google: GoogleSettings,
+    ) -> Self {
         let compiler = Self {
             stock: RwLock::new(Arc::new(Stock::new(catalogue))),
             vault,
             addresses,
+            google,
             mappings: Mutex::default(),
         };
         compiler.share_named(&compiler.stock());
@@ -240,6 +254,16 @@ impl Compiler {
         let credentials = self.open_all(&owner, &record.credentials)?;
         let url = &record.target.url;
         let given = Given { url, options: &record.options, credentials: &credentials };
+        if connector.kind == ConnectorKind::GoogleSheets {
+            let sheet = check_sheet(connector, &given, &self.google, policy.timeout)
+                .map_err(|faults| format!("its settings are refused: {faults}"))?;
+            let outlet = Outlet::GoogleSheets(Box::new(sheet));
+            let (tokens, turns) = (Arc::default(), None);
+            return Ok((
+                version,
+                Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens, turns },
+            ));
+        }
         let settings = check_settings(connector, &given)
             .map_err(|faults| format!("its settings are refused: {faults}"))?;
         let mut headers = BTreeMap::new();
@@ -269,8 +293,11 @@ impl Compiler {
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
-        let tokens = Arc::default();
-        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens }))
+        let calls = endpoint.calls();
+        let last = endpoint.urls().nth(calls - 1);
+        let turns = last.and_then(|url| Turns::of(connector, url, u32::try_from(calls).unwrap_or(1)));
+        let (outlet, tokens) = (Outlet::Http(Box::new(endpoint)), Arc::default());
+        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens, turns }))
     }
 
     /// Makes a source ready. It never fails: what can't be compiled is a broken source.

@@ -135,6 +135,8 @@ pub struct Metrics {
     oldest_seconds: Gauge,
     lanes: Family<LaneLabels, Gauge>,
     store_up: Gauge,
+    sheets_nearly_full: Counter,
+    keys_refused: Counter,
     reloads: Family<ReloadLabels, Counter>,
     catalogue_faults: Gauge,
 }
@@ -160,6 +162,17 @@ impl Default for Metrics {
         let request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(request_buckets);
         let (queue_depth, leased, oldest_seconds, store_up) = Default::default();
         let lanes = Family::<LaneLabels, Gauge>::default();
+        let (sheets_nearly_full, keys_refused) = (Counter::default(), Counter::default());
+        registry.register(
+            "sheets_nearly_full",
+            "Looks at a Google sheet that found nine tenths of its cells in use",
+            sheets_nearly_full.clone(),
+        );
+        registry.register(
+            "service_account_keys_refused",
+            "Keys of Google service accounts that were refused, and paused their connections",
+            keys_refused.clone(),
+        );
         registry.register("events", "Events sent to the gateway, by result", events.clone());
         registry.register("received", "Requests to sources, by result", received.clone());
         registry.register("attempts", "Delivery attempts, by outcome", deliveries.clone());
@@ -216,6 +229,8 @@ impl Default for Metrics {
             oldest_seconds,
             lanes,
             store_up,
+            sheets_nearly_full,
+            keys_refused,
             reloads,
             catalogue_faults,
         }
@@ -253,6 +268,16 @@ impl Metrics {
         };
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
         self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// A Google sheet was seen to be nearly full.
+    pub fn sheet_nearly_full(&self) {
+        self.sheets_nearly_full.inc();
+    }
+
+    /// A service account's key was refused.
+    pub fn key_refused(&self) {
+        self.keys_refused.inc();
     }
 
     /// Counts one reload of the catalogue; `faults` keep it from being in force.

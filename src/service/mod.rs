@@ -8,6 +8,7 @@ pub mod connections;
 pub mod deliver;
 pub mod directory;
 pub mod exchange;
+pub mod hooks;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
@@ -19,11 +20,13 @@ pub mod recent;
 pub mod reload;
 pub mod replay;
 mod running;
+pub mod sheets;
 pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trigger;
 pub mod tryout;
+pub mod turn;
 pub mod vault;
 
 use std::net::IpAddr;
@@ -34,6 +37,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::clock::{Clock, Entropy, Ids};
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
 use crate::domain::id::{SourceId, TenantId};
 use crate::domain::secret::Sealed;
@@ -47,6 +51,7 @@ use public::ChatSettings;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
+use sheets::Sheets;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
 
@@ -62,6 +67,8 @@ pub struct Settings {
     pub connections_per_tenant: usize,
     /// The longest body of a request.
     pub body_bytes: usize,
+    /// Where Google is.
+    pub google: GoogleSettings,
     /// Verified deliveries of a source a second; 0 means no limit.
     pub deliveries_per_second: u32,
     /// Requests a visitor may send to the public paths a minute; 0 means no limit.
@@ -80,6 +87,7 @@ impl Default for Settings {
             events_per_second: 20_000,
             connections_per_tenant: 100_000,
             body_bytes: 1 << 20,
+            google: GoogleSettings::default(),
             deliveries_per_second: 1_000,
             visitor_requests_per_minute: 60,
             trusted_proxies: Vec::new(),
@@ -137,12 +145,17 @@ pub struct Gateway {
     pub settings: Settings,
     /// Whether the workers get on.
     pub progress: Progress,
+    sheets: Sheets,
     rates: Rates<TenantId>,
     source_rates: Rates<SourceId>,
     visitor_rates: Rates<IpAddr>,
     running: Running,
     triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
+    /// Held by whoever looks for a subscription and makes it where there is none.
+    subscribing: tokio::sync::Mutex<()>,
+    /// Rung when a subscription may need upkeep before its time.
+    hooks_changed: tokio::sync::Notify,
 }
 
 impl Gateway {
@@ -151,7 +164,12 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
-        let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
+        let directory = Directory::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&vault),
+            Arc::clone(&addresses),
+            settings.google.clone(),
+        );
         keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
@@ -162,8 +180,11 @@ impl Gateway {
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
+            subscribing: tokio::sync::Mutex::default(),
+            hooks_changed: tokio::sync::Notify::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
+            sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
             store,
             clock,
             entropy,
@@ -297,7 +318,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `source`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event` or `delivery`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.
@@ -308,7 +329,7 @@ pub enum ServiceError {
     Conflict,
     /// As many as allowed are there.
     #[error("{0}")]
-    Limit(String),
+    Limit(Faults),
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),

@@ -7,9 +7,12 @@ use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
 use super::inbound::InboundSpec;
-use super::{ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, option, policy, request, step};
+use super::{
+    ConnectorKind, ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request,
+    step, subscription,
+};
 use crate::domain::document::{Node, TableReader};
-use crate::domain::event::EventPattern;
+use crate::domain::event::{EventPattern, is_event_type};
 use crate::domain::fault::{Faults, Place};
 use crate::domain::policy::DeliveryPolicy;
 use crate::mapping::TargetSchema;
@@ -67,6 +70,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     }
     let name = need_line(&mut root, "name");
     let description = need_line(&mut root, "description");
+    let kind = root.choice("kind", ConnectorKind::ALL).unwrap_or_default();
     let docs = root.text("docs").map(str::to_owned);
     if docs.as_deref().is_some_and(|docs| !is_web_address(docs)) {
         root.fault("docs", "no web address", Some("begin with \"https://\"".to_owned()));
@@ -114,11 +118,15 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
     let answer = AnswerRules::parse(&mut root);
     let extract = root.table("extract").map_or_else(Extract::default, Extract::parse);
+    let limits = limit::parse(&mut root);
+    let subscription = root.table("subscription").map(subscription::parse);
+    check_kind(&mut root, kind, &policy);
     root.finish();
     let spec = ConnectorSpec {
         id: stem.to_owned(),
         name,
         description,
+        kind,
         docs,
         events,
         options,
@@ -133,9 +141,28 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         policy,
         answer,
         extract,
+        limits,
+        subscription,
         inbound: inbound.map(Arc::new),
     };
     Some((spec, references))
+}
+
+/// What only connectors of another kind have a use for.
+fn check_kind(root: &mut TableReader<'_>, kind: ConnectorKind, policy: &DeliveryPolicy) {
+    if kind == ConnectorKind::Http {
+        if policy.batch > 1 {
+            let hint = "leave it out: a request of kind \"http\" carries one event".to_owned();
+            root.fault("policy", "has a \"batch\"", Some(hint));
+        }
+        return;
+    }
+    for key in ["request", "steps", "auth", "signature", "envelope", "answer", "extract"] {
+        if root.has(key) {
+            let message = format!("has no meaning for the kind \"{}\"", kind.name());
+            root.fault(key, message, Some("leave it out".to_owned()));
+        }
+    }
 }
 
 /// Reads `[in]`, and notes the mapping that it names.
@@ -188,13 +215,17 @@ fn parse_events(root: &mut TableReader<'_>, references: &mut Vec<Reference>) -> 
         let Some(mut table) = node.table(&format!("{path}[{index}]"), root.faults()) else { continue };
         let pattern = table.need_text("type").map(str::parse::<EventPattern>);
         let description = need_line(&mut table, "description");
+        let alias = table.text("alias").map(str::to_owned);
+        if alias.as_deref().is_some_and(|alias| !is_event_type(alias)) {
+            table.fault("alias", "no event type", Some("such as new_lead".to_owned()));
+        }
         refer(&mut table, "sample", FileKind::Sample, references);
         let sample = table.text("sample").map(str::to_owned);
         match pattern {
             Some(Ok(pattern)) if events.iter().any(|event| event.pattern == pattern) => {
                 table.fault("type", "is listed twice", None);
             }
-            Some(Ok(pattern)) => events.push(EventSpec { pattern, description, sample }),
+            Some(Ok(pattern)) => events.push(EventSpec { pattern, alias, description, sample }),
             Some(Err(error)) => table.fault("type", "no event type", Some(error.to_string())),
             None => {}
         }

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{answer, auth, envelope, inbound, policy, read, request};
+use super::{answer, auth, envelope, inbound, limit, policy, read, request, subscription};
 use crate::mapping::{MAPPING_KEYS, ROW_KEYS, Shape, transforms};
 use crate::signature;
 
@@ -91,9 +91,17 @@ const ROOT: Keys = &[
     ("steps", Takes::Tables(STEP), false, "Requests that go first, whose answers feed those that follow."),
     ("envelope", Takes::Table(ENVELOPE), false, "What stands around the mapped fields or beside them."),
     ("signature", Takes::Table(SIGNATURE), false, "How requests are signed."),
+    ("kind", Takes::Choice(|| names(super::ConnectorKind::ALL)), false, "How the system is spoken to."),
     ("policy", Takes::Table(POLICY), false, "Time limit, retries and concurrency."),
     ("answer", Takes::Tables(ANSWER), false, "What answers mean: the first rule that matches wins."),
     ("extract", Takes::Table(EXTRACT), false, "What else an answer tells."),
+    ("limits", Takes::Tables(LIMIT), false, "How many requests the system takes, the widest limit first."),
+    (
+        "subscription",
+        Takes::Table(SUBSCRIPTION),
+        false,
+        "What holds for those who subscribe by themselves; without it people alone make connections.",
+    ),
     ("in", Takes::Table(INBOUND), false, "What it receives."),
 ];
 const INBOUND: Keys = &[
@@ -156,6 +164,7 @@ const EVENT: Keys = &[
     ("type", Takes::Text, true, "The event's type, such as lead.captured."),
     ("description", Takes::Text, true, "When it happens."),
     ("sample", Takes::Text, false, "A file of connectors/samples/ without \".json\"."),
+    ("alias", Takes::Text, false, "What the system calls it, where that is not the type."),
 ];
 const OPTION: Keys = &[
     ("name", Takes::Text, true, "Its name: lower-case letters, digits and underscores."),
@@ -214,6 +223,12 @@ const REQUEST: Keys = &[
     HEADERS,
     ("reserved_headers", Takes::Texts, false, "Further headers that a connection may not set."),
     ("reserved_fields", Takes::Texts, false, "Top-level fields that a mapping may not write."),
+    (
+        "max_bytes",
+        Takes::Whole(request::BODY_BYTES.0, request::BODY_BYTES.1),
+        false,
+        "The most bytes of a body that the system takes; a longer one is not sent.",
+    ),
 ];
 const STEP: Keys = &[
     ("name", Takes::Text, true, "Its name, for later rows: $.answers.<name>."),
@@ -273,6 +288,12 @@ const POLICY: Keys = &[
         false,
         "Requests to one endpoint under way at once; 1 means strict order.",
     ),
+    (
+        "batch",
+        Takes::Whole(1, 500),
+        false,
+        "Events that one request may take, where the system's kind takes several; one request at a time, in order.",
+    ),
 ];
 const GROWTH: Keys = &[
     ("first_secs", Takes::Whole(1, WEEK), true, "The first delay."),
@@ -320,6 +341,31 @@ const SPOT: Keys = &[
     ("header", Takes::Text, false, "A header."),
     ("text", Takes::Boolean, false, "The whole body."),
     ("pattern", Takes::Text, false, "Takes its first group, or all that it matches."),
+];
+
+const LIMIT: Keys = &[
+    ("per", Takes::Text, true, "What requests share the limit, over {host} and {segment_1} to {segment_9}."),
+    (
+        "requests",
+        Takes::Whole(limit::REQUESTS.0, limit::REQUESTS.1),
+        true,
+        "At most so many requests in any span of so many secs.",
+    ),
+    ("secs", Takes::Whole(limit::SECS.0, limit::SECS.1), true, "The span in seconds."),
+];
+const SUBSCRIPTION: Keys = &[
+    (
+        "again",
+        Takes::Choice(|| names(subscription::AGAINS)),
+        true,
+        "Whether a second subscription of one event for one URL is another hook or the same one.",
+    ),
+    (
+        "farewell",
+        Takes::Choice(|| names(subscription::FAREWELLS)),
+        false,
+        "The method that tells the URL when the gateway ends a subscription.",
+    ),
 ];
 
 impl Takes {
@@ -378,7 +424,7 @@ fn definitions() -> Value {
             "apply" => json!({"type": "array", "items": {"$ref": "#/$defs/transform"}}),
             "transcript" | "each" | "when" => json!({"type": "object"}),
             "required" => json!({"type": "boolean"}),
-            "take" | "on_error" | "blank" => json!({"enum": quoted(example)}),
+            "take" | "on_error" | "blank" | "absent" => json!({"enum": quoted(example)}),
             _ => json!({}),
         };
         schema["description"] = (*summary).into();
@@ -432,7 +478,7 @@ fn mapping() -> Value {
     for (name, example, summary) in MAPPING_KEYS {
         let mut key = match *name {
             "version" => json!({"const": 1}),
-            "blank" => json!({"enum": quoted(example)}),
+            "blank" | "absent" => json!({"enum": quoted(example)}),
             "fields" => Takes::Rows.schema(),
             _ => json!({"type": "string"}),
         };

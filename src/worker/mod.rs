@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! Three parts. The *feed* leases from the store, never more than there is room for, and sleeps until the store has work
-//! (`feed`). apalis runs the handler over our lanes as its `Backend` (`backend`): its worker, monitor, panic guard,
+//! (`feed`). A batch of a lane is one task and takes room for one attempt. apalis runs the handler over our lanes as its `Backend` (`backend`): its worker, monitor, panic guard,
 //! time limit and graceful stop are used as they are. The *settler* collects outcomes and writes them in batches
 //! (`settler`); a job's room is free again when its outcome is handed over, and the settler's queue is bounded, so a
 //! store that can't write stops the leasing instead of filling memory.
@@ -33,8 +33,9 @@ use tokio::task::JoinHandle;
 use crate::domain::policy::LONGEST_TIMEOUT;
 use crate::service::Gateway;
 use crate::service::deliver::deliver;
-use crate::store::{Lease, Settlement};
+use crate::store::Settlement;
 use backend::{LaneBackend, Leased};
+use feed::Leases;
 use settler::Acknowledger;
 
 /// How many leased jobs may wait for apalis to take them.
@@ -144,8 +145,8 @@ pub fn start(
     Ok(Workers { stop, feed, monitor, settler })
 }
 
-async fn handle(lease: Lease, gateway: Data<Arc<Gateway>>) -> Result<Arc<Settlement>, BoxDynError> {
-    Ok(Arc::new(deliver(&gateway, lease).await))
+async fn handle(leases: Leases, gateway: Data<Arc<Gateway>>) -> Result<Arc<Vec<Settlement>>, BoxDynError> {
+    Ok(Arc::new(deliver(&gateway, leases).await))
 }
 
 impl Workers {

@@ -200,7 +200,7 @@ struct Home {
 impl Home {
     #[expect(
         clippy::redundant_closure_for_method_calls,
-        reason = "the library does not name the type whose method it is"
+        reason = "the type of the patterns has no name here"
     )]
     fn new(country: &Metadata) -> Option<Self> {
         let pattern = |pattern: Option<&str>| {

@@ -71,7 +71,15 @@ impl Gateway {
         };
         let limit = self.settings.connections_per_tenant;
         if self.directory.source_count(&tenant) >= limit {
-            return Err(ServiceError::Limit(format!("the tenant has {limit} sources, which is the most")));
+            let mut faults = Faults::default();
+            let hint =
+                "delete what is no longer used, or ask the operator to raise limits.connections_per_tenant";
+            faults.at_field(
+                "tenant",
+                format!("has {limit} sources, which is the most"),
+                Some(hint.to_owned()),
+            );
+            return Err(ServiceError::Limit(faults));
         }
         let id = SourceId::from_bits(self.ids.next());
         let now = self.clock.now();

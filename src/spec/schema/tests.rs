@@ -13,6 +13,7 @@ const UNKNOWN: &str = "qqqqqq = 1\nsecret = 'none'\n\
     [[target]]\nqqqqqq = 1\n[request]\nqqqqqq = 1\n[[steps]]\nqqqqqq = 1\n[envelope]\nqqqqqq = 1\n\
     [signature]\nqqqqqq = 1\nalgorithm = 'hmac_sha256'\n[policy]\nqqqqqq = 1\nretry_exponential = { qqqqqq = 1, first_secs = 1, within_secs = 9 }\n\
     [[answer]]\nqqqqqq = 1\nheader = { qqqqqq = 1 }\nbody = { qqqqqq = 1 }\n[extract]\nqqqqqq = 1\nmessage = { qqqqqq = 1 }\n\
+    [[limits]]\nqqqqqq = 1\n[subscription]\nqqqqqq = 1\n\
     [in]\nqqqqqq = 1\nsecret = 'none'\n[[in.options]]\nqqqqqq = 1\n[in.signature]\nqqqqqq = 1\nalgorithm = 'none'\n\
     [[in.handshake]]\nqqqqqq = 1\ntoken = { qqqqqq = 1 }\n[[in.each]]\nqqqqqq = 1\n[in.accepted]\nqqqqqq = 1\n[in.ignored]\nqqqqqq = 1\n";
 
@@ -46,6 +47,8 @@ fn the_schema_has_the_keys_that_the_readers_ask_for() {
         ("answer[0].body", BODY_TEST),
         ("extract", EXTRACT),
         ("extract.message", SPOT),
+        ("limits[0]", LIMIT),
+        ("subscription", SUBSCRIPTION),
         ("in", INBOUND),
         ("in.options[0]", OPTION),
         ("in.signature", SIGNATURE),

@@ -5,6 +5,7 @@
 //! its clock moves by hand, and no case sleeps. Where engines may differ (whether a lease outlives a crash, when a
 //! lease that has run out is noticed) a case accepts both.
 
+pub(in crate::store) mod batch;
 pub(in crate::store) mod crash;
 pub(in crate::store) mod crowd;
 pub(in crate::store) mod ingest;
@@ -43,6 +44,11 @@ macro_rules! conformance_suite {
             lanes: a_flood_does_not_starve_others,
             lanes: waiting_for_work_ends_when_there_is_some,
             lanes: every_sleeper_is_woken_while_work_remains,
+            batch: a_batch_counts_as_one_and_is_alone,
+            batch: a_batch_is_tried_again_in_its_order,
+            batch: a_batch_ends_before_it_is_too_large,
+            batch: a_lost_lease_leaves_a_doubt,
+            batch: a_batch_lane_is_fair_to_others,
             settle: each_outcome_leaves_the_job_where_it_says,
             settle: a_settlement_counts_once_and_only_for_the_newest_lease,
             settle: retry_after_holds_back_the_lane,

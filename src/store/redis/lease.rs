@@ -14,7 +14,7 @@ use super::{BEAT, Core, REPLY};
 use crate::domain::id::JobId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Lease, LeaseRef};
+use crate::store::types::Lease;
 
 /// Jobs that one lane gives before the next one has its turn.
 const QUANTUM: usize = 8;
@@ -22,6 +22,8 @@ const QUANTUM: usize = 8;
 const ASKED: usize = 4;
 /// Jobs that one partition gives in one step.
 const STEP: usize = 64;
+/// Jobs beyond what was asked for that the batches of one partition may bring in one step, but for the last.
+const BATCHED: usize = 512;
 /// Steps of one call at the most.
 const ROUNDS: usize = 64;
 /// Leases named in one script call.
@@ -29,37 +31,50 @@ const NAMED: usize = 256;
 /// How long a process with leases may be silent before it counts as dead.
 const SILENCE: Duration = Duration::from_secs(6);
 /// How often lost answers are looked for: what was sent on a broken connection may be carried out late.
-const LOOKS: u8 = 3;
+pub(super) const LOOKS: u8 = 3;
 /// A silence of everybody that long is the server's own.
 const GAP: Duration = Duration::from_millis(3_500);
 
 /// A job given by a partition, not read yet.
 #[derive(Debug, Clone, Copy)]
-struct Given {
-    job: JobId,
-    token: u64,
+pub(super) struct Given {
+    pub job: JobId,
+    pub token: u64,
+    /// One of a batch.
+    pub batch: bool,
+    /// The first of its batch.
+    pub first: bool,
+    /// An earlier lease of it may have been lost.
+    pub doubtful: bool,
 }
 
 impl Core {
     /// Leases jobs; see [`Store::lease`](crate::store::Store::lease).
     pub(super) async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
         let deadline = self.clock.now().plus(span);
-        let mut leases = Vec::new();
+        let mut leases: Vec<Lease> = Vec::new();
+        // What counts against the room: a batch is one.
+        let mut given = 0;
         let _leasing = self.leasing.read().await;
         for _ in 0..ROUNDS {
-            let left = room.saturating_sub(leases.len());
-            let partitions =
-                if left == 0 { Vec::new() } else { self.wake.take(ASKED.min(left), self.clock.now()) };
+            let left = room.saturating_sub(given);
+            let partitions = if left == 0 || leases.len() >= room.saturating_add(BATCHED) {
+                Vec::new()
+            } else {
+                self.wake.take(ASKED.min(left), self.clock.now())
+            };
             if partitions.is_empty() {
                 break;
             }
-            let given = match self.ask(&partitions, left, deadline).await {
+            let some = match self.ask(&partitions, left, deadline).await {
                 Ok(given) => given,
                 // What was leased before is not given up for that.
                 Err(error) if leases.is_empty() => return Err(error),
                 Err(_) => break,
             };
-            match self.read_leases(given, deadline).await {
+            given += some.iter().filter(|one| one.first || !one.batch).count();
+            let some = self.cut_batches(some).await;
+            match self.read_leases(some, deadline).await {
                 (read, Some(error)) if read.is_empty() && leases.is_empty() => return Err(error),
                 (read, _) => leases.extend(read),
             }
@@ -83,7 +98,8 @@ impl Core {
                     .number(deadline.millis())
                     .number(QUANTUM)
                     .number(SILENCE.as_millis())
-                    .number(GAP.as_millis());
+                    .number(GAP.as_millis())
+                    .number(BATCHED);
                 vec![Step::Script(&self.scripts.lease, call)]
             })
             .collect();
@@ -119,11 +135,18 @@ impl Core {
         let next = Some(codec::number(next)?).filter(|next| *next > 0).map(Timestamp::from_millis);
         self.wake.learn(partition, codec::number(again)? != 0, next, codec::number(others)? != 0);
         given
-            .chunks_exact(2)
-            .map(|pair| {
-                let Value::BulkString(id) = &pair[0] else { return Err(strange("a job without an id")) };
+            .chunks_exact(3)
+            .map(|one| {
+                let Value::BulkString(id) = &one[0] else { return Err(strange("a job without an id")) };
                 let bits = id.as_slice().try_into().map_err(|_| strange("a job's id"))?;
-                Ok(Given { job: JobId::from_bits(u128::from_be_bytes(bits)), token: codec::count(&pair[1])? })
+                let what = codec::count(&one[2])?;
+                Ok(Given {
+                    job: JobId::from_bits(u128::from_be_bytes(bits)),
+                    token: codec::count(&one[1])?,
+                    batch: what & 1 > 0,
+                    first: what & 2 > 0,
+                    doubtful: what & 4 > 0,
+                })
             })
             .collect()
     }
@@ -152,7 +175,7 @@ impl Core {
             groups.push(vec![Step::Plain(get)]);
         }
         let answers = self.link.run_groups(groups, REPLY).await;
-        let tokens: HashMap<JobId, u64> = given.iter().map(|given| (given.job, given.token)).collect();
+        let by_job: HashMap<JobId, Given> = given.iter().map(|given| (given.job, *given)).collect();
         let mut leases = Vec::with_capacity(given.len());
         let mut failed = None;
         for ((partition, base, indexes), answer) in events.iter().zip(answers) {
@@ -161,8 +184,8 @@ impl Core {
                 .and_then(|fields| read_event(fields, *partition, base, indexes));
             match read {
                 Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
-                    let token = *tokens.get(&job.id)?;
-                    Some(Lease { job, event, rendered, token, deadline, batch: false, doubtful: false })
+                    let Given { token, batch, doubtful, .. } = *by_job.get(&job.id)?;
+                    Some(Lease { job, event, rendered, token, deadline, batch, doubtful })
                 })),
                 Err(error) => {
                     tracing::error!(%error, "leased jobs cannot be read; giving them back");
@@ -179,16 +202,23 @@ impl Core {
         let order: HashMap<JobId, usize> =
             given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
         leases.sort_by_key(|lease| order.get(&lease.job.id).copied());
+        if failed.is_some() {
+            leases = self.cut_torn(&given, leases).await;
+        }
         (leases, failed)
     }
 
-    /// Renews leases by a span from now, or gives them back.
-    pub(super) async fn hold(&self, leases: &[LeaseRef], renew: Option<Duration>) -> Result<(), StoreError> {
+    /// Renews leases by a span from now, or gives them back: jobs with their tokens.
+    pub(super) async fn hold(
+        &self,
+        leases: &[(JobId, u64)],
+        renew: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let deadline = self.clock.now().plus(renew.unwrap_or_default());
-        let mut by_partition: HashMap<Partition, Vec<&LeaseRef>> = HashMap::new();
-        for lease in leases {
-            if let Some(partition) = self.keys.partition_of(lease.job) {
-                by_partition.entry(partition).or_default().push(lease);
+        let mut by_partition: HashMap<Partition, Vec<(JobId, u64)>> = HashMap::new();
+        for (job, token) in leases {
+            if let Some(partition) = self.keys.partition_of(*job) {
+                by_partition.entry(partition).or_default().push((*job, *token));
             }
         }
         let mut groups = Vec::new();
@@ -197,8 +227,8 @@ impl Core {
             for some in leases.chunks(NAMED) {
                 let mut call = self.call(partition);
                 call.value(if renew.is_some() { "renew" } else { "release" }).number(deadline.millis());
-                for lease in some {
-                    call.value(lease.job.bits().to_be_bytes()).number(lease.token);
+                for (job, token) in some {
+                    call.value(job.bits().to_be_bytes()).number(token);
                 }
                 groups.push(vec![Step::Script(&self.scripts.hold, call)]);
                 partitions.push(partition);
@@ -206,13 +236,13 @@ impl Core {
         }
         {
             let mut held = self.held.lock();
-            for lease in leases {
+            for (job, _) in leases {
                 match renew {
                     Some(_) => {
-                        held.entry(lease.job).and_modify(|until| *until = deadline);
+                        held.entry(*job).and_modify(|until| *until = deadline);
                     }
                     None => {
-                        held.remove(&lease.job);
+                        held.remove(job);
                     }
                 }
             }

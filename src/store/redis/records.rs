@@ -27,6 +27,7 @@ pub(super) struct Rule {
     /// Empty when nobody knows any more; such a lane is closed.
     pub tenant: String,
     pub concurrency: u32,
+    pub batch: u32,
     pub paused: bool,
     pub closed: bool,
     pub deleted: bool,
@@ -40,7 +41,8 @@ impl Rule {
             connection: connection.id,
             revision,
             tenant: connection.tenant.to_string(),
-            concurrency: connection.concurrency,
+            concurrency: if connection.batch > 1 { 1 } else { connection.concurrency },
+            batch: connection.batch,
             paused: matches!(connection.state, ConnectionState::Paused { .. }),
             closed: !connection.state.takes_jobs(),
             deleted: false,
@@ -54,6 +56,7 @@ impl Rule {
             revision,
             tenant: tenant.to_owned(),
             concurrency: 1,
+            batch: 1,
             paused: false,
             closed: true,
             deleted: true,
@@ -167,6 +170,7 @@ impl Core {
                     .number(rule.revision)
                     .value(rule.tenant.as_str())
                     .number(rule.concurrency)
+                    .number(rule.batch)
                     .number(u8::from(rule.paused))
                     .number(u8::from(rule.closed))
                     .number(u8::from(rule.deleted))

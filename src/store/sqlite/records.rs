@@ -21,7 +21,8 @@ pub(super) fn rule(connection: &Connection, revision: Revision) -> LaneRule {
     LaneRule {
         revision,
         tenant: connection.tenant.clone(),
-        concurrency: connection.concurrency,
+        concurrency: if connection.batch > 1 { 1 } else { connection.concurrency },
+        batch: connection.batch,
         paused: matches!(connection.state, ConnectionState::Paused { .. }),
         closed: matches!(connection.state, ConnectionState::Closed { .. }),
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Wish;
-use crate::connector::{Given, Settings, check_custom_headers, check_settings};
+use crate::connector::google_sheets::GoogleSettings;
+use crate::connector::{Given, check_custom_headers, check_settings, check_sheet};
 use crate::domain::connection::MappingChoice;
 use crate::domain::document::Node;
 use crate::domain::event::EventPattern;
@@ -16,7 +17,7 @@ use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Url};
 use crate::mapping::{Condition, Mapping};
 use crate::service::accounts::check_name;
-use crate::spec::{Catalogue, ConnectorSpec, check_overrides};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, check_overrides};
 
 /// The most patterns of a connection.
 pub const MAX_PATTERNS: usize = 50;
@@ -57,8 +58,19 @@ impl Wish {
         &mut self,
         connector: Option<&Arc<ConnectorSpec>>,
         addresses: &AddressPolicy,
+        google: &GoogleSettings,
         faults: &mut Faults,
-    ) -> Option<Settings> {
+    ) -> Option<Vec<(&'static str, Url)>> {
+        if let Some(connector) = connector.filter(|connector| connector.kind == ConnectorKind::GoogleSheets) {
+            let given = Given { url: &self.url, options: &self.options, credentials: &self.credentials };
+            return match check_sheet(connector, &given, google, connector.policy.timeout) {
+                Ok(_) => Some(Vec::new()),
+                Err(found) => {
+                    faults.extend(found);
+                    None
+                }
+            };
+        }
         let takes_target = connector.is_none_or(|connector| connector.needs_target());
         let mut told = false;
         if self.url.is_empty() {
@@ -85,7 +97,7 @@ impl Wish {
                         told = true;
                     }
                 }
-                Some(settings)
+                Some(settings.urls)
             }
             Err(found) => {
                 for fault in found.list() {
@@ -103,6 +115,7 @@ impl Wish {
         mut self,
         catalogue: &Catalogue,
         addresses: &AddressPolicy,
+        google: &GoogleSettings,
         faults: &mut Faults,
     ) -> Option<Checked> {
         let before = faults.len();
@@ -114,7 +127,7 @@ impl Wish {
         let connector = catalogue.connector(&self.connector);
         // What only receives has no URL that could be wrong.
         let sends = connector.is_none_or(|connector| connector.sends());
-        let settings = if sends { self.check_urls(connector, addresses, faults) } else { None };
+        let called = if sends { self.check_urls(connector, addresses, google, faults) } else { None };
         if let Err(found) = check_overrides(&self.policy, "policy") {
             faults.extend(found);
         }
@@ -149,7 +162,7 @@ impl Wish {
             mapping: settled_mapping(self.mapping, inline.as_deref()),
             inline,
             url: self.url,
-            called: settings?.urls,
+            called: called?,
             headers: self.headers,
             options: self.options,
             credentials: self.credentials,

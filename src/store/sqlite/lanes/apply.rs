@@ -139,6 +139,7 @@ impl Lanes {
             lane.tenant = Some(rule.tenant.clone());
             lane.concurrency = rule.concurrency.max(1);
             lane.width = lane.width.clamp(1, lane.concurrency);
+            lane.batch = rule.batch.max(1);
             lane.paused = rule.paused;
             lane.closed = rule.closed;
             if lane.keeps_nothing() || lane.is_strict() != was_strict {
