@@ -251,7 +251,11 @@ async fn preview(args: &PreviewArgs, output: Output) -> Result<(), Failure> {
     match shown["error"].as_object() {
         None => Ok(()),
         Some(_) if output.is_json() => Err(Failure::Told(FAILED)),
-        Some(_) => Err(Failure::failed(cell(&shown, "error.message"))),
+        Some(_) => Err(Failure::failed(format!(
+            "field \"{}\": {}",
+            cell(&shown, "error.field"),
+            cell(&shown, "error.reason"),
+        ))),
     }
 }
 
