@@ -11,11 +11,13 @@ mod connections;
 mod deliveries;
 pub mod docs;
 mod events;
+pub mod export;
 mod filters;
 mod mappings;
 mod operations;
 pub mod problem;
 mod replays;
+mod stats;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -184,13 +184,10 @@ impl Gateway {
             connection: Some(live.record.id),
             state: Some(replay.state),
             before: replay.before,
-            limit: limit + 1,
+            limit,
             ..DeliveryQuery::default()
         };
-        let mut page = self.store.deliveries(query).await?;
-        let more = page.len() > limit;
-        page.truncate(limit);
-        let next = page.last().filter(|_| more).map(|last| last.job.id);
-        Ok((page, next))
+        let page = self.store.deliveries(query).await?;
+        Ok((page.items, page.next))
     }
 }

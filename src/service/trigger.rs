@@ -201,7 +201,7 @@ impl Gateway {
             ..DeliveryQuery::default()
         };
         let found = self.store.deliveries(query).await?;
-        Ok(found.into_iter().find(|delivery| key.is_none_or(|key| delivery.job.event == key)))
+        Ok(found.items.into_iter().find(|delivery| key.is_none_or(|key| delivery.job.event == key)))
     }
 
     /// What an earlier request with the same key came to.

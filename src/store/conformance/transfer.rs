@@ -90,6 +90,7 @@ fn kept(world: &World, to: ConnectionId, state: JobState, due: Option<Timestamp>
         due,
         finished: ended.then(|| world.now()),
         reason: state.name().to_owned(),
+        last: None,
         attempts: attempts.collect(),
     };
     let rendered = due.map(|_| Bytes::from_static(b"as it was sent"));
@@ -146,7 +147,7 @@ pub async fn what_is_imported_goes_on_where_it_stood(world: World) {
     assert_eq!(world.settle(&retried, Outcome::Delivered).await, 1);
     assert_eq!(world.delivery(ids_of(&retried)[0]).await.attempts.len(), 2);
     let dead = DeliveryQuery { state: Some(JobState::Dead), limit: 9, ..DeliveryQuery::default() };
-    let dead = world.store.deliveries(dead).await.unwrap();
+    let dead = world.store.deliveries(dead).await.unwrap().items;
     assert_eq!((dead.len(), dead[0].reason.as_str()), (1, "dead"));
 
     // The platform sends the same event again.
