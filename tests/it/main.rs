@@ -4,6 +4,7 @@
 
 mod backup;
 mod bounds;
+mod canaries;
 mod cli;
 mod delivery;
 mod fleet;
@@ -14,5 +15,7 @@ mod mapping;
 mod migrate;
 mod packaging;
 mod redis_faults;
+#[cfg(unix)]
+mod restart;
 mod store_faults;
 mod support;

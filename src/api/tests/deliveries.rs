@@ -361,3 +361,44 @@ async fn a_connections_totals_are_told() {
     let other = api.full_tenant("other").await;
     assert_eq!(api.get(&path, &other).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_replay_takes_one_state_type_and_span_and_never_what_arrived() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let id = api.connection(&key, json!({})).await;
+    let publish = async |kind: &str| {
+        assert_eq!(api.post("/v1/events", &key, &json!({ "type": kind, "data": null })).await.status, 202);
+    };
+    for kind in ["a", "b", "a"] {
+        publish(kind).await;
+    }
+    settle(&api, JobState::Dead, Outcome::Retry).await;
+    api.clock.advance(Duration::from_mins(1));
+    let later = api.clock.now().to_string();
+    publish("a").await;
+    settle(&api, JobState::Dead, Outcome::Retry).await;
+    publish("a").await;
+    settle(&api, JobState::Delivered, Outcome::Delivered).await;
+
+    let path = format!("/v1/connections/{id}/replay");
+    let count = async |body: Value| {
+        let got = api.post(&path, &key, &body).await;
+        assert_eq!((got.status, &got.body["next_cursor"]), (200, &Value::Null), "{got:?}");
+        got.body["items"].as_array().unwrap().len()
+    };
+    assert_eq!(count(json!({ "state": "dead", "dry_run": true })).await, 4);
+    assert_eq!(count(json!({ "state": "dead", "dry_run": true, "type": "a" })).await, 3);
+    assert_eq!(count(json!({ "state": "dead", "dry_run": true, "since": later })).await, 1);
+    assert_eq!(count(json!({ "state": "dead", "type": "a", "until": later })).await, 2);
+    assert_eq!(count(json!({ "state": "dead", "type": "a", "until": later })).await, 0, "they are open");
+    assert_eq!(lease(&api).await.len(), 2);
+    for (body, pointer) in [
+        (json!({ "state": "delivered" }), "/state"),
+        (json!({ "state": "dead", "since": "now" }), "/since"),
+        (json!({ "state": "dead", "type": 1 }), "/type"),
+    ] {
+        let got = api.post(&path, &key, &body).await;
+        assert_eq!((got.status, got.pointers().first().copied()), (422, Some(pointer)), "{got:?}");
+    }
+}
