@@ -25,7 +25,7 @@ pub struct ReplayArgs {
     /// Those that failed by their mapping; they are rendered by the mapping of now
     #[arg(long, required_unless_present = "state", conflicts_with = "state")]
     mapping_failed: bool,
-    /// Those in this state: mapping_failed, dead, rejected, gone or cancelled
+    /// Those in this state: `mapping_failed`, dead, rejected, gone or cancelled
     #[arg(long)]
     state: Option<String>,
     /// Those of events of this type

@@ -337,7 +337,10 @@ mod tests {
                 known.extend(labels);
             }
             assert!(!known.is_empty() || name.is_match(query), "{query} asks for nothing of ours");
-            for label in by.captures_iter(query).flat_map(|by| by[1].split(", ").map(str::to_owned).collect::<Vec<_>>()) {
+            for label in by
+                .captures_iter(query)
+                .flat_map(|by| by[1].split(", ").map(str::to_owned).collect::<Vec<_>>())
+            {
                 assert!(known.contains(&label.as_str()), "{label} in {query}");
             }
         }

@@ -5,7 +5,6 @@ use super::keys::Partition;
 use super::link::Step;
 use super::{Core, REPLY};
 use crate::domain::id::{ConnectionId, TenantId};
-use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::log::{self, COUNTED_OPEN, TALLY_DAYS};
 use crate::store::types::Tally;
@@ -46,7 +45,7 @@ impl Core {
             for entry in entries {
                 let entry = codec::bytes(entry)?.unwrap_or_default();
                 let id = entry.last_chunk::<16>().and_then(|id| codec::read_id(id));
-                let made = id.map(|id| Timestamp::from_millis(id.time().millis()));
+                let made = id.map(|id| id.time());
                 tally.oldest = tally.oldest.into_iter().chain(made).min();
             }
             Ok(count)

@@ -102,7 +102,7 @@ async fn the_format_before_is_brought_up_to_date() {
     world.ingest(events.to_vec()).await;
     world.store.close().await;
     let database = Connection::open(&file).unwrap();
-    let before = "DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1";
+    let before = "DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1";
     database.execute_batch(before).unwrap();
     drop(database);
     world = world.crash().await;
