@@ -13,11 +13,12 @@ use super::problem::{Code, Problem};
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{JobState, Outcome};
 use crate::domain::time::Timestamp;
-use crate::store::{Delivery, DeliveryQuery, Retried};
+use crate::store::{Delivery, DeliveryQuery, Retried, Tried};
 
 /// A delivery without its attempts.
 pub(super) fn show(delivery: &Delivery) -> Value {
     let job = &delivery.job;
+    let last = delivery.last.or_else(|| delivery.attempts.last().map(Tried::from));
     json!({
         "id": job.id,
         "tenant": job.tenant,
@@ -29,9 +30,9 @@ pub(super) fn show(delivery: &Delivery) -> Value {
         "reason": delivery.reason,
         "tries": job.tries,
         "created": job.created,
-        "outcome": delivery.last.map(|last| last.outcome),
-        "status": delivery.last.and_then(|last| last.status),
-        "duration_ms": delivery.last.map(|last| last.duration_ms),
+        "outcome": last.map(|last| last.outcome),
+        "status": last.and_then(|last| last.status),
+        "duration_ms": last.map(|last| last.duration_ms),
         "due": delivery.due,
         "finished": delivery.finished,
     })

@@ -112,7 +112,7 @@ pub struct Delivery {
     pub finished: Option<Timestamp>,
     /// Why it stands where it stands, in plain words; empty before the first try.
     pub reason: String,
-    /// What its newest try came to; not told where a store is moved.
+    /// What its newest try came to.
     pub last: Option<Tried>,
     /// Its tries, oldest first; only where one delivery was asked for.
     pub attempts: Vec<Attempt>,

@@ -21,7 +21,10 @@ async fn plant(door: &Door, receiver: &Receiver) -> String {
     let client = client();
     let post = async |path: &str, body: Value| door.call(&client, "POST", path, Some(&body)).await.unwrap();
     assert_eq!(post("/v1/tenants", json!({"id": "acme", "name": "Acme"})).await.0, 201);
-    let key = post("/v1/keys", json!({"tenant": "acme", "scopes": ["publish", "manage", "read"]})).await.1;
+    let key =
+        post("/v1/keys", json!({"tenant": "acme", "name": "all", "scopes": ["publish", "manage", "read"]}))
+            .await
+            .1;
     let key = key["token"].as_str().unwrap().to_owned();
     let acme = door.with_key(&key);
     let connection = json!({"name": "all", "connector": "webhook", "events": ["*"], "mapping": "standard_webhook",

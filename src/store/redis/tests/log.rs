@@ -96,7 +96,8 @@ async fn retention_removes_what_has_ended_and_leaves_nothing_behind() {
     assert_eq!(bench.store.sweep().await.unwrap().removed, 0, "what ended late is kept from then on");
     bench.advance(8 * 24 * 3_600);
     assert_eq!(bench.store.sweep().await.unwrap().removed, 2);
-    let keys: Vec<String> = redis::from_redis_value(bench.server.command(&["KEYS", "*"]).await).unwrap();
+    let keys: Vec<Vec<u8>> = redis::from_redis_value(bench.server.command(&["KEYS", "*"]).await).unwrap();
+    let keys: Vec<String> = keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
     let left: Vec<&String> = keys
         .iter()
         .filter(|key| !["state", "lanes", "owners"].iter().any(|kept| key.ends_with(kept)))
