@@ -8,7 +8,7 @@ use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{Attempt, Job, JobState, Outcome};
 use crate::domain::time::Timestamp;
 use crate::store::{
-    Accepted, Dedupe, Delivery, DeliveryQuery, Ingest, Ingested, KeptEvent, KeptJob, RecordId, Store,
+    Accepted, Dedupe, Delivery, DeliveryQuery, Ingest, Ingested, KeptEvent, KeptJob, RecordId, Store, Tried,
 };
 
 use super::world::{MAPPING, World, ids_of};
@@ -82,6 +82,7 @@ fn kept(world: &World, to: ConnectionId, state: JobState, due: Option<Timestamp>
         attempts: tries,
         tries,
     };
+    let attempts: Vec<Attempt> = attempts.collect();
     let delivery = Delivery {
         job,
         event_id: new.event.id.clone(),
@@ -90,8 +91,8 @@ fn kept(world: &World, to: ConnectionId, state: JobState, due: Option<Timestamp>
         due,
         finished: ended.then(|| world.now()),
         reason: state.name().to_owned(),
-        last: None,
-        attempts: attempts.collect(),
+        last: attempts.last().map(Tried::from),
+        attempts,
     };
     let rendered = due.map(|_| Bytes::from_static(b"as it was sent"));
     KeptEvent {
