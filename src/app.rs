@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api;
 use crate::clock::{Clock, Entropy, Ids};
-use crate::config::{Config, Role, StoreConfig};
+use crate::config::{Config, Role, StoreConfig, inherited_listener};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
@@ -137,7 +137,12 @@ pub struct RunningApp {
 /// Starts the gateway. It answers when this returns.
 pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<RunningApp, AppError> {
     let address = config.listen;
-    let listener = TcpListener::bind(address).await.map_err(|error| AppError::Listen { address, error })?;
+    let bound = match inherited_listener() {
+        Ok(Some(inherited)) => TcpListener::from_std(inherited),
+        Ok(None) => TcpListener::bind(address).await,
+        Err(error) => Err(error),
+    };
+    let listener = bound.map_err(|error| AppError::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| AppError::Listen { address, error })?;
     let read = config.catalogue_dir.as_deref().map(Stamp::of).unwrap_or_default();
     let gateway = open_gateway(config, clock, entropy, Place::Owner).await?;

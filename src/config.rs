@@ -5,6 +5,7 @@
 //! the only module that reads the environment.
 
 mod environment;
+mod in_force;
 mod read;
 pub mod settings;
 
@@ -24,7 +25,10 @@ use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
-pub use environment::{Environment, named_variable, own_program, system_name, temporary_dir, wants_color};
+pub use environment::{
+    Environment, inherited_listener, named_variable, own_program, system_name, temporary_dir, wants_color,
+};
+pub use in_force::{InForce, in_force, without_secrets};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
 
 /// The file that is read when nobody names one.

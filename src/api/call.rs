@@ -66,7 +66,7 @@ impl Call {
     }
 
     /// The query, which may have the `known` parameters and no others.
-    pub fn query(&self, known: &'static [&'static str]) -> Query {
+    pub fn query(&self, known: &[&'static str]) -> Query {
         let mut query = Query { values: BTreeMap::new(), faults: Faults::default() };
         let pairs = form_pairs(self.query.as_deref().unwrap_or_default());
         for (name, value) in pairs {
@@ -228,6 +228,11 @@ impl Query {
         self.values.get(name).map(String::as_str)
     }
 
+    /// Notes a fault of a parameter.
+    pub fn fault(&mut self, name: &'static str, what: String) {
+        self.faults.at_field(name, what, None);
+    }
+
     /// A parameter as a `T`; `what` says what it should be.
     pub fn read<T: FromStr>(&mut self, name: &'static str, what: &str) -> Option<T> {
         let parsed = self.values.get(name)?.parse();
@@ -311,6 +316,11 @@ pub fn nothing() -> Response<Body> {
     response
 }
 
+/// An id as the cursor of the page that begins after it.
+pub fn cursor(id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(id)
+}
+
 /// A page of a list. `items` has one more than `limit` when there are more; `id` is what the next page begins after.
 pub fn page<T>(
     mut items: Vec<T>,
@@ -320,7 +330,7 @@ pub fn page<T>(
 ) -> Response<Body> {
     let more = items.len() > limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(id(last)));
+    let next = items.last().filter(|_| more).map(|last| cursor(&id(last)));
     let items: Vec<Value> = items.iter().map(show).collect();
     reply(StatusCode::OK, &json!({ "items": items, "next_cursor": next }))
 }

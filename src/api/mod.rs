@@ -11,6 +11,7 @@ mod connections;
 mod deliveries;
 pub mod docs;
 mod events;
+pub mod export;
 mod filters;
 mod hooks;
 mod mappings;
@@ -19,6 +20,7 @@ pub mod problem;
 mod public;
 mod replays;
 mod sources;
+mod stats;
 pub mod table;
 #[cfg(test)]
 mod tests;

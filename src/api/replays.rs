@@ -1,7 +1,8 @@
-//! `POST /v1/connections/{id}/replay`: deliveries that failed by their mapping, sent again after the mend, or shown as
-//! they would be.
+//! `POST /v1/connections/{id}/replay`: deliveries that ended otherwise than they should have, sent again, or shown as they
+//! would be.
 //!
-//! The body says which by `state`; further states and narrower spans are further values and keys, the answer stays.
+//! The body says which, by state, type and span. What was delivered is not among them: a replay never sends twice what has
+//! arrived.
 
 use axum::http::StatusCode;
 use serde_json::json;
@@ -12,10 +13,17 @@ use crate::domain::document::Node;
 use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::JobState;
+use crate::domain::time::Timestamp;
 use crate::service::replay::{MAX_REPLAYED, Replay};
 
 /// States that can be replayed as a whole.
-const STATES: &[(&str, JobState)] = &[("mapping_failed", JobState::MappingFailed)];
+const STATES: &[(&str, JobState)] = &[
+    ("mapping_failed", JobState::MappingFailed),
+    ("dead", JobState::Dead),
+    ("rejected", JobState::Rejected),
+    ("gone", JobState::Gone),
+    ("cancelled", JobState::Cancelled),
+];
 /// How many are sent where the body does not say.
 const DEFAULT_LIMIT: usize = 100;
 
@@ -33,6 +41,19 @@ pub async fn replay(mut call: Call) -> Answer {
     };
     table.need("state");
     let state = table.choice("state", STATES);
+    let kind = table.text("type").map(str::to_owned);
+    let mut time = |key: &'static str| {
+        let parsed = table.text(key)?.parse::<Timestamp>();
+        if parsed.is_err() {
+            table.fault(
+                key,
+                "is no RFC 3339 time".to_owned(),
+                Some("such as 2026-05-03T14:22:08Z".to_owned()),
+            );
+        }
+        parsed.ok()
+    };
+    let (since, until) = (time("since"), time("until"));
     let dry_run = table.boolean("dry_run").unwrap_or(false);
     let most = i64::try_from(MAX_REPLAYED).unwrap_or(i64::MAX);
     let limit = if table.has("limit") { table.integer_within("limit", 1, most) } else { None };
@@ -46,6 +67,9 @@ pub async fn replay(mut call: Call) -> Answer {
     };
     let replay = Replay {
         state,
+        kind,
+        since,
+        until,
         before: before.and_then(Result::ok),
         limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DEFAULT_LIMIT),
     };

@@ -6,7 +6,7 @@ use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
     NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, hooks, mappings,
-    operations, public, replays, sources, trigger,
+    operations, public, replays, sources, stats, trigger,
 };
 use crate::domain::account::Scope;
 
@@ -63,6 +63,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     GET "/v1/connections/{id}" READ => connections::read;
     PATCH "/v1/connections/{id}" MANAGE => connections::update;
     DELETE "/v1/connections/{id}" MANAGE => connections::delete;
+    GET "/v1/connections/{id}/stats" READ => stats::read;
     POST "/v1/connections/{id}/pause" MANAGE => connections::pause;
     POST "/v1/connections/{id}/resume" MANAGE => connections::resume;
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
@@ -92,6 +93,7 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/api/public/system-chat" Auth::Open => public::chat;
     OPTIONS "/api/public/system-chat" Auth::Open => public::preflight;
     GET "/v1/deliveries" READ => deliveries::list;
+    GET "/v1/deliveries/export" READ => deliveries::export;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;
     POST "/v1/mappings/preview" READ => mappings::preview;

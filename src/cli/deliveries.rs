@@ -6,14 +6,20 @@ use serde_json::{Value, json};
 use super::client::Remote;
 use super::failure::Failure;
 use super::output::{Output, cell, one_line};
+use crate::api::export::Format;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
+
+/// Deliveries of one request of an export.
+const EXPORT_PAGE: usize = 200;
 
 /// What to do with deliveries.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DeliveriesCommand {
     /// List deliveries, newest first
     List(ListArgs),
+    /// Print all deliveries that match, newest first, as lines for other programs
+    Export(ExportArgs),
     /// Show one delivery with every attempt
     Show {
         /// Which gateway.
@@ -34,7 +40,7 @@ pub enum DeliveriesCommand {
 
 /// Which deliveries.
 #[derive(Debug, Clone, Args)]
-pub struct ListArgs {
+pub struct Filters {
     /// Which gateway.
     #[command(flatten)]
     remote: Remote,
@@ -50,6 +56,15 @@ pub struct ListArgs {
     /// In this state, such as queued, waiting, delivered or dead
     #[arg(long)]
     state: Option<String>,
+    /// Whose newest attempt came to this, such as retry or rejected
+    #[arg(long)]
+    outcome: Option<String>,
+    /// Whose newest attempt was answered with this HTTP status
+    #[arg(long)]
+    status: Option<u16>,
+    /// Whose reason has this in it, in any case
+    #[arg(long)]
+    text: Option<String>,
     /// Of this tenant, for an operator's key
     #[arg(long)]
     tenant: Option<String>,
@@ -59,15 +74,56 @@ pub struct ListArgs {
     /// Made before this time, RFC 3339
     #[arg(long)]
     until: Option<Timestamp>,
+}
+
+impl Filters {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let time = |value: &Option<Timestamp>| value.map(|time| time.to_string());
+        [
+            ("connection", self.connection.map(|id| id.to_string())),
+            ("event", self.event.clone()),
+            ("type", self.kind.clone()),
+            ("state", self.state.clone()),
+            ("outcome", self.outcome.clone()),
+            ("status", self.status.map(|status| status.to_string())),
+            ("text", self.text.clone()),
+            ("tenant", self.tenant.clone()),
+            ("since", time(&self.since)),
+            ("until", time(&self.until)),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
+    }
+}
+
+/// Which deliveries, and how many.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// Which deliveries.
+    #[command(flatten)]
+    filters: Filters,
     /// How many at the most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     limit: u16,
+}
+
+/// Which deliveries, and as what.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// Which deliveries.
+    #[command(flatten)]
+    filters: Filters,
+    /// A JSON object a line, or a table
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
 }
 
 /// Runs a command on deliveries.
 pub async fn run_deliveries(command: &DeliveriesCommand, output: Output) -> Result<(), Failure> {
     match command {
         DeliveriesCommand::List(args) => list(args, output).await,
+        DeliveriesCommand::Export(args) => export(args, output).await,
         DeliveriesCommand::Show { remote, id } => {
             let delivery = remote.client()?.get(&format!("/v1/deliveries/{id}"), &[]).await?;
             output.either(&delivery, || shown(&delivery));
@@ -82,21 +138,31 @@ pub async fn run_deliveries(command: &DeliveriesCommand, output: Output) -> Resu
 }
 
 async fn list(args: &ListArgs, output: Output) -> Result<(), Failure> {
-    let text = |value: &Option<Timestamp>| value.map(|time| time.to_string());
-    let given = [
-        ("connection", args.connection.map(|id| id.to_string())),
-        ("event", args.event.clone()),
-        ("type", args.kind.clone()),
-        ("state", args.state.clone()),
-        ("tenant", args.tenant.clone()),
-        ("since", text(&args.since)),
-        ("until", text(&args.until)),
-    ];
-    let query: Vec<(&str, &str)> =
-        given.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
-    let deliveries = args.remote.client()?.list("/v1/deliveries", &query, args.limit.into()).await?;
-    output.list(&deliveries, &["id", "type", "event", "state", "tries", "created", "reason"]);
+    let query = args.filters.query();
+    let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let deliveries = args.filters.remote.client()?.list("/v1/deliveries", &query, args.limit.into()).await?;
+    output.list(&deliveries, &["id", "type", "event", "state", "tries", "status", "created", "reason"]);
     Ok(())
+}
+
+/// Prints all that match, a page at a time.
+async fn export(args: &ExportArgs, output: Output) -> Result<(), Failure> {
+    let client = args.filters.remote.client()?;
+    let mut query = args.filters.query();
+    query.push(("limit", EXPORT_PAGE.to_string()));
+    if let Some(head) = args.format.head() {
+        output.lines(head);
+    }
+    loop {
+        let asked: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let page = client.get("/v1/deliveries", &asked).await?;
+        for delivery in page["items"].as_array().into_iter().flatten() {
+            output.lines(&args.format.line(delivery));
+        }
+        let Some(next) = page["next_cursor"].as_str() else { return Ok(()) };
+        query.retain(|(name, _)| *name != "cursor");
+        query.push(("cursor", next.to_owned()));
+    }
 }
 
 /// A delivery and its attempts, for a person.

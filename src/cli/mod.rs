@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod bench;
 pub mod check;
 pub mod client;
+pub mod config;
 pub mod connections;
 pub mod connectors;
 pub mod deliveries;
@@ -73,6 +74,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Tell everything that is wrong with configuration, connectors and mappings
     Check(check::CheckArgs),
+    /// Show the settings in force, and where each came from
+    Config(config::ConfigArgs),
     /// Show what a mapping makes of an event
     #[command(
         after_help = "Examples:\n  patchbay map lead_flat --event lead.captured --trace\n  patchbay map \
@@ -128,10 +131,10 @@ enum Command {
     Store(store::StoreCommand),
     /// Ask a running process whether it is ready
     Health(health::HealthArgs),
-    /// Send deliveries again that failed by their mapping, after it was mended
+    /// Send deliveries again that failed, after what was in the way was mended
     #[command(
         after_help = "Examples:\n  patchbay replay --mapping-failed --connection con_... --dry-run\n  patchbay \
-                            replay --mapping-failed --connection con_..."
+                            replay --mapping-failed --connection con_...\n  patchbay replay --state dead --since 2026-05-03T14:00:00Z --connection con_... --per-second 20"
     )]
     Replay(replay::ReplayArgs),
     /// Show which recent events a filter lets pass, and why not the others
@@ -189,6 +192,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Serve(args) => serve::run(&args, &environment, output).await,
         Command::Demo(args) => demo::run(&args, output).await,
         Command::Check(args) => check::run(&args, &environment, output),
+        Command::Config(args) => config::run(&args, &environment, output),
         Command::Map(args) => map::run(&args, &clock, output),
         Command::Path(args) => path::run(&args, output),
         Command::Schema(args) => schema::run(&args, output),
@@ -203,7 +207,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
         Command::Store(command) => store::run(&command, &environment, output).await,
         Command::Health(args) => health::run(&args, output).await,
-        Command::Replay(args) => replay::run(&args, output).await,
+        Command::Replay(args) => replay::run(&args, &clock, output).await,
         Command::Filter(args) => filter::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {

@@ -1,4 +1,7 @@
-//! `patchbay replay`: sends deliveries again that failed by their mapping, page by page, or shows what would be sent.
+//! `patchbay replay`: sends deliveries again that ended otherwise than they should have, page by page, or shows what would
+//! be sent.
+
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -6,7 +9,9 @@ use serde_json::{Value, json};
 use super::client::Remote;
 use super::failure::Failure;
 use super::output::{Output, cell};
+use crate::clock::Clock;
 use crate::domain::id::ConnectionId;
+use crate::domain::time::Timestamp;
 
 /// Deliveries of one request.
 const PAGE: usize = 100;
@@ -18,8 +23,23 @@ pub struct ReplayArgs {
     #[command(flatten)]
     remote: Remote,
     /// Those that failed by their mapping; they are rendered by the mapping of now
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "state", conflicts_with = "state")]
     mapping_failed: bool,
+    /// Those in this state: `mapping_failed`, dead, rejected, gone or cancelled
+    #[arg(long)]
+    state: Option<String>,
+    /// Those of events of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Those made at or after this time, RFC 3339
+    #[arg(long)]
+    since: Option<Timestamp>,
+    /// Those made before this time, RFC 3339
+    #[arg(long)]
+    until: Option<Timestamp>,
+    /// Send at most this many in a second
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    per_second: Option<u32>,
     /// Of this connection
     #[arg(long)]
     connection: ConnectionId,
@@ -32,23 +52,34 @@ pub struct ReplayArgs {
 }
 
 /// Replays and prints.
-pub async fn run(args: &ReplayArgs, output: Output) -> Result<(), Failure> {
+pub async fn run(args: &ReplayArgs, clock: &Clock, output: Output) -> Result<(), Failure> {
     let most = args.limit.unwrap_or(if args.dry_run { 10 } else { u32::MAX }) as usize;
     let client = args.remote.client()?;
     let path = format!("/v1/connections/{}/replay", args.connection);
     let mut items: Vec<Value> = Vec::new();
     let (mut seen, mut queued) = (0, 0);
     let mut cursor = Value::Null;
+    let page = args.per_second.map_or(PAGE, |rate| PAGE.min(rate as usize));
     while seen < most {
         let mut body = json!({
-            "state": "mapping_failed", "dry_run": args.dry_run, "limit": (most - seen).min(PAGE),
+            "state": args.state.as_deref().unwrap_or("mapping_failed"),
+            "dry_run": args.dry_run,
+            "limit": (most - seen).min(page),
         });
+        let times = [("since", args.since), ("until", args.until)];
+        let narrower = times.map(|(name, time)| (name, time.map(|time| time.to_string())));
+        for (name, value) in narrower.into_iter().chain([("type", args.kind.clone())]) {
+            if let Some(value) = value {
+                body[name] = value.into();
+            }
+        }
         if !cursor.is_null() {
             body["cursor"] = cursor.take();
         }
         let mut answer = client.post(&path, &body).await?;
         let Some(Value::Array(page)) = answer.get_mut("items").map(Value::take) else { break };
         seen += page.len();
+        let sent_now = u32::try_from(page.len()).unwrap_or(u32::MAX);
         queued += page.iter().filter(|item| item["queued"] == true).count();
         cursor = answer["next_cursor"].take();
         if args.dry_run {
@@ -58,6 +89,9 @@ pub async fn run(args: &ReplayArgs, output: Output) -> Result<(), Failure> {
         }
         if cursor.is_null() {
             break;
+        }
+        if let Some(rate) = args.per_second.filter(|_| !args.dry_run) {
+            clock.sleep(Duration::from_secs(1) * sent_now / rate).await;
         }
     }
     if args.dry_run {

@@ -1,6 +1,6 @@
 //! `patchbay serve`: the gateway for real.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
@@ -18,21 +18,50 @@ use crate::telemetry;
 /// How to serve.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Where the configuration and the data are.
+    /// With which settings.
     #[command(flatten)]
-    pub settings: SettingArgs,
-    /// Address and port to serve on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
+    settings: SettingFlags,
     /// Read connector and mapping files again whenever they change; SIGHUP does so too
     #[arg(long)]
     watch: bool,
-    /// What this process does: api, worker, or both (one of them alone needs Redis)
-    #[arg(long, value_name = "ROLE")]
-    role: Option<String>,
     /// Stop when standard input closes: for a parent process
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
+}
+
+/// The settings that flags can give.
+#[derive(Debug, Clone, Args)]
+pub struct SettingFlags {
+    /// Where the configuration and the data are.
+    #[command(flatten)]
+    settings: SettingArgs,
+    /// Address and port to serve on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// What this process does: api, worker, or both (one of them alone needs Redis)
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
+}
+
+impl SettingFlags {
+    /// What was given, as settings.
+    pub fn flags(&self) -> Vec<Given> {
+        let given = [("listen", "--listen", &self.listen), ("role", "--role", &self.role)];
+        let flags = given
+            .into_iter()
+            .filter_map(|(key, name, text)| Some(Given { key, name: name.to_owned(), text: text.clone()? }));
+        flags.chain(self.settings.folder()).collect()
+    }
+
+    /// The file that was named.
+    pub fn file(&self) -> Option<&Path> {
+        self.settings.config.as_deref()
+    }
+
+    /// The configuration, checked.
+    pub fn load(&self, environment: &Environment) -> Result<Config, Failure> {
+        Ok(Config::load(self.file(), environment, &self.flags())?)
+    }
 }
 
 /// Where the configuration and the data are.
@@ -49,11 +78,13 @@ pub struct SettingArgs {
 impl SettingArgs {
     /// The configuration, with `flags` over it.
     pub fn load(&self, environment: &Environment, mut flags: Vec<Given>) -> Result<Config, Failure> {
-        if let Some(folder) = &self.data_dir {
-            let text = folder.display().to_string();
-            flags.push(Given { key: "data_dir", name: "--data-dir".to_owned(), text });
-        }
+        flags.extend(self.folder());
         Ok(Config::load(self.config.as_deref(), environment, &flags)?)
+    }
+
+    fn folder(&self) -> Option<Given> {
+        let text = self.data_dir.as_ref()?.display().to_string();
+        Some(Given { key: "data_dir", name: "--data-dir".to_owned(), text })
     }
 
     /// Faults of the configuration with those of the catalogue, so that a person mends all at once.
@@ -69,14 +100,10 @@ impl SettingArgs {
 
 /// Serves until a signal comes.
 pub async fn run(args: &ServeArgs, environment: &Environment, output: Output) -> Result<(), Failure> {
-    let given = [("listen", "--listen", &args.listen), ("role", "--role", &args.role)];
-    let flags = given
-        .into_iter()
-        .filter_map(|(key, name, text)| Some(Given { key, name: name.to_owned(), text: text.clone()? }));
     let config = args
         .settings
-        .load(environment, flags.collect())
-        .map_err(|failure| args.settings.beside_the_catalogue(environment, failure))?;
+        .load(environment)
+        .map_err(|failure| args.settings.settings.beside_the_catalogue(environment, failure))?;
     let _flush = telemetry::start(&config.log);
     let (mut signals, mut hangups) = (Signals::new()?, Hangups::new()?);
     let mut running = app::start(&config, Clock::system(), Entropy::system()).await?;

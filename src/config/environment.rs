@@ -71,3 +71,11 @@ pub fn system_name() -> String {
 pub fn wants_color() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
+
+/// The listening socket that the process was started with: the first that systemd, or whoever speaks as it does
+/// (`LISTEN_FDS`), hands over. The socket outlives the process, so that one which takes its place misses no connection.
+pub fn inherited_listener() -> io::Result<Option<std::net::TcpListener>> {
+    let Some(listener) = listenfd::ListenFd::from_env().take_tcp_listener(0)? else { return Ok(None) };
+    listener.set_nonblocking(true)?;
+    Ok(Some(listener))
+}

@@ -141,6 +141,11 @@ impl Outcome {
             Self::MappingFailed => "mapping_failed",
         }
     }
+
+    /// The outcome of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.name() == name)
+    }
 }
 
 /// The record of one try.

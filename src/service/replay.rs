@@ -1,6 +1,7 @@
 //! Sends deliveries again that ended otherwise than they should have, a bounded page at a time.
 //!
-//! A page names the deliveries of one connection in one state, newest first, below a cursor. Those sent again leave the
+//! A page names the deliveries of one connection in one state, and where wanted of one type and span, newest first, below a
+//! cursor. Those sent again leave the
 //! state; one that fails anew comes back to it above the cursor, so a walk ends however often they fail.
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ use super::{Gateway, ServiceError};
 use crate::connector::Names;
 use crate::domain::id::JobId;
 use crate::domain::job::JobState;
+use crate::domain::time::Timestamp;
 use crate::mapping::MappingError;
 use crate::store::{Delivery, DeliveryQuery, Retried, StoreError};
 
@@ -20,10 +22,16 @@ use crate::store::{Delivery, DeliveryQuery, Retried, StoreError};
 pub const MAX_REPLAYED: usize = 200;
 
 /// Which deliveries of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Replay {
     /// The state that they are in.
     pub state: JobState,
+    /// Of events of this type.
+    pub kind: Option<String>,
+    /// Made at or after.
+    pub since: Option<Timestamp>,
+    /// Made before.
+    pub until: Option<Timestamp>,
     /// Older than this one.
     pub before: Option<JobId>,
     /// How many at the most.
@@ -186,14 +194,14 @@ impl Gateway {
             tenant: Some(live.record.tenant.clone()),
             connection: Some(live.record.id),
             state: Some(replay.state),
+            kind: replay.kind,
+            since: replay.since,
+            until: replay.until,
             before: replay.before,
-            limit: limit + 1,
+            limit,
             ..DeliveryQuery::default()
         };
-        let mut page = self.store.deliveries(query).await?;
-        let more = page.len() > limit;
-        page.truncate(limit);
-        let next = page.last().filter(|_| more).map(|last| last.job.id);
-        Ok((page, next))
+        let page = self.store.deliveries(query).await?;
+        Ok((page.items, page.next))
     }
 }

@@ -32,7 +32,8 @@ use crate::domain::job::{Attempt, JobState, Outcome};
 use crate::domain::policy::{DeliveryPolicy, RetrySchedule};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::store::{
-    Accepted, Delivery, DeliveryQuery, Ingest, Ingested, NewEvent, NewJob, Recorded, StoreError, UNANSWERED,
+    Accepted, Delivery, DeliveryQuery, Ingest, Ingested, NewEvent, NewJob, Recorded, StoreError, Tried,
+    UNANSWERED,
 };
 pub use under_way::Triggers;
 
@@ -206,7 +207,7 @@ impl Gateway {
             ..DeliveryQuery::default()
         };
         let found = self.store.deliveries(query).await?;
-        Ok(found.into_iter().find(|delivery| key.is_none_or(|key| delivery.job.event == key)))
+        Ok(found.items.into_iter().find(|delivery| key.is_none_or(|key| delivery.job.event == key)))
     }
 
     /// What an earlier request with the same key came to.
@@ -263,6 +264,7 @@ impl Gateway {
         delivery.job.attempts += 1;
         delivery.job.tries += 1;
         delivery.finished = Some(self.clock.now());
+        delivery.last = Some(Tried::from(&attempt));
         self.write_outcome(Recorded {
             job: delivery.job.id,
             attempt: attempt.clone(),

@@ -19,6 +19,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod log;
 pub mod redis;
 pub mod sqlite;
 pub mod types;
@@ -29,12 +30,13 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::domain::event::{Event, EventPattern};
-use crate::domain::id::{JobId, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
 pub use types::{
-    About, Accepted, Change, Cursor, Dedupe, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested,
-    KeptEvent, KeptJob, LaneCounts, Lease, LeaseRef, NewEvent, NewJob, Record, RecordId, Recorded, Retried,
-    Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep, UNANSWERED,
+    About, Accepted, Change, Cursor, Dedupe, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported,
+    Ingest, Ingested, KeptEvent, KeptJob, LaneCounts, Lease, LeaseRef, NewEvent, NewJob, Record, RecordId,
+    Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError, Sweep, Tally, Totals, Tried,
+    UNANSWERED,
 };
 
 /// The newest attempts of a job that are kept; older ones go. An endpoint that asks for another try every second, for ever,
@@ -133,8 +135,12 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// The source of a mapping version.
     async fn mapping(&self, version: MappingVersion) -> Result<Option<Value>, StoreError>;
 
-    /// Deliveries that match, newest first, without attempts; at most `query.limit`.
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, StoreError>;
+    /// Deliveries that match, newest first, without attempts; at most `query.limit`. A walk is bounded: after
+    /// [`log::LOOKS`] that don't match it ends with what it has, and says where to go on.
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError>;
+
+    /// What came of a connection's jobs, day by day, and what waits. Costs the same however many there are.
+    async fn tally(&self, tenant: &TenantId, connection: ConnectionId) -> Result<Tally, StoreError>;
 
     /// One delivery with its attempts.
     async fn delivery(&self, id: JobId) -> Result<Option<Delivery>, StoreError>;

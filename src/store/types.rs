@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Next;
+pub use super::log::{Delivery, DeliveryPage, DeliveryQuery, Tally, Totals, Tried};
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::connection::Connection;
 use crate::domain::event::Event;
@@ -303,50 +304,6 @@ pub struct Change {
     pub id: RecordId,
     /// The record now; `None` when it was deleted.
     pub record: Option<Record>,
-}
-
-/// Which deliveries are wanted.
-#[derive(Debug, Clone, Default)]
-pub struct DeliveryQuery {
-    /// Of one tenant; `None` is for the operator alone.
-    pub tenant: Option<TenantId>,
-    /// Of one connection.
-    pub connection: Option<ConnectionId>,
-    /// Of the events with this public id.
-    pub event: Option<String>,
-    /// Of events of this type.
-    pub kind: Option<String>,
-    /// In this state.
-    pub state: Option<JobState>,
-    /// Made at or after.
-    pub since: Option<Timestamp>,
-    /// Made before.
-    pub until: Option<Timestamp>,
-    /// Older than this one: the cursor.
-    pub before: Option<JobId>,
-    /// How many at the most.
-    pub limit: usize,
-}
-
-/// A job as the delivery log shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivery {
-    /// The job.
-    pub job: Job,
-    /// Its event's public id.
-    pub event_id: String,
-    /// Its event's type.
-    pub kind: String,
-    /// Where it stands.
-    pub state: JobState,
-    /// When it is due again, while it waits.
-    pub due: Option<Timestamp>,
-    /// When it ended.
-    pub finished: Option<Timestamp>,
-    /// Why it stands where it stands, in plain words; empty before the first try.
-    pub reason: String,
-    /// Its tries, oldest first; only where one delivery was asked for.
-    pub attempts: Vec<Attempt>,
 }
 
 /// Where a walk over a store's events has come; only the engine that gave it can read it.

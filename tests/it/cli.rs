@@ -247,3 +247,30 @@ fn the_settings_of_the_help_are_those_of_the_readme() {
     let readme = std::fs::read_to_string("README.md").unwrap_or_default();
     assert!(readme.is_empty() || readme.contains(table.trim_end()), "README.md lacks:\n{table}");
 }
+
+#[test]
+fn config_shows_what_is_in_force_and_where_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    std::fs::write(root.join("patchbay.toml"), "[delivery]\nconcurrency = 7\n").unwrap();
+    let config = |more: &[&str]| {
+        let mut command = patchbay(root);
+        command.env("PATCHBAY_STORE", "redis://ann:hunter2@redis.internal:6379").arg("config").args(more);
+        command.output().unwrap()
+    };
+    let told_json = stdout(&config(&["--json", "--role", "api"]));
+    let all: Vec<Value> = serde_json::from_str(&told_json).unwrap();
+    let of = |key: &str| all.iter().find(|one| one["key"] == key).unwrap().clone();
+    assert_eq!(of("delivery.concurrency")["value"], "7");
+    assert_eq!(of("delivery.concurrency")["source"], "patchbay.toml:2");
+    assert_eq!(of("role")["source"], "--role");
+    assert_eq!(of("listen")["source"], "default");
+    assert_eq!(of("store")["source"], "PATCHBAY_STORE");
+    let text = stdout(&config(&[]));
+    assert!(text.contains("delivery.concurrency\t7\tpatchbay.toml:2"), "{text}");
+    assert!(text.contains("redis://[hidden]@redis.internal:6379"), "{text}");
+    assert!(!text.contains("hunter2") && !told_json.contains("hunter2"), "{text}");
+    // What would not start is not shown as if it would.
+    std::fs::write(root.join("patchbay.toml"), "lisen = 1\n").unwrap();
+    assert_eq!(told(&config(&[])).0, 2);
+}

@@ -26,7 +26,7 @@ async fn jobs(folder: &std::path::Path) -> BTreeMap<String, (JobId, JobState)> {
     let ids = Ids::new(clock.clone(), Entropy::system());
     let store = SqliteStore::open_guest(folder, clock, ids).await.unwrap();
     let query = DeliveryQuery { limit: 2 * EVENTS, ..DeliveryQuery::default() };
-    let found = store.deliveries(query).await.unwrap();
+    let found = store.deliveries(query).await.unwrap().items;
     store.close().await;
     let count = found.len();
     let jobs: BTreeMap<_, _> =

@@ -4,6 +4,7 @@
 
 mod backup;
 mod bounds;
+mod canaries;
 mod cli;
 mod delivery;
 mod fleet;
@@ -16,7 +17,12 @@ mod mapping;
 mod migrate;
 mod packaging;
 mod redis_faults;
+<<<<<<< HEAD
 mod sheets;
+=======
+#[cfg(unix)]
+mod restart;
+>>>>>>> log
 mod store_faults;
 mod support;
 mod zapier;

@@ -94,13 +94,18 @@ async fn deliveries_are_found_and_retried() {
         ("?state=dead".to_owned(), 3),
         ("?state=delivered".to_owned(), 0),
         (format!("?connection={id}"), 3),
+        ("?outcome=retry".to_owned(), 3),
+        ("?outcome=delivered".to_owned(), 0),
+        ("?status=500&text=BECAUSE".to_owned(), 3),
+        ("?status=404".to_owned(), 0),
+        ("?text=nothing".to_owned(), 0),
         ("?since=2026-05-03T14:22:08Z".to_owned(), 3),
         ("?until=2026-05-03T14:22:08Z".to_owned(), 0),
     ] {
         let got = api.get(&format!("/v1/deliveries{query}"), &key).await;
         assert_eq!((got.status, count(&got.body)), (200, wanted), "{query}: {got:?}");
     }
-    for bad in ["?state=deed", "?connection=x", "?since=now", "?evnt=1"] {
+    for bad in ["?state=deed", "?connection=x", "?since=now", "?evnt=1", "?outcome=good", "?status=x"] {
         assert_eq!(api.get(&format!("/v1/deliveries{bad}"), &key).await.code(), "invalid_parameter", "{bad}");
     }
     let first = api.get("/v1/deliveries?limit=2", &key).await;
@@ -292,4 +297,108 @@ async fn what_failed_by_its_mapping_is_replayed_after_the_mend() {
     }
     let other = api.full_tenant("other").await;
     assert_eq!(api.post(&path, &other, &dry).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_log_is_exported_as_lines_whatever_its_length() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let id = api.connection(&key, json!({})).await;
+    for batch in 0..5 {
+        let events: Vec<Value> = (0..90)
+            .map(|number| json!({ "type": "x", "id": format!("=1+{batch}.{number}"), "data": null }))
+            .collect();
+        let sent = api.post("/v1/events", &key, &json!(events)).await;
+        assert_eq!(sent.status, 202, "{sent:?}");
+    }
+    let got = api.get("/v1/deliveries/export?state=queued", &key).await;
+    let lines: Vec<Value> = got.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((got.header("content-type"), lines.len()), (Some("application/x-ndjson"), 450));
+    let list = api.get("/v1/deliveries?limit=200", &key).await;
+    assert_eq!(lines[..200], list.body["items"].as_array().unwrap()[..]);
+    let ids: std::collections::BTreeSet<String> = lines.iter().map(|line| line["id"].to_string()).collect();
+    assert_eq!(ids.len(), 450, "each once");
+
+    let got = api.get(&format!("/v1/deliveries/export?format=csv&connection={id}"), &key).await;
+    let rows: Vec<&str> = got.text.split_terminator("\r\n").collect();
+    assert_eq!((got.header("content-type"), rows.len()), (Some("text/csv; charset=utf-8"), 451));
+    assert!(rows[0].starts_with("id,tenant,connection,event,type"), "{}", rows[0]);
+    assert!(rows[1..].iter().all(|row| row.contains(",\"'=1+")), "no cell is a formula: {}", rows[1]);
+    let none = api.get("/v1/deliveries/export?format=csv&state=dead", &key).await;
+    assert_eq!(none.text, format!("{}\r\n", rows[0]));
+    for bad in ["?format=xml", "?limit=3"] {
+        let got = api.get(&format!("/v1/deliveries/export{bad}"), &key).await;
+        assert_eq!(got.code(), "invalid_parameter", "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_connections_totals_are_told() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let id = api.connection(&key, json!({})).await;
+    let path = format!("/v1/connections/{id}/stats");
+    let fresh = api.get(&path, &key).await.body;
+    assert_eq!((&fresh["totals"]["attempts"], &fresh["days"]), (&json!(0), &json!([])), "{fresh}");
+    for number in 0..2 {
+        let event = json!({ "type": "x", "id": number.to_string(), "data": null });
+        assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
+    }
+    settle(&api, JobState::Dead, Outcome::Retry).await;
+    assert_eq!(api.post("/v1/events", &key, &json!({ "type": "x", "data": null })).await.status, 202);
+    let got = api.get(&path, &key).await.body;
+    let totals = &got["totals"];
+    assert_eq!(
+        (&totals["dead"], &totals["delivered"], &totals["failed_attempts"]),
+        (&json!(2), &json!(0), &json!(2))
+    );
+    assert_eq!((&totals["latency_p50_ms"], &totals["latency_p95_ms"]), (&json!(5), &json!(5)));
+    assert_eq!(
+        (&got["queued"], &got["failing"], got["oldest_open"].is_string()),
+        (&json!(1), &json!(0), true)
+    );
+    assert_eq!(got["days"].as_array().unwrap().len(), 1);
+    let other = api.full_tenant("other").await;
+    assert_eq!(api.get(&path, &other).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_replay_takes_one_state_type_and_span_and_never_what_arrived() {
+    let api = TestApi::start().await;
+    let key = api.full_tenant("acme").await;
+    let id = api.connection(&key, json!({})).await;
+    let publish = async |kind: &str| {
+        assert_eq!(api.post("/v1/events", &key, &json!({ "type": kind, "data": null })).await.status, 202);
+    };
+    for kind in ["a", "b", "a"] {
+        publish(kind).await;
+    }
+    settle(&api, JobState::Dead, Outcome::Retry).await;
+    api.clock.advance(Duration::from_mins(1));
+    let later = api.clock.now().to_string();
+    publish("a").await;
+    settle(&api, JobState::Dead, Outcome::Retry).await;
+    publish("a").await;
+    settle(&api, JobState::Delivered, Outcome::Delivered).await;
+
+    let path = format!("/v1/connections/{id}/replay");
+    let count = async |body: Value| {
+        let got = api.post(&path, &key, &body).await;
+        assert_eq!((got.status, &got.body["next_cursor"]), (200, &Value::Null), "{got:?}");
+        got.body["items"].as_array().unwrap().len()
+    };
+    assert_eq!(count(json!({ "state": "dead", "dry_run": true })).await, 4);
+    assert_eq!(count(json!({ "state": "dead", "dry_run": true, "type": "a" })).await, 3);
+    assert_eq!(count(json!({ "state": "dead", "dry_run": true, "since": later })).await, 1);
+    assert_eq!(count(json!({ "state": "dead", "type": "a", "until": later })).await, 2);
+    assert_eq!(count(json!({ "state": "dead", "type": "a", "until": later })).await, 0, "they are open");
+    assert_eq!(lease(&api).await.len(), 2);
+    for (body, pointer) in [
+        (json!({ "state": "delivered" }), "/state"),
+        (json!({ "state": "dead", "since": "now" }), "/since"),
+        (json!({ "state": "dead", "type": 1 }), "/type"),
+    ] {
+        let got = api.post(&path, &key, &body).await;
+        assert_eq!((got.status, got.pointers().first().copied()), (422, Some(pointer)), "{got:?}");
+    }
 }

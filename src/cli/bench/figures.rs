@@ -54,10 +54,15 @@ pub struct Settings {
     pub concurrency: usize,
     /// Endpoints that get each event.
     pub fan_out: usize,
-    /// Which store.
+    /// Which store; its URL, which may hold a password, is told without.
+    #[serde(serialize_with = "without_secrets")]
     pub store: String,
     /// How large an event is.
     pub payload_bytes: usize,
+}
+
+fn without_secrets<S: serde::Serializer>(store: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&crate::config::without_secrets(store))
 }
 
 /// What one phase found.

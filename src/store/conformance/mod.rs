@@ -65,6 +65,8 @@ macro_rules! conformance_suite {
             records: nothing_is_written_again_where_nothing_is_missing,
             log: each_filter_narrows,
             log: a_cursor_walks_all_deliveries_once,
+            log: a_long_search_says_where_to_go_on,
+            log: totals_tell_what_came_of_a_connections_jobs,
             newest: the_newest_events_are_given_by_type,
             newest: what_is_given_is_bounded,
             newest: many_events_and_types_cost_little,

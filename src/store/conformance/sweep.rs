@@ -55,7 +55,7 @@ pub async fn a_closed_lane_is_cancelled_in_steps(world: World) {
     assert_eq!(world.sweep().await.cancelled + step.cancelled, 4 * 700);
     assert_eq!(world.stats().await.open, 5);
     let query = DeliveryQuery { state: Some(JobState::Cancelled), limit: 5_000, ..DeliveryQuery::default() };
-    let cancelled = world.store.deliveries(query).await.unwrap();
+    let cancelled = world.store.deliveries(query).await.unwrap().items;
     assert_eq!(cancelled.len(), 4 * 700);
     assert!(cancelled.iter().all(|delivery| !delivery.reason.is_empty() && delivery.finished.is_some()));
 }

@@ -8,7 +8,7 @@ use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{Attempt, Job, JobState, Outcome};
 use crate::domain::time::Timestamp;
 use crate::store::{
-    Accepted, Dedupe, Delivery, DeliveryQuery, Ingest, Ingested, KeptEvent, KeptJob, RecordId, Store,
+    Accepted, Dedupe, Delivery, DeliveryQuery, Ingest, Ingested, KeptEvent, KeptJob, RecordId, Store, Tried,
 };
 
 use super::world::{MAPPING, World, ids_of};
@@ -82,6 +82,7 @@ fn kept(world: &World, to: ConnectionId, state: JobState, due: Option<Timestamp>
         attempts: tries,
         tries,
     };
+    let attempts: Vec<Attempt> = attempts.collect();
     let delivery = Delivery {
         job,
         event_id: new.event.id.clone(),
@@ -90,7 +91,8 @@ fn kept(world: &World, to: ConnectionId, state: JobState, due: Option<Timestamp>
         due,
         finished: ended.then(|| world.now()),
         reason: state.name().to_owned(),
-        attempts: attempts.collect(),
+        last: attempts.last().map(Tried::from),
+        attempts,
     };
     let rendered = due.map(|_| Bytes::from_static(b"as it was sent"));
     KeptEvent {
@@ -146,7 +148,7 @@ pub async fn what_is_imported_goes_on_where_it_stood(world: World) {
     assert_eq!(world.settle(&retried, Outcome::Delivered).await, 1);
     assert_eq!(world.delivery(ids_of(&retried)[0]).await.attempts.len(), 2);
     let dead = DeliveryQuery { state: Some(JobState::Dead), limit: 9, ..DeliveryQuery::default() };
-    let dead = world.store.deliveries(dead).await.unwrap();
+    let dead = world.store.deliveries(dead).await.unwrap().items;
     assert_eq!((dead.len(), dead[0].reason.as_str()), (1, "dead"));
 
     // The platform sends the same event again.

@@ -267,7 +267,11 @@ impl World {
     }
 
     pub async fn deliveries(&self) -> Vec<Delivery> {
-        self.store.deliveries(DeliveryQuery { limit: usize::MAX, ..DeliveryQuery::default() }).await.unwrap()
+        self.store
+            .deliveries(DeliveryQuery { limit: usize::MAX, ..DeliveryQuery::default() })
+            .await
+            .unwrap()
+            .items
     }
 
     pub async fn stats(&self) -> Stats {

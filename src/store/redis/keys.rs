@@ -35,6 +35,7 @@
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
 //! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
+//! | `pb:{N}:k:<connection><day>` | hash | slot -> count: what came of a connection's jobs on a day | 8 days after its first entry (its own expiry) |
 //! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
 //! | `pb:{N}:b:<hash>` | string | a bucket of tokens (by scope and name): when it is full again, in microseconds | when it is full |
 //! | `pb:{N}:h:<hash>` | string | a hold (by name): its end, its owner | at its end |
@@ -157,6 +158,17 @@ impl Keys {
     /// A connection's jobs.
     pub fn connection_log(&self, partition: Partition, connection: ConnectionId) -> Vec<u8> {
         self.named(partition, "c:", &connection.bits().to_be_bytes())
+    }
+
+    /// What came of a connection's jobs on a day, counted from 1970.
+    pub fn tally(&self, partition: Partition, connection: ConnectionId, day: i64) -> Vec<u8> {
+        let name = [&connection.bits().to_be_bytes()[..], &day.to_be_bytes()].concat();
+        self.named(partition, "k:", &name)
+    }
+
+    /// Open jobs that are not leased.
+    pub fn queue(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "queue", b"")
     }
 
     /// The bucket and the field where a public id of a tenant leads to its events.
@@ -308,6 +320,7 @@ mod tests {
         all.push(keys.event(partition, b"abcdefghijk"));
         all.push(keys.tenant_log(&tenant));
         all.push(keys.connection_log(partition, ConnectionId::from_bits(7)));
+        all.push(keys.tally(partition, ConnectionId::from_bits(7), 20_000));
         all.push(keys.public_id(&tenant, "1").0);
         all.push(keys.newest(&tenant));
         all.push(keys.dedupe(partition, &[7; 16]));

@@ -72,6 +72,7 @@ mod script;
 mod server;
 mod settle;
 mod shares;
+mod tally;
 #[cfg(test)]
 pub(crate) mod tests;
 mod transfer;
@@ -91,13 +92,13 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Ids};
 use crate::domain::event::{Event, EventPattern};
-use crate::domain::id::{JobId, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
-    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
-    Sweep,
+    About, Change, Cursor, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported, Ingest, Ingested,
+    KeptEvent, Lease, LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
+    Stats, StoreError, Sweep, Tally,
 };
 use cadence::Cadence;
 use ingest::{Bases, Intake};
@@ -404,8 +405,12 @@ impl Store for RedisStore {
         self.core()?.mapping(version).await
     }
 
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         self.core()?.deliveries(&query).await
+    }
+
+    async fn tally(&self, tenant: &TenantId, connection: ConnectionId) -> Result<Tally, StoreError> {
+        self.core()?.tally(tenant, connection).await
     }
 
     async fn delivery(&self, id: JobId) -> Result<Option<Delivery>, StoreError> {

@@ -14,12 +14,11 @@ use crate::domain::id::{JobId, TenantId};
 use crate::domain::job::Attempt;
 use crate::store::KEPT_ATTEMPTS;
 use crate::store::StoreError;
-use crate::store::types::{Delivery, DeliveryQuery};
+use crate::store::log::LOOKS;
+use crate::store::types::{Delivery, DeliveryPage, DeliveryQuery, Tried};
 
 /// Entries of a log read at once.
 const PAGE: usize = 100;
-/// Pages that one query walks in one log: what lies deeper is found by a narrower query.
-const PAGES: usize = 1_000;
 
 /// A log to walk.
 struct Log {
@@ -106,38 +105,33 @@ impl Core {
     }
 
     /// Deliveries that match, newest first.
-    pub(super) async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
-        let mut found = match (&query.tenant, &query.event, query.connection) {
-            (Some(tenant), Some(event), _) => self.of_event(query, tenant, event).await?,
-            (tenant, _, Some(connection)) => {
-                let partitions = match tenant {
-                    Some(tenant) => vec![self.keys.partition(tenant)],
-                    None => (0..self.keys.partitions()).collect(),
-                };
-                let logs = partitions.into_iter().map(|partition| Log {
-                    partition,
-                    key: self.keys.connection_log(partition, connection),
-                    of_events: false,
-                });
-                self.walk_all(logs, query).await?
-            }
-            (Some(tenant), None, None) => {
-                let partition = self.keys.partition(tenant);
-                let log = Log { partition, key: self.keys.tenant_log(tenant), of_events: true };
-                self.walk_all(std::iter::once(log), query).await?
-            }
-            (None, _, None) => {
-                let logs = (0..self.keys.partitions()).map(|partition| Log {
-                    partition,
-                    key: self.keys.events(partition),
-                    of_events: true,
-                });
-                self.walk_all(logs, query).await?
-            }
+    pub(super) async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        if let (Some(tenant), Some(event)) = (&query.tenant, &query.event) {
+            let mut found = self.of_event(query, tenant, event).await?;
+            found.sort_by_key(|delivery| std::cmp::Reverse(delivery.job.id));
+            return Ok(DeliveryPage::of(found, query.limit, None));
+        }
+        let partitions = match &query.tenant {
+            Some(tenant) => vec![self.keys.partition(tenant)],
+            None => (0..self.keys.partitions()).collect(),
         };
+        let looks = LOOKS / partitions.len().max(1);
+        let mut found = Vec::new();
+        // All logs were walked at least down to here.
+        let mut stopped: Option<JobId> = None;
+        for partition in partitions {
+            let (key, of_events) = match (query.connection, &query.tenant) {
+                (Some(connection), _) => (self.keys.connection_log(partition, connection), false),
+                (None, Some(tenant)) => (self.keys.tenant_log(tenant), true),
+                (None, None) => (self.keys.events(partition), true),
+            };
+            let (some, end) = self.walk(&Log { partition, key, of_events }, query, looks).await?;
+            found.extend(some);
+            stopped = stopped.max(end);
+        }
+        found.retain(|delivery| stopped.is_none_or(|stopped| delivery.job.id >= stopped));
         found.sort_by_key(|delivery| std::cmp::Reverse(delivery.job.id));
-        found.truncate(query.limit);
-        Ok(found)
+        Ok(DeliveryPage::of(found, query.limit, stopped))
     }
 
     async fn of_event(
@@ -163,23 +157,46 @@ impl Core {
             }
         }
         let found = self.read_entries(partition, &entries).await?;
-        Ok(found.into_iter().filter(|delivery| matches(query, delivery)).collect())
+        self.admitted(query, found).await
     }
 
-    async fn walk_all(
+    /// Those that match, each with what its newest attempt came to.
+    async fn admitted(
         &self,
-        logs: impl Iterator<Item = Log>,
         query: &DeliveryQuery,
+        mut found: Vec<Delivery>,
     ) -> Result<Vec<Delivery>, StoreError> {
-        let mut found = Vec::new();
-        for log in logs {
-            found.extend(self.walk(&log, query).await?);
+        found.retain(|delivery| query.admits(delivery));
+        let tried = found.iter_mut().filter(|delivery| delivery.job.tries > 0).collect::<Vec<_>>();
+        let steps: Vec<Step<'_>> = tried
+            .iter()
+            .filter_map(|delivery| {
+                let (base, index) = place_of(delivery.job.id);
+                let mut get = redis::cmd("HGET");
+                get.arg(self.keys.event(self.keys.partition_of(delivery.job.id)?, &base))
+                    .arg(format!("a{index}.{}", delivery.job.tries));
+                Some(Step::Plain(get))
+            })
+            .collect();
+        let answers = self.reads.run(&steps, REPLY).await?;
+        for (delivery, answer) in tried.into_iter().zip(answers) {
+            let attempt = codec::bytes(answer?)?;
+            delivery.last =
+                attempt.map(|attempt| serde_json::from_slice(&attempt)).transpose().map_err(|error| {
+                    StoreError::Corrupt(format!("an attempt of {}: {error}", delivery.job.id))
+                })?;
         }
+        found.retain(|delivery| query.admits_last(delivery.last.as_ref()));
         Ok(found)
     }
 
-    /// The newest deliveries of one log that match.
-    async fn walk(&self, log: &Log, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
+    /// The newest deliveries of one log that match, and how far it was walked; `None` to its end.
+    async fn walk(
+        &self,
+        log: &Log,
+        query: &DeliveryQuery,
+        looks: usize,
+    ) -> Result<(Vec<Delivery>, Option<JobId>), StoreError> {
         let mut upper = match last_id(query) {
             Some(last) => {
                 let (base, index) = place_of(last);
@@ -196,7 +213,8 @@ impl Core {
             None => b"-".to_vec(),
         };
         let mut found = Vec::new();
-        for _ in 0..PAGES {
+        let mut looked = 0;
+        loop {
             let mut range = redis::cmd("ZREVRANGEBYLEX");
             range.arg(&log.key).arg(&upper).arg(&lower).arg("LIMIT").arg(0).arg(PAGE);
             let page = codec::list(self.reads.plain(range, REPLY).await?)?
@@ -206,16 +224,19 @@ impl Core {
             let entries: Vec<Entry> =
                 page.iter().filter_map(|entry| entry_of(entry, log.of_events)).collect();
             let deliveries = self.read_entries(log.partition, &entries).await?;
-            found.extend(deliveries.into_iter().filter(|delivery| matches(query, delivery)));
-            match page.last() {
-                Some(last) if page.len() == PAGE && found.len() < query.limit => {
-                    upper = [b"(".as_slice(), last].concat();
-                }
-                _ => break,
+            let looked_at = deliveries.len().max(entries.len());
+            let some = self.admitted(query, deliveries).await?;
+            looked += looked_at - some.len();
+            found.extend(some);
+            let Some(last) = page.last().filter(|_| page.len() == PAGE) else { return Ok((found, None)) };
+            let stopped = entries
+                .last()
+                .map(|(base, indexes)| job_id(base, indexes.last().copied().unwrap_or(0), log.partition));
+            if found.len() > query.limit || looked >= looks {
+                return Ok((found, stopped));
             }
+            upper = [b"(".as_slice(), last].concat();
         }
-        found.truncate(query.limit);
-        Ok(found)
     }
 
     async fn read_entries(
@@ -271,6 +292,7 @@ impl Core {
                         .map_err(|error| StoreError::Corrupt(format!("an attempt of {id}: {error}")))?,
                 );
             }
+            delivery.last = delivery.attempts.last().map(Tried::from);
         }
         Ok(Some(delivery))
     }
@@ -327,6 +349,7 @@ pub(super) fn delivery(
         due: record.due,
         finished: record.finished,
         reason: record.reason,
+        last: None,
         attempts: Vec::new(),
     }
 }
@@ -339,15 +362,4 @@ fn last_id(query: &DeliveryQuery) -> Option<JobId> {
         job_id(&base, 0, 0)
     });
     until.into_iter().chain(query.before).min()
-}
-
-fn matches(query: &DeliveryQuery, delivery: &Delivery) -> bool {
-    let job = &delivery.job;
-    query.tenant.as_ref().is_none_or(|tenant| *tenant == job.tenant)
-        && query.connection.is_none_or(|connection| connection == job.connection)
-        && query.event.as_ref().is_none_or(|event| *event == delivery.event_id)
-        && query.kind.as_ref().is_none_or(|kind| *kind == delivery.kind)
-        && query.state.is_none_or(|state| state == delivery.state)
-        && query.since.is_none_or(|since| job.id.time() >= since)
-        && last_id(query).is_none_or(|last| job.id < last)
 }

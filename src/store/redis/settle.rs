@@ -12,10 +12,11 @@ use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::{ConnectionId, JobId, MappingVersion};
+use crate::domain::job::Attempt;
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
 use crate::store::types::{Recorded, Retried, Settlement, UNANSWERED};
+use crate::store::{StoreError, log};
 
 /// Outcomes in one script call.
 const STEP: usize = 64;
@@ -101,6 +102,10 @@ impl Core {
             call.value(settlement.reason.as_str());
             push_effect(&mut call, &settlement.effect, now)?;
             call.value(settlement.rendered.as_deref().unwrap_or_default());
+            push_slots(&mut call, settlement.attempt.as_ref());
+        }
+        for settlement in settlements {
+            call.key(self.keys.tally(partition, settlement.lease.connection, log::day_of(now)));
         }
         Ok(Step::Script(&self.scripts.settle, call))
     }
@@ -108,9 +113,11 @@ impl Core {
     /// Writes what came of a triggered job; see [`Store::record`](crate::store::Store::record).
     pub(super) async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
         let Some(partition) = self.keys.partition_of(recorded.job) else { return Ok(false) };
+        let Some(found) = self.delivery(recorded.job).await? else { return Ok(false) };
         let (base, _) = place_of(recorded.job);
         let mut call = self.call(partition);
         call.key(self.keys.event(partition, &base));
+        call.key(self.keys.tally(partition, found.job.connection, log::day_of(self.clock.now())));
         call.value(recorded.job.bits().to_be_bytes())
             .value(UNANSWERED)
             .number(recorded.attempt.number)
@@ -118,6 +125,7 @@ impl Core {
             .number(state_code(recorded.state))
             .value(recorded.reason.as_str());
         push_effect(&mut call, &recorded.effect, self.clock.now())?;
+        push_slots(&mut call, Some(&recorded.attempt));
         let answer = self.link.script(&self.scripts.record, call, REPLY).await?;
         let mut effects = Vec::new();
         let taken = self.settled(partition, answer, &mut effects)?;
@@ -183,6 +191,14 @@ impl Core {
 
 fn unwritable(error: &serde_json::Error) -> StoreError {
     StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
+}
+
+/// The two values of where an attempt is counted.
+fn push_slots(call: &mut Call, attempt: Option<&Attempt>) {
+    match attempt.map(log::slots_of) {
+        Some((latency, failed)) => call.number(latency).number(u8::from(failed)),
+        None => call.value("").number(0),
+    };
 }
 
 /// The four values of what an outcome does to its lane.

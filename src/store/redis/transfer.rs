@@ -19,7 +19,7 @@ use super::{Core, REPLY};
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Cursor, DEDUPE_SPAN, Exported, KeptEvent, KeptJob};
+use crate::store::types::{Cursor, DEDUPE_SPAN, Exported, KeptEvent, KeptJob, Tried};
 
 /// Jobs in one script call.
 const WEIGHT: usize = 128;
@@ -298,6 +298,7 @@ fn kept_event(base: &Base, partition: Partition, fields: &Fields) -> Result<Kept
             .map(|(_, text)| serde_json::from_slice(text))
             .collect::<Result<_, _>>()
             .map_err(|error| StoreError::Corrupt(format!("an attempt: {error}")))?;
+        delivery.last = delivery.attempts.last().map(Tried::from);
         let rendered = field(&format!("b{index}")).cloned().map(Bytes::from);
         jobs.push(KeptJob { delivery, rendered });
     }

@@ -10,6 +10,7 @@
 mod claims;
 mod ingest;
 mod lanes;
+mod log;
 mod newest;
 mod read;
 mod records;
@@ -40,9 +41,9 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::store::Store;
 use crate::store::types::{
-    About, Change, Cursor, Delivery, DeliveryQuery, Expected, Exported, Ingest, Ingested, KeptEvent, Lease,
-    LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent, Stats, StoreError,
-    Sweep,
+    About, Change, Cursor, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported, Ingest, Ingested,
+    KeptEvent, Lease, LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
+    Stats, StoreError, Sweep, Tally,
 };
 use claims::Claims;
 use shares::Shares;
@@ -377,8 +378,13 @@ impl Store for SqliteStore {
         self.read(move |database| read::mapping(database, version)).await
     }
 
-    async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
-        self.read(move |database| read::deliveries(database, &query)).await
+    async fn deliveries(&self, query: DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.read(move |database| log::deliveries(database, &query)).await
+    }
+
+    async fn tally(&self, _: &TenantId, connection: ConnectionId) -> Result<Tally, StoreError> {
+        let now = self.clock.now();
+        self.read(move |database| log::tally(database, connection, now)).await
     }
 
     async fn delivery(&self, id: JobId) -> Result<Option<Delivery>, StoreError> {

@@ -1,7 +1,6 @@
-//! Reads for the API: events and the delivery log.
+//! Reads for the API: events, and single deliveries.
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, JOB_COLUMNS};
 use super::unavailable;
@@ -10,7 +9,7 @@ use crate::domain::id::{JobId, MappingVersion, TenantId};
 use crate::domain::job::Attempt;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Delivery, DeliveryQuery};
+use crate::store::types::{Delivery, Tried};
 
 /// The newest event of a tenant with this public id.
 pub(super) fn event(database: &Connection, tenant: &TenantId, id: &str) -> Result<Option<Event>, StoreError> {
@@ -43,61 +42,6 @@ pub(super) fn mapping(
         .map_err(|error| StoreError::Corrupt(format!("mapping {version}: {error}")))
 }
 
-/// Deliveries that match, newest first. Each filter that narrows by itself has its index; the rest filter while walking.
-pub(super) fn deliveries(database: &Connection, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
-    let mut conditions = Vec::new();
-    let mut values: Vec<Value> = Vec::new();
-    let mut narrow = |condition: &str, value: Value| {
-        conditions.push(condition.to_owned());
-        values.push(value);
-    };
-    let blob = |bits: u128| Value::Blob(bits.to_be_bytes().to_vec());
-    if let Some(tenant) = &query.tenant {
-        narrow("jobs.tenant = ?", Value::Text(tenant.to_string()));
-    }
-    if let Some(connection) = query.connection {
-        narrow("jobs.connection = ?", blob(connection.bits()));
-    }
-    if let Some(event) = &query.event {
-        match &query.tenant {
-            // Both columns of the index, or the planner would walk every event.
-            Some(tenant) => {
-                narrow(
-                    "jobs.event IN (SELECT seq FROM events WHERE tenant = ?",
-                    Value::Text(tenant.to_string()),
-                );
-                narrow("id = ?)", Value::Text(event.clone()));
-            }
-            None => narrow("jobs.event IN (SELECT seq FROM events WHERE id = ?)", Value::Text(event.clone())),
-        }
-    }
-    if let Some(kind) = &query.kind {
-        narrow("jobs.kind = ?", Value::Text(kind.clone()));
-    }
-    if let Some(state) = query.state {
-        narrow("jobs.state = ?", Value::Integer(rows::state_code(state)));
-    }
-    // Ids begin with the time they were made at, so a span of time is a span of ids.
-    if let Some(since) = query.since {
-        narrow("jobs.id >= ?", blob(first_id(since)));
-    }
-    if let Some(until) = query.until {
-        narrow("jobs.id < ?", blob(first_id(until)));
-    }
-    if let Some(before) = query.before {
-        narrow("jobs.id < ?", blob(before.bits()));
-    }
-    let filter =
-        if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-    values.push(Value::Integer(i64::try_from(query.limit).unwrap_or(i64::MAX)));
-    let sql = format!("{} {filter} ORDER BY jobs.id DESC LIMIT ?", delivery_sql());
-    let mut select = database.prepare_cached(&sql).map_err(|error| unavailable(&error))?;
-    select
-        .query_map(params_from_iter(values), delivery_row)
-        .and_then(Iterator::collect)
-        .map_err(|error| unavailable(&error))
-}
-
 /// One delivery with its attempts.
 pub(super) fn delivery(database: &Connection, id: JobId) -> Result<Option<Delivery>, StoreError> {
     let sql = format!("{} WHERE jobs.id = ?", delivery_sql());
@@ -107,6 +51,7 @@ pub(super) fn delivery(database: &Connection, id: JobId) -> Result<Option<Delive
         .map_err(|error| unavailable(&error))?;
     let Some(mut delivery) = found else { return Ok(None) };
     delivery.attempts = attempts(database, id)?;
+    delivery.last = delivery.attempts.last().map(Tried::from);
     Ok(Some(delivery))
 }
 
@@ -134,14 +79,14 @@ pub(super) fn attempts(database: &Connection, id: JobId) -> Result<Vec<Attempt>,
         .map_err(|error| StoreError::Corrupt(format!("an attempt of {id}: {error}")))
 }
 
-fn delivery_sql() -> String {
+pub(super) fn delivery_sql() -> String {
     format!(
         "SELECT {JOB_COLUMNS}, events.id, jobs.kind, jobs.state, jobs.due, jobs.finished, jobs.reason
          FROM jobs JOIN events ON events.seq = jobs.event"
     )
 }
 
-fn delivery_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(super) fn delivery_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let state = row.get(10)?;
     let time = |millis: Option<i64>| millis.filter(|millis| *millis > 0).map(Timestamp::from_millis);
     Ok(Delivery {
@@ -152,6 +97,7 @@ fn delivery_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         due: time(row.get(11)?),
         finished: time(row.get(12)?),
         reason: row.get(13)?,
+        last: None,
         attempts: Vec::new(),
     })
 }

@@ -6,7 +6,7 @@
 //! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
 //! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `events_newest` gives the newest
 //! events of a type, since an index ends with the row's number. `attempts` and `bodies` hang on
-//! jobs. `dedupe` forgets after a day. `records` is the few things that every process knows, under a rising revision.
+//! jobs. `tallies` counts what came of a connection's jobs by day and slot (`store::log`). `dedupe` forgets after a day. `records` is the few things that every process knows, under a rising revision.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -19,13 +19,21 @@ use super::unavailable;
 use crate::store::StoreError;
 
 /// Raised by one with every change of the tables.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// From format 1, which did not know an event's type outside of its document.
 const FROM_1: &str = "
 ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '';
 UPDATE events SET kind = coalesce(json_extract(CAST(document AS TEXT), '$.type'), '');
 CREATE INDEX events_newest ON events(tenant, kind);
+";
+
+/// From format 2, which counted nothing by connection.
+const FROM_2: &str = "
+CREATE TABLE tallies(
+    connection BLOB NOT NULL, day INTEGER NOT NULL, slot INTEGER NOT NULL, count INTEGER NOT NULL,
+    PRIMARY KEY(connection, day, slot)) WITHOUT ROWID;
+CREATE INDEX tallies_day ON tallies(day);
 ";
 
 /// How long a statement waits for another process's write before it fails.
@@ -89,8 +97,9 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
             .map_err(|error| unavailable(&error))
     };
     match version {
-        0 => apply(SCHEMA)?,
-        1 => apply(FROM_1)?,
+        0 => apply(&format!("{SCHEMA}{FROM_2}"))?,
+        1 => apply(&format!("{FROM_1}{FROM_2}"))?,
+        2 => apply(FROM_2)?,
         SCHEMA_VERSION => {}
         newer => {
             return Err(StoreError::Corrupt(format!(

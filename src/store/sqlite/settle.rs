@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lanes::Effect;
+use super::log::Counted;
 use super::records;
 use super::rows::state_code;
 use super::unavailable;
@@ -30,10 +31,11 @@ pub(super) fn write(
     is_closed: &dyn Fn(ConnectionId) -> bool,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
+    let mut counted = Counted::default();
     for one in claimed {
-        write_one(database, one, now, is_closed, effects)?;
+        write_one(database, one, now, is_closed, &mut counted, effects)?;
     }
-    Ok(())
+    counted.write(database, now)
 }
 
 /// Writes what came of a triggered job, if it still stands as it was made.
@@ -71,6 +73,9 @@ pub(super) fn record(
         params![id, recorded.attempt.number, attempt],
     )?;
     let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
+    let mut counted = Counted::default();
+    counted.add(connection, Some(&recorded.attempt), Some(recorded.state));
+    counted.write(database, now)?;
     lane_effect(database, connection, &recorded.effect, now, effects)?;
     Ok(true)
 }
@@ -80,6 +85,7 @@ fn write_one(
     Claimed { settlement, job }: &Claimed,
     now: Timestamp,
     is_closed: &dyn Fn(ConnectionId) -> bool,
+    counted: &mut Counted,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
     let mut job = job.clone();
@@ -111,6 +117,8 @@ fn write_one(
         ),
         next => (next.clone(), settlement.reason.clone()),
     };
+    let ended = if let Next::Done(state) = next { Some(state) } else { None };
+    counted.add(job.connection, settlement.attempt.as_ref(), ended);
     match next {
         Next::Done(state) => {
             execute(

@@ -10,8 +10,8 @@ use super::writer::Effects;
 use crate::domain::id::ConnectionId;
 use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
 use crate::store::types::Sweep;
+use crate::store::{StoreError, log};
 
 /// Rows that one step touches of each kind.
 pub(super) const STEP: usize = 500;
@@ -142,6 +142,12 @@ pub(super) fn remove_old(
     )?;
     sweep.removed += forgotten;
     sweep.more |= forgotten == STEP;
+    run(
+        database,
+        "DELETE FROM tallies WHERE (connection, day, slot) IN
+           (SELECT connection, day, slot FROM tallies WHERE day <= ? LIMIT ?)",
+        params![log::day_of(now) - log::TALLY_DAYS, step],
+    )?;
     run(
         database,
         "DELETE FROM waits WHERE connection IN (SELECT connection FROM waits WHERE until <= ? LIMIT ?)",

@@ -102,7 +102,7 @@ async fn the_format_before_is_brought_up_to_date() {
     world.ingest(events.to_vec()).await;
     world.store.close().await;
     let database = Connection::open(&file).unwrap();
-    let before = "DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1";
+    let before = "DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1";
     database.execute_batch(before).unwrap();
     drop(database);
     world = world.crash().await;
@@ -251,7 +251,12 @@ async fn the_owner_sees_what_a_guest_writes_within_a_second() {
         if matches!(accepted[0], crate::store::Accepted::Stored { jobs: 1, .. })));
     assert_eq!(owner.lease(5, Duration::from_mins(1)).await.unwrap().len(), 1);
     assert_eq!(
-        guest.deliveries(crate::store::DeliveryQuery { limit: 9, ..Default::default() }).await.unwrap().len(),
+        guest
+            .deliveries(crate::store::DeliveryQuery { limit: 9, ..Default::default() })
+            .await
+            .unwrap()
+            .items
+            .len(),
         1
     );
     // Jobs are the owner's.

@@ -10,7 +10,7 @@ use super::rows::{self, state_code};
 use super::{read, refill, unavailable};
 use crate::domain::job::JobState;
 use crate::store::StoreError;
-use crate::store::types::{Cursor, Exported, KeptEvent, KeptJob};
+use crate::store::types::{Cursor, Exported, KeptEvent, KeptJob, Tried};
 
 /// A page of events after the one that `after` names.
 pub(super) fn export(
@@ -54,6 +54,7 @@ fn jobs(database: &Connection, event: i64) -> Result<Vec<KeptJob>, StoreError> {
         .into_iter()
         .map(|mut delivery| {
             delivery.attempts = read::attempts(database, delivery.job.id)?;
+            delivery.last = delivery.attempts.last().map(Tried::from);
             let rendered = refill::body(database, delivery.job.id)?;
             Ok(KeptJob { delivery, rendered })
         })

@@ -130,7 +130,7 @@ impl TestGateway {
     /// All deliveries of a connection, newest first.
     pub async fn deliveries(&self, connection: ConnectionId) -> Vec<Delivery> {
         let query = DeliveryQuery { connection: Some(connection), limit: 10_000, ..DeliveryQuery::default() };
-        self.gateway.store.deliveries(query).await.unwrap()
+        self.gateway.store.deliveries(query).await.unwrap().items
     }
 
     /// Waits until one of a connection's deliveries is in this state; answers it with its attempts.

@@ -127,7 +127,28 @@ impl Process {
         Self::start_as(command, folder, door, &[])
     }
 
-    fn start_as(mut command: Command, folder: &Path, door: &Door, more: &[&str]) -> Self {
+    /// The same with the log of a default install, as JSON, in a file.
+    pub fn start_logged(folder: &Path, door: &Door, log: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command.env("PATCHBAY_LOG_FORMAT", "json").stderr(std::fs::File::create(log).unwrap());
+        Self::start_as(command, folder, door, &[])
+    }
+
+    /// The same on a socket that outlives it, handed over as systemd does; by a shell, for the crate forbids unsafe code.
+    #[cfg(unix)]
+    pub fn start_on_socket(socket: &std::net::TcpListener, folder: &Path, door: &Door) -> Self {
+        const HAND_OVER: &str = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 </dev/null";
+        let mut command = Command::new("sh");
+        command.args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_patchbay")]).env("PATCHBAY_LOG_LEVEL", "error");
+        let socket = std::os::fd::OwnedFd::from(socket.try_clone().unwrap());
+        Self::start_from(command, Stdio::from(socket), folder, door, &[])
+    }
+
+    fn start_as(command: Command, folder: &Path, door: &Door, more: &[&str]) -> Self {
+        Self::start_from(command, Stdio::null(), folder, door, more)
+    }
+
+    fn start_from(mut command: Command, stdin: Stdio, folder: &Path, door: &Door, more: &[&str]) -> Self {
         let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
@@ -137,9 +158,13 @@ impl Process {
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
             .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
             .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
+<<<<<<< HEAD
             // The tests' own, which the program does not know.
             .env_remove("PATCHBAY_SOAK")
             .stdin(Stdio::null())
+=======
+            .stdin(stdin)
+>>>>>>> log
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -89,7 +89,7 @@ impl Model {
             limit: 100,
             ..DeliveryQuery::default()
         };
-        let made = self.world().store.deliveries(query).await.unwrap();
+        let made = self.world().store.deliveries(query).await.unwrap().items;
         prop_assert_eq!(made.len(), jobs as usize);
         for delivery in made {
             let lane = self.lanes.iter().position(|lane| lane.id == delivery.job.connection).unwrap();

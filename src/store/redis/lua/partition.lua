@@ -176,6 +176,16 @@ local function held_by(id, token)
   return held
 end
 
+-- Counts in a connection's day, which forgets itself: its attempt under `latency` (empty for none) and, where it failed, under
+-- `FAILED`; the job under the state that it ended in, if it did. `slots` of the port's log.
+local TALLY_FAILED, TALLY_SECS = 8, 8 * 24 * 3600
+local function tally(key, latency, failed, ended)
+  if latency ~= '' then call('HINCRBY', key, latency, 1) end
+  if failed == '1' then call('HINCRBY', key, TALLY_FAILED, 1) end
+  if ended then call('HINCRBY', key, ended, 1) end
+  call('EXPIRE', key, TALLY_SECS, 'NX')
+end
+
 -- What an outcome does to its lane: health (-1, 0, 1), wait until, effect on the record as JSON (empty for none), whether
 -- that effect closes. Answers whether the record must change.
 local function affect(connection, l, health, wait, effect, closes)

@@ -1,15 +1,19 @@
--- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. ARGV from 4 on, twelve for each: id,
+-- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. That of
+-- its connection's totals is KEYS[FIXED + count + n]. ARGV from 4 on, fourteen for each: id,
 -- token, attempt's number (0 for none), attempt, next (`done`, `due`, `requeue`), state or due, reason, health (-1, 0, 1),
--- wait until, effect on the record as JSON (empty for none), whether that effect closes, rendered bytes (empty for none).
+-- wait until, effect on the record as JSON (empty for none), whether that effect closes, rendered bytes (empty for none),
+-- the slot of its latency (empty for no attempt), whether it failed.
 -- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
 -- effect of each whose record must change.
-local EACH = 12
+local EACH = 14
 -- Tries whose records are kept.
 -- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
 local TRIES_KEPT = 100
 local taken, effects = 0, {}
 
-for n = 1, (#ARGV - COMMON) / EACH do
+local COUNT = (#ARGV - COMMON) / EACH
+
+for n = 1, COUNT do
   local at = COMMON + (n - 1) * EACH
   local id, token, event = ARGV[at + 1], tonumber(ARGV[at + 2]), KEYS[FIXED + n]
   local number_of, attempt = tonumber(ARGV[at + 3]), ARGV[at + 4]
@@ -50,6 +54,7 @@ for n = 1, (#ARGV - COMMON) / EACH do
       end
       call('HSET', event, index,
         struct.pack(RECORD, connection, mapping, state, attempts, tries, due, finished) .. reason)
+      tally(KEYS[FIXED + COUNT + n], ARGV[at + 13], ARGV[at + 14], next_step == 'done' and state)
     elseif l then
       leave(l, id)
     end

@@ -109,7 +109,8 @@ async fn a_cluster_keeps_what_it_took_and_follows_a_moved_slot() {
     let log = store
         .deliveries(crate::store::DeliveryQuery { limit: 500, ..crate::store::DeliveryQuery::default() })
         .await
-        .unwrap();
+        .unwrap()
+        .items;
     assert_eq!(log.len(), 120);
     store.health().await.unwrap();
 }

@@ -125,7 +125,7 @@ async fn what_was_accepted_over_a_bad_network_is_delivered_once() {
     while log.is_err() {
         log = store.deliveries(DeliveryQuery { limit: 1_000, ..DeliveryQuery::default() }).await;
     }
-    let log = log.unwrap();
+    let log = log.unwrap().items;
     assert_eq!(log.len(), 150, "each event once");
     assert!(log.iter().all(|delivery| (delivery.state, delivery.job.tries) == (JobState::Delivered, 1)));
     // An outcome whose answer was lost counted all the same.

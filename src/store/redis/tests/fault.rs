@@ -403,6 +403,6 @@ async fn of_a_fan_out_whose_process_died_only_what_was_not_settled_comes_again()
     assert_eq!(bench.store.settle(outcomes).await, Ok(6));
     assert!(bench.lease(16).await.is_empty());
     let log = crate::store::DeliveryQuery { limit: 50, ..crate::store::DeliveryQuery::default() };
-    let log = bench.store.deliveries(log).await.unwrap();
+    let log = bench.store.deliveries(log).await.unwrap().items;
     assert!(log.iter().all(|one| (one.state, one.job.tries) == (JobState::Delivered, 1)));
 }

@@ -63,7 +63,7 @@ async fn a_large_batch_goes_in_whole_and_every_job_comes_out_once_in_order() {
     assert_eq!(event.document, batch.events[3].event.document);
     let query = DeliveryQuery { event: Some(event.id), limit: 1_000, ..DeliveryQuery::default() };
     let query = DeliveryQuery { tenant: Some(tenant("acme")), ..query };
-    assert_eq!(bench.store.deliveries(query).await.unwrap().len(), 150);
+    assert_eq!(bench.store.deliveries(query).await.unwrap().items.len(), 150);
     let found = bench.deliver_all().await;
     assert_eq!(found.len(), 150);
     for jobs in found.values() {

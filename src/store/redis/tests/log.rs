@@ -19,7 +19,7 @@ async fn the_log_is_filtered_and_paged_newest_first() {
         limit: 1_000,
         ..DeliveryQuery::default()
     };
-    let count = async |query| bench.store.deliveries(query).await.unwrap().len();
+    let count = async |query| bench.store.deliveries(query).await.unwrap().items.len();
     assert_eq!(count(of(None, None)).await, 360);
     assert_eq!(count(of(Some("acme"), None)).await, 240);
     assert_eq!(count(of(None, Some(two))).await, 120);
@@ -28,7 +28,7 @@ async fn the_log_is_filtered_and_paged_newest_first() {
     let mut all = Vec::new();
     loop {
         let query = DeliveryQuery { before: cursor, limit: 7, ..of(Some("acme"), None) };
-        let page = bench.store.deliveries(query).await.unwrap();
+        let page = bench.store.deliveries(query).await.unwrap().items;
         let Some(last) = page.last() else { break };
         cursor = Some(last.job.id);
         all.extend(page.into_iter().map(|delivery| delivery.job.id));
@@ -46,9 +46,9 @@ async fn the_log_is_filtered_and_paged_newest_first() {
     let kind = DeliveryQuery { kind: Some("lead.lost".to_owned()), ..of(None, None) };
     assert_eq!(count(kind).await, 0);
     let event = DeliveryQuery { event: Some(lease.event.id.clone()), ..of(None, None) };
-    let known = bench.store.deliveries(event.clone()).await.unwrap();
+    let known = bench.store.deliveries(event.clone()).await.unwrap().items;
     let with_tenant = DeliveryQuery { tenant: Some(lease.job.tenant.clone()), ..event };
-    assert_eq!(bench.store.deliveries(with_tenant).await.unwrap(), known);
+    assert_eq!(bench.store.deliveries(with_tenant).await.unwrap().items, known);
     assert!(known.iter().any(|delivery| delivery.job.id == lease.job.id));
 }
 
@@ -96,11 +96,14 @@ async fn retention_removes_what_has_ended_and_leaves_nothing_behind() {
     assert_eq!(bench.store.sweep().await.unwrap().removed, 0, "what ended late is kept from then on");
     bench.advance(8 * 24 * 3_600);
     assert_eq!(bench.store.sweep().await.unwrap().removed, 2);
-    let keys: Vec<String> = redis::from_redis_value(bench.server.command(&["KEYS", "*"]).await).unwrap();
+    let keys: Vec<Vec<u8>> = redis::from_redis_value(bench.server.command(&["KEYS", "*"]).await).unwrap();
+    let keys: Vec<String> = keys.iter().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
     let left: Vec<&String> = keys
         .iter()
         .filter(|key| !["state", "lanes", "owners"].iter().any(|kept| key.ends_with(kept)))
         .filter(|key| !key.starts_with("pb:{c}:"))
+        // A day's totals forget themselves.
+        .filter(|key| !key.contains("}:k:"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -39,7 +39,10 @@ async fn works(settings: RedisSettings) -> Result<Option<String>, StoreError> {
     assert!(store.delete(crate::store::RecordId::Connection(closed)).await?);
     clock.advance(Duration::from_hours(8 * 24));
     while store.sweep().await?.more {}
-    assert_eq!(store.deliveries(crate::store::DeliveryQuery { limit: 9, ..Default::default() }).await?, []);
+    assert_eq!(
+        store.deliveries(crate::store::DeliveryQuery { limit: 9, ..Default::default() }).await?.items,
+        []
+    );
     tokio::time::timeout(Duration::from_secs(5), store.wait_for_upkeep()).await.ok();
     assert_eq!(store.stats().await?.open, 0);
     store.health().await?;
