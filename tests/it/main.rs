@@ -17,12 +17,9 @@ mod mapping;
 mod migrate;
 mod packaging;
 mod redis_faults;
-<<<<<<< HEAD
-mod sheets;
-=======
 #[cfg(unix)]
 mod restart;
->>>>>>> log
+mod sheets;
 mod store_faults;
 mod support;
 mod zapier;

@@ -158,13 +158,9 @@ impl Process {
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
             .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
             .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
-<<<<<<< HEAD
             // The tests' own, which the program does not know.
             .env_remove("PATCHBAY_SOAK")
-            .stdin(Stdio::null())
-=======
             .stdin(stdin)
->>>>>>> log
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
