@@ -180,7 +180,7 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
     assert_eq!(arrivals.len(), received.len(), "nothing came twice");
     let count = |state: JobState| {
         let query = DeliveryQuery { state: Some(state), limit: 100_000, ..DeliveryQuery::default() };
-        async move { app.gateway.store.deliveries(query).await.unwrap().len() }
+        async move { app.gateway.store.deliveries(query).await.unwrap().items.len() }
     };
     let (delivered, cancelled) = (count(JobState::Delivered).await, count(JobState::Cancelled).await);
     assert_eq!(delivered + cancelled, jobs as usize + HOOKS, "every job ended, delivered or cancelled");
