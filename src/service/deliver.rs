@@ -12,6 +12,7 @@ use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use crate::connector::{self, Verdict};
+use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId};
@@ -183,15 +184,11 @@ fn settle(
         duration_ms = attempt.duration_ms,
         "attempt"
     );
-    let (next, effect) = decide(
-        verdict.outcome,
-        &verdict.reason,
-        policy,
-        lease.job.attempts + 1,
-        verdict.retry_after,
-        gateway.clock.now(),
-        gateway.entropy.fraction(),
-    );
+    let (now, fraction) = (gateway.clock.now(), gateway.entropy.fraction());
+    let attempts = lease.job.attempts + 1;
+    let (next, mut effect) =
+        decide(verdict.outcome, &verdict.reason, policy, attempts, verdict.retry_after, now, fraction);
+    weigh(&mut effect, &verdict.reason, &policy.breaker, lease.failing, now, gateway.entropy.fraction());
     if let Some(until) = effect.wait_until {
         gateway.triggers.hold(lease.job.connection, until, gateway.clock.now());
     }

@@ -11,6 +11,7 @@ use super::codec::{self, strange};
 use super::keys::{Base, Partition, job_id, place_of};
 use super::link::Step;
 use super::{BEAT, Core, REPLY};
+use crate::domain::breaker::Failing;
 use crate::domain::id::JobId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -38,6 +39,7 @@ const GAP: Duration = Duration::from_millis(3_500);
 struct Given {
     job: JobId,
     token: u64,
+    failing: Failing,
 }
 
 impl Core {
@@ -119,11 +121,14 @@ impl Core {
         let next = Some(codec::number(next)?).filter(|next| *next > 0).map(Timestamp::from_millis);
         self.wake.learn(partition, codec::number(again)? != 0, next, codec::number(others)? != 0);
         given
-            .chunks_exact(2)
-            .map(|pair| {
-                let Value::BulkString(id) = &pair[0] else { return Err(strange("a job without an id")) };
+            .chunks_exact(4)
+            .map(|part| {
+                let Value::BulkString(id) = &part[0] else { return Err(strange("a job without an id")) };
                 let bits = id.as_slice().try_into().map_err(|_| strange("a job's id"))?;
-                Ok(Given { job: JobId::from_bits(u128::from_be_bytes(bits)), token: codec::count(&pair[1])? })
+                let count = u32::try_from(codec::count(&part[2])?).unwrap_or(u32::MAX);
+                let failing = Failing { count, since: Timestamp::from_millis(codec::number(&part[3])?) };
+                let job = JobId::from_bits(u128::from_be_bytes(bits));
+                Ok(Given { job, token: codec::count(&part[1])?, failing })
             })
             .collect()
     }
@@ -132,11 +137,11 @@ impl Core {
     /// What can't be read is given back before long.
     async fn read_leases(&self, given: Vec<Given>, deadline: Timestamp) -> (Vec<Lease>, Option<StoreError>) {
         let mut events: Vec<(Partition, Base, Vec<u32>)> = Vec::new();
-        let mut known: HashMap<(Partition, Base), usize> = HashMap::new();
+        let mut places: HashMap<(Partition, Base), usize> = HashMap::new();
         for one in &given {
             let Some(partition) = self.keys.partition_of(one.job) else { continue };
             let (base, index) = place_of(one.job);
-            let at = *known.entry((partition, base)).or_insert_with(|| {
+            let at = *places.entry((partition, base)).or_insert_with(|| {
                 events.push((partition, base, Vec::new()));
                 events.len() - 1
             });
@@ -152,7 +157,8 @@ impl Core {
             groups.push(vec![Step::Plain(get)]);
         }
         let answers = self.link.run_groups(groups, REPLY).await;
-        let tokens: HashMap<JobId, u64> = given.iter().map(|given| (given.job, given.token)).collect();
+        let known: HashMap<JobId, (usize, Given)> =
+            given.iter().enumerate().map(|(at, given)| (given.job, (at, *given))).collect();
         let mut leases = Vec::with_capacity(given.len());
         let mut failed = None;
         for ((partition, base, indexes), answer) in events.iter().zip(answers) {
@@ -161,8 +167,9 @@ impl Core {
                 .and_then(|fields| read_event(fields, *partition, base, indexes));
             match read {
                 Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
-                    let token = *tokens.get(&job.id)?;
-                    Some(Lease { job, event, rendered, token, deadline, batch: false, doubtful: false })
+                    let Given { token, failing, .. } = known.get(&job.id)?.1;
+                    let (batch, doubtful) = (false, false);
+                    Some(Lease { job, event, rendered, token, deadline, batch, doubtful, failing })
                 })),
                 Err(error) => {
                     tracing::error!(%error, "leased jobs cannot be read; giving them back");
@@ -176,9 +183,7 @@ impl Core {
             }
         }
         // The order in which they were given is the order of the lanes.
-        let order: HashMap<JobId, usize> =
-            given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
-        leases.sort_by_key(|lease| order.get(&lease.job.id).copied());
+        leases.sort_by_key(|lease| known.get(&lease.job.id).map(|(at, _)| *at));
         (leases, failed)
     }
 

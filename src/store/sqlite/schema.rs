@@ -6,7 +6,7 @@
 //! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
 //! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `events_newest` gives the newest
 //! events of a type, since an index ends with the row's number. `attempts` and `bodies` hang on
-//! jobs. `dedupe` forgets after a day. `records` is the few things that every process knows, under a rising revision.
+//! jobs. `dedupe` forgets after a day. `waits` and `failing` are what lanes must know after a crash. `records` is the few things that every process knows, under a rising revision.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -19,13 +19,18 @@ use super::unavailable;
 use crate::store::StoreError;
 
 /// Raised by one with every change of the tables.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// From format 1, which did not know an event's type outside of its document.
 const FROM_1: &str = "
 ALTER TABLE events ADD COLUMN kind TEXT NOT NULL DEFAULT '';
 UPDATE events SET kind = coalesce(json_extract(CAST(document AS TEXT), '$.type'), '');
 CREATE INDEX events_newest ON events(tenant, kind);
+";
+
+/// From format 2, which forgot with each start how often lanes had failed.
+const FROM_2: &str = "
+CREATE TABLE failing(connection BLOB PRIMARY KEY, count INTEGER NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// How long a statement waits for another process's write before it fails.
@@ -53,6 +58,7 @@ CREATE TABLE attempts(
     job BLOB NOT NULL, number INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY(job, number)) WITHOUT ROWID;
 CREATE TABLE bodies(job BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE waits(connection BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE failing(connection BLOB PRIMARY KEY, count INTEGER NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE dedupe(
     key BLOB PRIMARY KEY, content BLOB NOT NULL, expires INTEGER NOT NULL, answer TEXT NOT NULL) WITHOUT ROWID;
 CREATE INDEX dedupe_expires ON dedupe(expires);
@@ -90,7 +96,8 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     };
     match version {
         0 => apply(SCHEMA)?,
-        1 => apply(FROM_1)?,
+        1 => apply(&format!("{FROM_1}{FROM_2}"))?,
+        2 => apply(FROM_2)?,
         SCHEMA_VERSION => {}
         newer => {
             return Err(StoreError::Corrupt(format!(

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{CONCURRENCIES, Model, ModelLane, Op, Standing, TENANTS, picked};
+use crate::domain::breaker::Failing;
 use crate::domain::time::Timestamp;
 use crate::store::RecordId;
 
@@ -18,6 +19,7 @@ impl Model {
                     concurrency,
                     standing: Standing::Active,
                     wait_until: Timestamp::default(),
+                    failing: Failing::default(),
                     always_strict: concurrency == 1,
                 });
             }
@@ -30,6 +32,7 @@ impl Model {
             Op::Resume { pick } => {
                 if let Some(lane) = self.pick_lane(pick, |lane| lane.standing == Standing::Paused) {
                     self.world().resume(self.lanes[lane].id).await;
+                    self.lanes[lane].failing = Failing::default();
                     self.lanes[lane].standing = Standing::Active;
                 }
             }

@@ -1,7 +1,7 @@
 -- Leases jobs, going round. ARGV: 4 how many, 5 the deadline, 6 how many jobs one lane gives before the next has its turn,
 -- 7 how long an owner may be silent before its leases go back, 8 how long a silence of everybody must be to be the
 -- server's own. Answers: whether to call again at once, when something happens by itself (0 for never), whether another
--- process holds leases here; then id and token of each lease.
+-- process holds leases here; then of each lease id, token, and its lane's failures in a row with the time of the first.
 local room, deadline, quantum = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local silence, gap = tonumber(ARGV[7]), tonumber(ARGV[8])
 local STEP = 64
@@ -73,6 +73,8 @@ local function give(connection, l, member)
   given = given + 1
   answer[#answer + 1] = id
   answer[#answer + 1] = S[S_TOKEN]
+  answer[#answer + 1] = l[FAILURES]
+  answer[#answer + 1] = l[SINCE]
 end
 
 local function turn(connection, l)

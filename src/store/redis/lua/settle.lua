@@ -1,9 +1,10 @@
--- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. ARGV from 4 on, twelve for each: id,
+-- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. ARGV from 4 on, fourteen for each: id,
 -- token, attempt's number (0 for none), attempt, next (`done`, `due`, `requeue`), state or due, reason, health (-1, 0, 1),
--- wait until, effect on the record as JSON (empty for none), whether that effect closes, rendered bytes (empty for none).
+-- wait until, effect on the record as JSON (empty for none), whether that effect closes, from how many failures on the breaker opens (0
+-- for never), when it then probes, rendered bytes (empty for none).
 -- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
 -- effect of each whose record must change.
-local EACH = 12
+local EACH = 14
 -- Tries whose records are kept.
 -- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
 local TRIES_KEPT = 100
@@ -15,7 +16,7 @@ for n = 1, (#ARGV - COMMON) / EACH do
   local number_of, attempt = tonumber(ARGV[at + 3]), ARGV[at + 4]
   local next_step, value, reason = ARGV[at + 5], tonumber(ARGV[at + 6]), ARGV[at + 7]
   local health, wait, effect, closes = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), ARGV[at + 10], ARGV[at + 11]
-  local rendered = ARGV[at + 12]
+  local opens_after, probe_at, rendered = tonumber(ARGV[at + 12]), tonumber(ARGV[at + 13]), ARGV[at + 14]
   local held = held_by(id, token)
   if held then
     taken = taken + 1
@@ -53,7 +54,7 @@ for n = 1, (#ARGV - COMMON) / EACH do
     elseif l then
       leave(l, id)
     end
-    if l and affect(connection, l, health, wait, effect, closes) then
+    if l and affect(connection, l, health, wait, effect, closes, opens_after, probe_at) then
       effects[#effects + 1] = connection
       effects[#effects + 1] = effect
     end

@@ -245,6 +245,7 @@ impl Lanes {
                 deadline,
                 batch: false,
                 doubtful: false,
+                failing: lane.failing,
             });
             let job = slot.job.id;
             self.leases.insert(job, LeaseEntry::new(slot, self.token, deadline));
