@@ -115,7 +115,11 @@ mod tests {
         let policy = BreakerPolicy::default();
         let secs: Vec<u64> = (1..14).map(|count| probe_delay(&policy, count, 0.0).as_secs()).collect();
         assert_eq!(secs, [10, 10, 10, 10, 10, 20, 40, 80, 160, 320, 600, 600, 600]);
-        assert_eq!(probe_delay(&policy, u32::MAX, 1.0), Duration::from_secs(720), "20% of jitter at the most");
+        assert_eq!(
+            probe_delay(&policy, u32::MAX, 1.0),
+            Duration::from_secs(720),
+            "20% of jitter at the most"
+        );
     }
 
     #[test]
@@ -138,7 +142,8 @@ mod tests {
             weigh(&mut effect, "", &BreakerPolicy::default(), failing, NOW, 0.5);
             assert_eq!(effect, before);
         }
-        let mut closes = LaneEffect { healthy: Some(false), close: Some("gone".into()), ..LaneEffect::default() };
+        let mut closes =
+            LaneEffect { healthy: Some(false), close: Some("gone".into()), ..LaneEffect::default() };
         let failing = Failing { count: 99, since: Timestamp::default() };
         weigh(&mut closes, "", &BreakerPolicy::default(), failing, NOW, 0.5);
         assert_eq!(closes.pause, None, "a connection is not both closed and paused");

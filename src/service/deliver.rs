@@ -192,6 +192,9 @@ fn settle(
     if let Some(until) = effect.wait_until {
         gateway.triggers.hold(lease.job.connection, until, gateway.clock.now());
     }
+    if let Some((by, reason)) = &effect.pause {
+        tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, by, reason, "a connection was paused");
+    }
     let delivered = matches!(next, Next::Done(JobState::Delivered));
     let reason = match (&next, policy.when_retries_end) {
         (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {

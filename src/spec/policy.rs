@@ -165,10 +165,11 @@ mod tests {
     #[test]
     fn what_is_left_out_is_the_default() {
         assert_eq!(read("").unwrap(), DeliveryPolicy::default());
-        let policy =
-            read("timeout_secs = 10\nretry_delays_secs = [60, 300]\njitter_percent = 0\nconcurrency = 1\n\
-                  breaker_failures = 2\npause_failures = 9\npause_secs = 60")
-                .unwrap();
+        let policy = read(
+            "timeout_secs = 10\nretry_delays_secs = [60, 300]\njitter_percent = 0\nconcurrency = 1\n\
+                  breaker_failures = 2\npause_failures = 9\npause_secs = 60",
+        )
+        .unwrap();
         assert_eq!((policy.breaker.opens_after, policy.breaker.pauses_after), (2, 9));
         assert_eq!(policy.breaker.pauses_after_span, Duration::from_mins(1));
         assert_eq!(policy.timeout, Duration::from_secs(10));

@@ -203,7 +203,12 @@ const POLICY: Keys = &[
         false,
         "Requests to one endpoint under way at once; 1 means strict order.",
     ),
-    ("breaker_failures", Takes::Whole(1, 1_000), false, "Failures in a row that open the breaker; 5 where left out."),
+    (
+        "breaker_failures",
+        Takes::Whole(1, 1_000),
+        false,
+        "Failures in a row that open the breaker; 5 where left out.",
+    ),
     (
         "pause_failures",
         Takes::Whole(1, 100_000),

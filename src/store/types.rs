@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Next;
-use crate::domain::breaker::Failing;
 use crate::domain::account::{ApiKey, Tenant};
+use crate::domain::breaker::Failing;
 use crate::domain::connection::Connection;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, KeyId, MappingVersion, TenantId};

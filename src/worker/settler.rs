@@ -7,9 +7,10 @@ use apalis_core::error::BoxDynError;
 use apalis_core::task::ExecutionContext;
 use apalis_core::worker::ext::ack::Acknowledge;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
-use tokio::sync::{Semaphore, mpsc};
 
+use super::room::Place;
 use crate::service::Gateway;
 use crate::service::deliver::{Ticket, settle_failure};
 use crate::store::{LeaseRef, Settlement, StoreError};
@@ -25,12 +26,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 pub(super) struct Acknowledger {
     gateway: Arc<Gateway>,
     outcomes: mpsc::Sender<Arc<Settlement>>,
-    room: Arc<Semaphore>,
 }
 
 impl Acknowledger {
-    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Arc<Settlement>>, room: Arc<Semaphore>) -> Self {
-        Self { gateway, outcomes, room }
+    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Arc<Settlement>>) -> Self {
+        Self { gateway, outcomes }
     }
 }
 
@@ -51,13 +51,16 @@ impl Acknowledge<Arc<Settlement>> for Acknowledger {
             // The feed gives every task a ticket; without one the lease ends by itself.
             (Err(_), None) => None,
         };
-        let (outcomes, room) = (self.outcomes.clone(), Arc::clone(&self.room));
+        let (outcomes, place) = (self.outcomes.clone(), context.data().get::<Place>().cloned());
         Box::pin(async move {
             let sent = match settlement {
                 Some(settlement) => outcomes.send(settlement).await,
                 None => Ok(()),
             };
-            room.add_permits(1);
+            // The feed gives every task a place.
+            if let Some(place) = place {
+                place.leave();
+            }
             sent
         })
     }

@@ -5,6 +5,7 @@ mod connections;
 mod credentials;
 mod deliveries;
 mod events;
+mod isolation;
 mod mappings;
 mod operations;
 mod outbound;

@@ -132,12 +132,16 @@ pub async fn a_run_of_failures_outlives_a_crash_and_ends_with_a_resume(world: Wo
 
 pub async fn a_day_of_failures_pauses_the_connection(world: World) {
     let to = world.connect("acme", 4).await;
-    world.fill("acme", to, 3).await;
+    world.fill("acme", to, 6).await;
     let policy = BreakerPolicy::default();
     let began = world.now();
     let mut failures = open(&world).await;
     while world.now() < began.plus(policy.pauses_after_span) {
-        assert!(state(&world, to).await.is_active(), "{failures} failures since {began}, and now it is {}", world.now());
+        assert!(
+            state(&world, to).await.is_active(),
+            "{failures} failures since {began}, and now it is {}",
+            world.now()
+        );
         world.advance(LONGEST_PROBE);
         let leases = world.lease(9).await;
         assert_eq!(leases.len(), 1);
@@ -146,11 +150,13 @@ pub async fn a_day_of_failures_pauses_the_connection(world: World) {
         failures += 1;
     }
     assert!(failures > policy.pauses_after);
-    let ConnectionState::Paused { by, reason, at } = state(&world, to).await else { panic!("it delivers on") };
+    let ConnectionState::Paused { by, reason, at } = state(&world, to).await else {
+        panic!("it delivers on")
+    };
     assert_eq!((by.as_str(), at), (BREAKER, world.now()));
     assert!(reason.contains("attempts in a row failed since"), "{reason}");
     assert!(world.lease(9).await.is_empty());
     let open = world.deliveries().await.iter().filter(|delivery| delivery.state.is_open()).count();
-    assert_eq!(open, 3, "what it has is kept");
+    assert_eq!(open, 6, "what it has is kept");
     assert!(world.deliveries().await.iter().all(|delivery| delivery.state != JobState::Cancelled));
 }
