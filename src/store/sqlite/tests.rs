@@ -114,7 +114,7 @@ async fn the_formats_before_are_brought_up_to_date() {
         let to = world.connect("acme", 1).await;
         world.fill("acme", to, 1).await;
         let lease = world.lease(1).await;
-        assert_eq!(world.settle(&lease, crate::domain::job::Outcome::Retry).await, 1, "failures are counted");
+        assert_eq!(world.settle(&lease, Outcome::Retry).await, 1, "failures are counted");
     }
 }
 
