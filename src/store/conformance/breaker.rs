@@ -1,5 +1,7 @@
 //! Breakers: what failures in a row do to a lane, and what they leave alone.
 
+use std::time::Duration;
+
 use crate::domain::breaker::{BREAKER, BreakerPolicy, Failing, LONGEST_PROBE, probe_delay};
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::ConnectionId;
@@ -23,9 +25,9 @@ async fn open(world: &World) -> u32 {
 /// Waits for the next probe, and gives it.
 async fn probe(world: &World, failures: u32) -> Vec<Lease> {
     let delay = probe_delay(&BreakerPolicy::default(), failures, 0.0);
-    world.advance(delay - std::time::Duration::from_millis(1));
+    world.advance(delay.saturating_sub(Duration::from_millis(1)));
     assert!(world.lease(9).await.is_empty(), "it waits {delay:?} after {failures} failures");
-    world.advance(std::time::Duration::from_millis(1));
+    world.advance(Duration::from_millis(1));
     let leases = world.lease(9).await;
     assert_eq!(leases.len(), 1, "one probe");
     assert_eq!(leases[0].failing.count, failures);
