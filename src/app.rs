@@ -157,6 +157,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let mut background = JoinSet::new();
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
+    background.spawn(tend_hooks(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
     let router = match role {
@@ -164,7 +165,8 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
         Role::Worker => api::probe_router(Arc::clone(&gateway)),
     };
     let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+    let service = router.into_make_service_with_connect_info::<api::Peer>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
     let server = tokio::spawn(server.into_future());
@@ -227,6 +229,12 @@ async fn open_gateway(
             events_per_second: config.limits.events_per_second,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,
+            google: config.google.clone(),
+            deliveries_per_second: config.limits.deliveries_per_second,
+            visitor_requests_per_minute: config.limits.visitor_requests_per_minute,
+            trusted_proxies: config.trusted_proxies.clone(),
+            chat: config.chat.clone(),
+            public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
         },
     };
     Gateway::start(parts).await.map_err(|error| AppError::Store { store: store_name(config), error })
@@ -276,6 +284,10 @@ pub fn store_name(config: &Config) -> String {
 
 async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
+}
+
+async fn tend_hooks(gateway: Arc<Gateway>) {
+    gateway.tend_hooks_forever().await;
 }
 
 /// Sweeps the store as long as it is open.

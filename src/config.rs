@@ -19,8 +19,10 @@ use ipnet::IpNet;
 use url::Url;
 use zeroize::Zeroizing;
 
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 pub use environment::{Environment, named_variable, own_program, system_name, temporary_dir, wants_color};
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
@@ -49,10 +51,16 @@ pub struct Config {
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
     pub public_url: Option<Url>,
+    /// The proxies that tell who a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where a public chat's messages are answered.
+    pub chat: Option<ChatSettings>,
     /// How deliveries run.
     pub delivery: DeliveryConfig,
     /// Where requests may go.
     pub egress: EgressConfig,
+    /// Where Google is.
+    pub google: GoogleSettings,
     /// What one tenant may use.
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.
@@ -126,7 +134,7 @@ pub struct EgressConfig {
     pub connect_timeout: Duration,
 }
 
-/// What one tenant may use.
+/// What one tenant, source or visitor may use.
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
     /// Events a second.
@@ -135,6 +143,10 @@ pub struct LimitsConfig {
     pub connections_per_tenant: usize,
     /// The largest request body.
     pub body_bytes: usize,
+    /// Verified deliveries of a source a second.
+    pub deliveries_per_second: u32,
+    /// Requests of a visitor to the public paths a minute.
+    pub visitor_requests_per_minute: u32,
 }
 
 /// How log lines look.

@@ -12,6 +12,9 @@
 //! [`domain::settle`] decides what follows, and the outcome goes back into the store. Who would rather wait for the outcome
 //! asks [`service::trigger`], which takes the same way without the lane. [`service::reload`] puts edited files in force.
 //!
+//! What other systems send comes to a source: [`service::receive`] verifies it by the connector's file, makes events of it
+//! ([`connector`], [`mapping`]), and they go the same way.
+//!
 //! # Floors
 //!
 //! A module uses only those below it; `tests/it/floors.rs` holds the code to it.
@@ -35,16 +38,22 @@
 //! | event | what happened: `id, type, time, tenant, source, data` |
 //! | connector | a file that says how one system wants to be spoken to |
 //! | connection | a tenant's use of a connector: events, filter, mapping, target, secrets, state |
+//! | source | a tenant's way in for another system's webhooks, by a connector that receives |
 //! | catalogue | all connectors and named mappings, built in and the operator's own |
 //! | mapping | ordered rules that make the fields to be sent out of an event |
 //! | job | one event for one connection, until it has ended |
-//! | delivery | a job as the log shows it |
+//! | delivery | a job as the log shows it; of a source, one request that comes in |
 //! | attempt | one try of a job |
 //! | outcome | what an attempt came to: delivered, duplicate, retry, throttled, `auth_failed`, rejected, gone, ambiguous, `mapping_failed` |
 //! | lane | one connection's queue of jobs |
+//! | subscription, hook | a connection that a program made for itself |
+//! | turn | a connection's right to send one request where a system takes only so many |
 //! | lease | a worker's right to try a job until a deadline |
 //! | settlement | an outcome on its way back into the store |
-//! | record | a tenant, a key or a connection: small, and known to every process |
+//! | batch | jobs of one lane that are tried together: rows of one append |
+//! | outlet | what a connection delivers through: an endpoint, or a Google sheet |
+//! | hold, bucket | what processes share: a thing that one has at a time, tokens of a quota |
+//! | record | a tenant, a key, a connection or a source: small, and known to every process |
 
 pub mod api;
 pub mod app;

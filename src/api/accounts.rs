@@ -93,7 +93,7 @@ pub async fn make_key(mut call: Call) -> Answer {
             None => table.faults().at_field(
                 format!("scopes[{index}]"),
                 "is no scope",
-                Some("publish, manage or read".to_owned()),
+                Some("publish, manage, read or subscribe".to_owned()),
             ),
         }
     }

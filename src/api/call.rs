@@ -1,13 +1,14 @@
 //! One request on its way to its endpoint: who sent it, its path, its query, its body. All of it is bounded.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
 use crate::domain::account::ApiKey;
+use crate::domain::document::Node;
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::TenantId;
 use crate::egress::Url;
@@ -36,6 +38,12 @@ pub struct Call {
     pub gateway: Arc<Gateway>,
     /// The key that it came with; `None` only where none is needed.
     pub key: Option<Arc<ApiKey>>,
+    /// Its method.
+    pub method: Method,
+    /// Its path as it was sent.
+    pub path: String,
+    /// The address that it comes from; `None` where nobody knows.
+    pub peer: Option<IpAddr>,
     /// Its headers.
     pub headers: HeaderMap,
     /// Its id.
@@ -163,6 +171,18 @@ impl Call {
     }
 }
 
+/// The only text that a body may have.
+pub async fn only_text(call: &mut Call, key: &'static str) -> Result<Option<String>, Problem> {
+    let node = Node::from_json(&call.json_or_nothing().await?);
+    let mut faults = Faults::default();
+    let mut found = None;
+    if let Some(mut table) = node.table("", &mut faults) {
+        found = table.text(key).map(str::to_owned);
+        table.finish();
+    }
+    faults.into_result(found).map_err(|faults| Problem::faults(Code::Invalid, faults))
+}
+
 fn check_json_type(headers: &HeaderMap) -> Result<(), Problem> {
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(()) };
     let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
@@ -234,14 +254,28 @@ impl Query {
         chosen
     }
 
+    /// A parameter that must be there.
+    pub fn need(&mut self, name: &'static str) -> String {
+        let value = self.values.get(name).cloned();
+        if value.is_none() {
+            self.faults.at_field(name, "missing", Some(format!("add {name}= to the query")));
+        }
+        value.unwrap_or_default()
+    }
+
     /// How many items a page has.
     pub fn limit(&mut self) -> usize {
+        self.limit_within(DEFAULT_LIMIT, MAX_LIMIT)
+    }
+
+    /// How many items are wanted: `default` where the query does not say, at most `most`.
+    pub fn limit_within(&mut self, default: usize, most: usize) -> usize {
         let limit: Option<usize> = self.read("limit", "a whole number");
-        let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            self.faults.at_field("limit", format!("{limit} is outside 1 to {MAX_LIMIT}"), None);
+        let limit = limit.unwrap_or(default);
+        if !(1..=most).contains(&limit) {
+            self.faults.at_field("limit", format!("{limit} is outside 1 to {most}"), None);
         }
-        limit.clamp(1, MAX_LIMIT)
+        limit.clamp(1, most)
     }
 
     /// Where the page before ended.

@@ -5,35 +5,38 @@ use serde_json::{Value, json};
 
 use super::call::{Answer, Call, reply};
 use super::problem::Problem;
-use crate::spec::{Catalogue, ConnectorSpec, SecretUse};
+use crate::spec::{Catalogue, ConnectorSpec, OptionSpec, SecretUse};
 
-/// A connector as the API and the command line show it.
-pub fn show_connector(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
-    let secret = match spec.secret {
+fn secret_use(secret: SecretUse) -> &'static str {
+    match secret {
         SecretUse::Required => "required",
         SecretUse::Optional => "optional",
         SecretUse::None => "none",
+    }
+}
+
+fn options(options: &[OptionSpec]) -> Vec<Value> {
+    let show = |option: &OptionSpec| {
+        json!({
+            "name": option.name,
+            "description": option.description,
+            "required": option.required,
+            "default": option.default,
+            "example": option.example,
+            "secret": option.secret,
+        })
     };
+    options.iter().map(show).collect()
+}
+
+/// A connector as the API and the command line show it.
+pub fn show_connector(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
     let events: Vec<Value> = spec
         .events
         .iter()
         .map(|event| {
             let sample = event.sample.as_ref().and_then(|kind| catalogue.samples().get(kind));
             json!({ "type": event.pattern, "description": event.description, "sample": sample })
-        })
-        .collect();
-    let options: Vec<Value> = spec
-        .options
-        .iter()
-        .map(|option| {
-            json!({
-                "name": option.name,
-                "description": option.description,
-                "required": option.required,
-                "default": option.default,
-                "example": option.example,
-                "secret": option.secret,
-            })
         })
         .collect();
     let auth: Vec<Value> =
@@ -44,11 +47,17 @@ pub fn show_connector(spec: &ConnectorSpec, catalogue: &Catalogue) -> Value {
         "name": spec.name,
         "description": spec.description,
         "docs": spec.docs,
-        "secret": secret,
-        "mapping": spec.mapping,
+        "secret": secret_use(spec.secret),
+        "mapping": spec.sends().then_some(&spec.mapping),
+        "receives": spec.inbound.as_ref().map(|inbound| json!({
+            "mapping": inbound.mapping,
+            "secret": secret_use(inbound.secret),
+            "secret_maker": if inbound.makes_secret { "gateway" } else { "sender" },
+            "options": options(&inbound.options),
+        })),
         "events": events,
         "needs_target": spec.needs_target(),
-        "options": options,
+        "options": options(&spec.options),
         "auth": auth,
         "fields": spec.target.fields(),
         "reserved_headers": reserved,

@@ -3,14 +3,13 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::call::{Answer, Call, nothing, page, reply};
-use super::problem::{Code, Problem};
+use super::call::{Answer, Call, nothing, only_text, page, reply};
+use super::problem::Problem;
 use crate::domain::connection::MappingChoice;
-use crate::domain::document::Node;
-use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::Secret;
 use crate::service::connections::Saved;
+use crate::service::directory::MadeBy;
 use crate::service::live::LiveConnection;
 
 fn show(live: &LiveConnection) -> Value {
@@ -46,7 +45,13 @@ fn show(live: &LiveConnection) -> Value {
             "pause_failures": working.policy.breaker.pauses_after,
             "pause_secs": working.policy.breaker.pauses_after_span.as_secs(),
         })),
+        "share_with": live.works.as_ref().ok().and_then(|working| working.outlet.share_with()),
         "state": record.state,
+        "subscription": record.subscription.as_ref().map(|made| json!({
+            "event": made.event,
+            "key": made.key,
+            "expiration_date": made.expires,
+        })),
         "broken": live.works.as_ref().err(),
         "revision": live.revision,
         "created": record.created,
@@ -84,11 +89,16 @@ pub async fn make(mut call: Call) -> Answer {
 
 /// `GET /v1/connections`
 pub async fn list(call: Call) -> Answer {
-    let mut query = call.query(&["tenant", "cursor", "limit"]);
+    let mut query = call.query(&["tenant", "hooks", "cursor", "limit"]);
     let tenant = call.tenant(&mut query)?;
+    // Those that programs made for themselves are listed by /v1/hooks, and here for those who ask.
+    let made = match query.read("hooks", "true or false") {
+        Some(true) => MadeBy::Anyone,
+        _ => MadeBy::People,
+    };
     let (after, limit) = (query.cursor::<ConnectionId>(), query.limit());
     query.finish()?;
-    let lives = call.gateway.directory.connections(tenant.as_ref(), after, limit + 1);
+    let lives = call.gateway.directory.connections_of(made, tenant.as_ref(), after, limit + 1);
     Ok(page(lives, limit, |live| live.record.id.to_string(), |live| show(live)))
 }
 
@@ -114,18 +124,6 @@ pub async fn delete(call: Call) -> Answer {
     let (tenant, id) = whose(&call)?;
     call.gateway.delete_connection(tenant.as_ref(), id).await?;
     Ok(nothing())
-}
-
-/// The only text that a body may have.
-async fn only_text(call: &mut Call, key: &'static str) -> Result<Option<String>, Problem> {
-    let node = Node::from_json(&call.json_or_nothing().await?);
-    let mut faults = Faults::default();
-    let mut found = None;
-    if let Some(mut table) = node.table("", &mut faults) {
-        found = table.text(key).map(str::to_owned);
-        table.finish();
-    }
-    faults.into_result(found).map_err(|faults| Problem::faults(Code::Invalid, faults))
 }
 
 /// `POST /v1/connections/{id}/pause`
@@ -165,6 +163,6 @@ pub async fn test(call: Call) -> Answer {
     });
     Ok(reply(
         StatusCode::OK,
-        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt }),
+        &json!({ "event": tryout.event, "request": request, "attempt": tryout.attempt, "sheet": tryout.sheet }),
     ))
 }

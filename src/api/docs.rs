@@ -12,11 +12,13 @@ use serde_json::{Map, Value, json};
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 9] = [
     include_str!("openapi/base.json"),
     include_str!("openapi/events.json"),
     include_str!("openapi/accounts.json"),
     include_str!("openapi/connections.json"),
+    include_str!("openapi/hooks.json"),
+    include_str!("openapi/sources.json"),
     include_str!("openapi/triggers.json"),
     include_str!("openapi/deliveries.json"),
     include_str!("openapi/operations.json"),

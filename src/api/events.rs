@@ -50,11 +50,11 @@ pub async fn publish(mut call: Call) -> Answer {
     let answer = published.map_err(Problem::from).and_then(|published| answer(&published, &call.request_id));
     match answer {
         Ok(mut response) => {
-            rate_headers(standing, response.headers_mut());
+            rate_headers("events", standing, response.headers_mut());
             Ok(response)
         }
         Err(mut problem) => {
-            rate_headers(standing, &mut problem.headers);
+            rate_headers("events", standing, &mut problem.headers);
             Err(problem)
         }
     }
@@ -111,15 +111,20 @@ fn shown(receipt: &Receipt) -> Value {
 }
 
 /// draft-ietf-httpapi-ratelimit-headers: the quota, and what is left of it.
-fn rate_headers(standing: Option<Standing>, headers: &mut HeaderMap) {
+pub(super) fn rate_headers(name: &str, standing: Option<Standing>, headers: &mut HeaderMap) {
     let Some(standing) = standing else { return };
-    let policy = format!("\"events\";q={};w={}", standing.quota, standing.window_secs);
-    let left = format!("\"events\";r={};t={}", standing.remaining, standing.reset_secs);
+    let policy = format!("\"{name}\";q={};w={}", standing.quota, standing.window_secs);
+    let left = format!("\"{name}\";r={};t={}", standing.remaining, standing.reset_secs);
     for (name, text) in [("ratelimit-policy", policy), ("ratelimit", left)] {
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
+}
+
+/// Whole seconds to wait, at least one.
+pub(super) fn wait_secs(standing: &Standing) -> u64 {
+    standing.wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(u64::MAX)
 }
 
 impl From<&ItemError> for Problem {
@@ -150,14 +155,7 @@ impl From<PublishError> for Problem {
             }
             PublishError::StillRunning => Self::new(Code::StillRunning, detail).retry_after(1),
             PublishError::Limited(standing) => {
-                let secs = standing.wait.as_secs_f64().ceil().max(1.0);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "small and positive"
-                )]
-                let secs = secs as u64;
-                Self::new(Code::RateLimited, detail).retry_after(secs)
+                Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing))
             }
             PublishError::Store(error) => error.into(),
         }

@@ -77,10 +77,11 @@ pub async fn preview(mut call: Call) -> Answer {
     let context = event_context(&event, &connection, NO_JOB, 1);
     let mut shown = json!(mapping.preview(&event.document, &context));
     shown["request"] = Value::Null;
-    if let Some(Ok(working)) = live.as_ref().map(|live| &live.works) {
+    let works = live.as_ref().and_then(|live| live.works.as_ref().ok());
+    if let Some(endpoint) = works.and_then(|working| working.outlet.endpoint()) {
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: NO_JOB };
         let outgoing = Outgoing { event: &event.document, context, names };
-        match Shown::ahead(&working.endpoint, &mapping, &outgoing, gateway.clock.now()) {
+        match Shown::ahead(endpoint, &mapping, &outgoing, gateway.clock.now()) {
             Ok(request) => shown["request"] = json!(request),
             Err(error) => shown["error"] = json!(error),
         }

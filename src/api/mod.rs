@@ -12,15 +12,19 @@ mod deliveries;
 pub mod docs;
 mod events;
 mod filters;
+mod hooks;
 mod mappings;
 mod operations;
 pub mod problem;
+mod public;
 mod replays;
+mod sources;
 pub mod table;
 #[cfg(test)]
 mod tests;
 mod trigger;
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +32,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Response};
@@ -53,6 +57,10 @@ const MAX_URI_BYTES: usize = 8 * 1024;
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 /// What the log and the metrics call a path that is no route.
 const NO_ROUTE: &str = "(none)";
+
+/// The address that a connection comes from: what the server puts beside each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
 
 /// The router over a gateway.
 pub fn router(gateway: Arc<Gateway>) -> Router {
@@ -92,6 +100,7 @@ fn filter(method: &str) -> MethodFilter {
         "PATCH" => MethodFilter::PATCH,
         "PUT" => MethodFilter::PUT,
         "DELETE" => MethodFilter::DELETE,
+        "OPTIONS" => MethodFilter::OPTIONS,
         _ => MethodFilter::GET,
     }
 }
@@ -127,9 +136,13 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
             match params {
                 None => Err(Problem::new(Code::NoSuchRoute, "the path is not valid UTF-8")),
                 Some(params) => {
+                    let peer = parts.extensions.get::<ConnectInfo<Peer>>();
                     let call = Call {
                         gateway: Arc::clone(&gateway),
                         key,
+                        method: parts.method,
+                        path: parts.uri.path().to_owned(),
+                        peer: peer.map(|ConnectInfo(Peer(address))| address.ip()),
                         headers: parts.headers,
                         request_id: request_id.clone(),
                         query: parts.uri.query().map(str::to_owned),
@@ -233,7 +246,8 @@ fn within_bounds(parts: &Parts) -> Result<(), Problem> {
 
 /// Checks the key against what the endpoint asks for.
 fn authorise(gateway: &Gateway, headers: &HeaderMap, auth: Auth) -> Result<Option<Arc<ApiKey>>, Problem> {
-    if auth == Auth::Open {
+    let greets = matches!(auth, Auth::Handshake(_)) && !headers.contains_key(AUTHORIZATION);
+    if auth == Auth::Open || greets {
         return Ok(None);
     }
     let Some(value) = headers.get(AUTHORIZATION) else {
@@ -252,7 +266,7 @@ fn authorise(gateway: &Gateway, headers: &HeaderMap, auth: Auth) -> Result<Optio
         return Err(Problem::new(Code::InvalidKey, "no such key; it may have been revoked"));
     };
     match auth {
-        Auth::Scope(scope) if !key.allows(scope) => Err(Problem::new(
+        Auth::Scope(scope) | Auth::Handshake(scope) if !key.allows(scope) => Err(Problem::new(
             Code::MissingScope,
             format!("the key does not have the scope \"{}\"", scope.name()),
         )),

@@ -47,6 +47,8 @@ macro_rules! codes {
 codes! {
     /// The body is no JSON.
     MalformedJson = "malformed_json", BAD_REQUEST, "The body is not valid JSON";
+    /// The body is no form.
+    MalformedForm = "malformed_form", BAD_REQUEST, "The body is not a valid form";
     /// The body nests too deep.
     TooDeep = "too_deep", BAD_REQUEST, "The body nests too deep";
     /// An event is not what it should be.
@@ -63,6 +65,8 @@ codes! {
     MissingKey = "missing_key", UNAUTHORIZED, "An API key is needed";
     /// The key is not one of ours.
     InvalidKey = "invalid_key", UNAUTHORIZED, "The API key is not known";
+    /// A delivery is not verified.
+    Unverified = "unverified", UNAUTHORIZED, "The delivery is not verified";
     /// The key may not do this.
     MissingScope = "missing_scope", FORBIDDEN, "The API key may not do this";
     /// Only an operator's key may do this.
@@ -108,7 +112,7 @@ codes! {
     /// The event's source and id stood for another event.
     IdReused = "event_id_reused", UNPROCESSABLE_ENTITY, "The event's source and id were used for another event";
     /// Over the rate.
-    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "The tenant sends more than it may";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "More is sent than may be";
     /// Our own fault.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong in the gateway";
     /// The other side did not take it.
@@ -123,6 +127,12 @@ codes! {
     StoreFull = "store_full", SERVICE_UNAVAILABLE, "The store is full";
     /// Too much is under way.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much is under way now";
+    /// A source takes nothing now.
+    SourceUnavailable = "source_unavailable", SERVICE_UNAVAILABLE, "The source takes nothing now";
+    /// Nobody answers a chat.
+    ChatUnavailable = "chat_unavailable", SERVICE_UNAVAILABLE, "No chat answers here";
+    /// A chat did not answer as it should.
+    ChatFailed = "chat_failed", BAD_GATEWAY, "The chat did not answer";
     /// Not ready for traffic.
     NotReady = "not_ready", SERVICE_UNAVAILABLE, "The gateway is not ready";
 }
@@ -315,7 +325,7 @@ impl From<ServiceError> for Problem {
             ServiceError::Conflict => {
                 Self::new(Code::Conflict, "someone else changed it; read it again and repeat the change")
             }
-            ServiceError::Limit(reason) => Self::new(Code::LimitReached, reason),
+            ServiceError::Limit(faults) => Self::faults(Code::LimitReached, faults),
             ServiceError::State(reason) => Self::new(Code::WrongState, reason),
             ServiceError::Busy(reason) => Self::new(Code::Overloaded, reason).retry_after(1),
             ServiceError::Store(error) => error.into(),

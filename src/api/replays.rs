@@ -50,10 +50,10 @@ pub async fn replay(mut call: Call) -> Answer {
         limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(DEFAULT_LIMIT),
     };
     let shown = if dry_run {
-        let page = call.gateway.rehearse(&live, replay).await?;
+        let page = call.gateway.rehearse_deliveries(&live, replay).await?;
         json!({ "dry_run": true, "items": page.items, "next_cursor": page.next })
     } else {
-        let page = call.gateway.replay(&live, replay).await?;
+        let page = call.gateway.replay_deliveries(&live, replay).await?;
         json!({ "dry_run": false, "items": page.items, "next_cursor": page.next })
     };
     Ok(reply(StatusCode::OK, &shown))

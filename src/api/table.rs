@@ -5,8 +5,8 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, mappings, operations,
-    replays, trigger,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, hooks, mappings,
+    operations, public, replays, sources, trigger,
 };
 use crate::domain::account::Scope;
 
@@ -15,10 +15,14 @@ use crate::domain::account::Scope;
 pub enum Auth {
     /// Anyone.
     Open,
+    /// Any key.
+    Key,
     /// An operator's key.
     Operator,
     /// A tenant's key with this scope, or an operator's key.
     Scope(Scope),
+    /// The same, or a sender without a key, whose handshake it may be.
+    Handshake(Scope),
 }
 
 /// One route.
@@ -41,6 +45,7 @@ macro_rules! routes {
 const READ: Auth = Auth::Scope(Scope::Read);
 const MANAGE: Auth = Auth::Scope(Scope::Manage);
 const PUBLISH: Auth = Auth::Scope(Scope::Publish);
+const SUBSCRIBE: Auth = Auth::Scope(Scope::Subscribe);
 
 /// All of them.
 pub static ROUTES: &[Endpoint] = routes! {
@@ -64,6 +69,28 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
     POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
     POST "/v1/connections/{id}/replay" MANAGE => replays::replay;
+    GET "/v1/me" Auth::Key => hooks::me;
+    GET "/v1/event-types" SUBSCRIBE => hooks::event_types;
+    POST "/v1/hooks" SUBSCRIBE => hooks::subscribe;
+    GET "/v1/hooks" SUBSCRIBE => hooks::list;
+    GET "/v1/hooks/samples" SUBSCRIBE => hooks::samples;
+    GET "/v1/hooks/{id}" SUBSCRIBE => hooks::read;
+    DELETE "/v1/hooks/{id}" SUBSCRIBE => hooks::unsubscribe;
+    POST "/api/v1/hooks/subscribe" SUBSCRIBE => hooks::fetchply_subscribe;
+    DELETE "/api/v1/hooks/subscribe" SUBSCRIBE => hooks::fetchply_unsubscribe;
+    POST "/v1/sources" MANAGE => sources::make;
+    GET "/v1/sources" READ => sources::list;
+    GET "/v1/sources/{id}" Auth::Handshake(Scope::Read) => sources::read;
+    POST "/v1/sources/{id}" Auth::Open => sources::receive;
+    PATCH "/v1/sources/{id}" MANAGE => sources::update;
+    DELETE "/v1/sources/{id}" MANAGE => sources::delete;
+    POST "/v1/sources/{id}/rotate-secret" MANAGE => sources::rotate_secret;
+    GET "/api/v1/agents/{agent}/chat/{channel}" Auth::Open => sources::receive_for_agent;
+    POST "/api/v1/agents/{agent}/chat/{channel}" Auth::Open => sources::receive_for_agent;
+    POST "/api/public/conversations/{id}/rate" Auth::Open => public::rate;
+    OPTIONS "/api/public/conversations/{id}/rate" Auth::Open => public::preflight;
+    POST "/api/public/system-chat" Auth::Open => public::chat;
+    OPTIONS "/api/public/system-chat" Auth::Open => public::preflight;
     GET "/v1/deliveries" READ => deliveries::list;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;

@@ -12,6 +12,7 @@ use super::output::Output;
 use crate::config::{Config, Environment};
 use crate::connector::check_cases;
 use crate::domain::fault::{Fault, Faults, Place};
+use crate::service::receive::check_received;
 use crate::spec::{Catalogue, case_files};
 
 /// What to check.
@@ -92,8 +93,10 @@ fn check_own_cases(
     let mut count = 0;
     for (id, path, text) in &files {
         let checked = check_cases(catalogue, id, path, text);
-        count += checked.requests + checked.answers;
+        let received = check_received(catalogue, id, path, text);
+        count += checked.requests + checked.answers + received.count;
         faults.extend(checked.faults);
+        faults.extend(received.faults);
     }
     let own = catalogue.connectors().iter().filter(|(id, spec)| shipped.connector(id) != Some(*spec));
     for (id, _) in own.filter(|(id, _)| !files.iter().any(|(of, _, _)| of == *id)) {

@@ -146,6 +146,7 @@ pub async fn run(command: &ConnectionsCommand, output: Output) -> Result<(), Fai
             let one = &args.one;
             let changed = one.remote.client()?.patch(&one.path(""), &Value::Object(patch)).await?;
             output.either(&changed, || shown(&changed));
+            tell_recent(&changed, output);
             Ok(())
         }
         ConnectionsCommand::Pause(one) => state(one, "pause", output).await,
@@ -193,17 +194,17 @@ async fn create(args: &CreateArgs, output: Output) -> Result<(), Failure> {
         });
         format!("{} made{secret}", cell(&made, "id"))
     });
-    tell_recent(&made, args.settings.filter.is_some(), output);
+    tell_recent(&made, output);
     Ok(())
 }
 
-/// What recent events say of a connection that was saved.
-fn tell_recent(saved: &Value, filtered: bool, output: Output) {
-    if output.is_json() {
+/// What recent events tell of a connection that was saved: how many pass its filter, and paths that none has.
+fn tell_recent(saved: &Value, output: Output) {
+    let recent = &saved["recent"];
+    if output.is_json() || recent.is_null() {
         return;
     }
-    let recent = &saved["recent"];
-    if filtered && recent.is_object() {
+    if !saved["filter"].is_null() {
         eprintln!("{} of {} recent events pass its filter", recent["matched"], recent["looked_at"]);
     }
     warn(&recent["warnings"]);
@@ -270,7 +271,7 @@ impl SettingsArgs {
 }
 
 /// `name=value` of each; null for one without a value.
-fn pairs(
+pub(super) fn pairs(
     flag: &str,
     texts: &[String],
     read: impl Fn(&str, &str) -> Result<String, Failure>,
@@ -288,7 +289,7 @@ fn pairs(
 }
 
 /// A secret out of a file, a variable or standard input, so that no list of processes shows it; else as it is written.
-fn from_source(flag: &str, source: &str) -> Result<String, Failure> {
+pub(super) fn from_source(flag: &str, source: &str) -> Result<String, Failure> {
     let text = if source == "-" {
         input::read_stdin()?
     } else if let Some(path) = source.strip_prefix('@') {

@@ -1,4 +1,4 @@
-//! `patchbay connectors`: the systems that can be delivered to, and what each asks of a connection.
+//! `patchbay connectors`: the systems that can be delivered to or received from, and what each asks of a connection or a source.
 
 use std::fmt::Write as _;
 
@@ -47,7 +47,7 @@ pub async fn run(args: &ConnectorsArgs, environment: &Environment, output: Outpu
             output.value(&json!(connectors));
         } else {
             let rows: Vec<Vec<String>> = connectors.iter().map(row).collect();
-            output.rows(&["id", "name", "options", "credentials"], &rows);
+            output.rows(&["id", "name", "ways", "options", "credentials"], &rows);
         }
         return Ok(());
     };
@@ -81,7 +81,14 @@ fn row(connector: &Value) -> Vec<String> {
     let hidden: Vec<String> =
         hidden.map(|option| format!("{}{}", cell(option, "name"), star(option))).collect();
     let credentials = [credentials.join(" or "), hidden.join(" ")].join(" ").trim().to_owned();
-    vec![cell(connector, "id"), cell(connector, "name"), options.join(" "), credentials]
+    let ways = [("sends", sends(connector)), ("receives", connector["receives"].is_object())];
+    let ways: Vec<&str> = ways.iter().filter(|(_, is_so)| *is_so).map(|(way, _)| *way).collect();
+    vec![cell(connector, "id"), cell(connector, "name"), ways.join(" "), options.join(" "), credentials]
+}
+
+/// What only receives has no mapping to send by.
+fn sends(connector: &Value) -> bool {
+    connector["mapping"].is_string()
 }
 
 fn names(list: &Value) -> Vec<String> {
@@ -94,6 +101,44 @@ fn shown(connector: &Value) -> String {
     if let Some(docs) = connector["docs"].as_str() {
         lines.push(docs.to_owned());
     }
+    if sends(connector) {
+        lines.push(shown_connection(connector, &id));
+    }
+    if connector["receives"].is_object() {
+        lines.push(shown_source(&connector["receives"], &id));
+    }
+    lines.join("\n")
+}
+
+/// What a source is asked for, and the command that makes one.
+fn shown_source(receives: &Value, id: &str) -> String {
+    let mut command = format!("patchbay sources create {id}");
+    let mut lines = vec!["\nReceived at a source".to_owned()];
+    lines.push(match (receives["secret"].as_str(), receives["secret_maker"].as_str()) {
+        (Some("none") | None, _) => "  no secret".to_owned(),
+        (Some("required"), Some("sender")) => {
+            command.push_str(" --secret @secret.txt");
+            "  --secret           What the other system signs by; it made it (must be given)".to_owned()
+        }
+        (_, Some("sender")) => "  --secret           What the other system signs by; it made it".to_owned(),
+        _ => "  --secret           What the other system signs by; made here where it is left out".to_owned(),
+    });
+    for option in items(receives, "options") {
+        let is_secret = option["secret"] == true;
+        let (flag, value) = if is_secret { ("--credential", "@file") } else { ("--option", "...") };
+        let must = if option["required"] == true { " (must be given)" } else { "" };
+        lines.push(format!("  {flag} {}  {}{must}", cell(option, "name"), cell(option, "description")));
+        if option["required"] == true {
+            let _ = write!(command, " {flag} {}={value}", cell(option, "name"));
+        }
+    }
+    lines.push(format!("\n  {command}"));
+    lines.join("\n")
+}
+
+/// What a connection is asked for, and the command that makes one.
+fn shown_connection(connector: &Value, id: &str) -> String {
+    let mut lines = Vec::new();
     let endpoint = if connector["needs_target"] == true { "ENDPOINT " } else { "" };
     let mut command = format!("patchbay connections create {endpoint}--connector {id}");
     lines.push("\nOptions, --option name=value".to_owned());

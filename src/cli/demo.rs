@@ -4,6 +4,7 @@
 //! signature as any receiver would. Only the retry schedule is speeded up, by the connection's own policy.
 
 mod scene;
+mod sheets;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -50,10 +51,16 @@ pub struct DemoArgs {
     /// End when the four events have arrived: exit code 0 if all did, 1 if not
     #[arg(long)]
     once: bool,
+    /// Show leads become rows of a Google sheet, in a stand-in for Google
+    #[arg(long)]
+    sheets: bool,
 }
 
 /// Runs the demo.
 pub async fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
+    if args.sheets {
+        return sheets::run(args.once, output).await;
+    }
     let (clock, entropy) = (Clock::system(), Entropy::system());
     let mut signals = Signals::new()?;
     let scratch = Scratch::new("demo", &entropy)?;
@@ -63,7 +70,7 @@ pub async fn run(args: &DemoArgs, output: Output) -> Result<(), Failure> {
     let secret = Secret::new(connector.signature.generate_secret(entropy.bytes()));
     let verifier = Verifier::new(connector, &[secret.reveal()]).map_err(Failure::failed)?;
     let receiver = Receiver::start(loopback(0), clock.clone(), judge(verifier, clock.clone())).await?;
-    let running = start_gateway(&scratch, clock.clone(), entropy).await?;
+    let running = start_gateway(&scratch, clock.clone(), entropy, "").await?;
 
     let scene = Scene::new(output);
     let stage = set_up(&running, &receiver, &secret).await?;
@@ -90,12 +97,18 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-async fn start_gateway(scratch: &Scratch, clock: Clock, entropy: Entropy) -> Result<RunningApp, Failure> {
+/// A gateway on a scratch folder that may reach loopback; `more` is the end of its configuration.
+async fn start_gateway(
+    scratch: &Scratch,
+    clock: Clock,
+    entropy: Entropy,
+    more: &str,
+) -> Result<RunningApp, Failure> {
     let data_dir = Value::from(scratch.path().join("data").display().to_string());
     let text = |port: u16| {
         format!(
             "listen = \"127.0.0.1:{port}\"\ndata_dir = {data_dir}\n[egress]\nallow_http = true\n\
-             allow_ranges = [\"127.0.0.0/8\"]\n[delivery]\ndrain_secs = 2\n[log]\nlevel = \"error\"\n"
+             allow_ranges = [\"127.0.0.0/8\"]\n[delivery]\ndrain_secs = 2\n[log]\nlevel = \"error\"\n{more}"
         )
     };
     let config = |port| Config::from_text("demo", &text(port), &Environment::default(), &[]);

@@ -12,6 +12,7 @@ pub mod connectors;
 pub mod deliveries;
 pub mod demo;
 pub mod failure;
+pub mod fake_google;
 pub mod filter;
 pub mod health;
 pub mod http1;
@@ -26,6 +27,7 @@ pub mod schema;
 pub mod scratch;
 pub mod send;
 pub mod serve;
+pub mod sources;
 pub mod store;
 pub mod trigger;
 pub mod verify;
@@ -107,7 +109,7 @@ enum Command {
     /// Make, show, change, pause and test connections
     #[command(subcommand)]
     Connections(connections::ConnectionsCommand),
-    /// List the systems that can be delivered to, and what each asks of a connection
+    /// List the systems that can be delivered to or received from, and what each asks for
     Connectors(connectors::ConnectorsArgs),
     /// Send an event over one connection now, and tell what came of it
     #[command(
@@ -115,6 +117,9 @@ enum Command {
                             con_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q --event-id lead-1"
     )]
     Trigger(trigger::TriggerArgs),
+    /// Make, list and delete sources: ways in for other systems' webhooks, and give them new secrets
+    #[command(subcommand)]
+    Sources(sources::SourcesCommand),
     /// List, show and retry deliveries
     #[command(subcommand)]
     Deliveries(deliveries::DeliveriesCommand),
@@ -194,6 +199,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Connections(command) => connections::run(&command, output).await,
         Command::Connectors(args) => connectors::run(&args, &environment, output).await,
         Command::Trigger(args) => trigger::run(&args, output).await,
+        Command::Sources(command) => sources::run(&command, output).await,
         Command::Deliveries(command) => deliveries::run_deliveries(&command, output).await,
         Command::Store(command) => store::run(&command, &environment, output).await,
         Command::Health(args) => health::run(&args, output).await,

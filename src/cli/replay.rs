@@ -64,7 +64,9 @@ pub async fn run(args: &ReplayArgs, output: Output) -> Result<(), Failure> {
         if output.is_json() {
             output.value(&json!({ "items": items, "more": !cursor.is_null() }));
         } else {
-            items.iter().for_each(|item| output.lines(&shown(item)));
+            for item in &items {
+                output.lines(&shown(item));
+            }
             let failing = items.iter().filter(|item| !item["error"].is_null()).count();
             eprintln!("{} looked at, {failing} would fail again; nothing was sent", items.len());
         }

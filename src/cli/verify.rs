@@ -36,8 +36,13 @@ impl Verifier {
             }
         }
         let url = format!("http://{host}{}", arrival.path);
-        let received =
-            Received { method: &arrival.method, url: &url, headers: &headers, body: &arrival.body };
+        let received = Received {
+            method: &arrival.method,
+            url: &url,
+            headers: &headers,
+            body: &arrival.body,
+            form: None,
+        };
         let keys: Vec<&SigningKey> = self.keys.iter().collect();
         match self.spec.verify(&keys, &received, now) {
             Ok(_) => Verdict::Verified,

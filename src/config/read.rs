@@ -10,8 +10,11 @@ use super::settings::{SETTINGS, SettingKind, setting_of};
 use super::{
     Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, Role, SecretKey, StoreConfig,
 };
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
+use crate::domain::secret::Secret;
+use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 
 /// Reads the tree; `None` and faults where something is wrong. Whatever a section holds is read before any of it is given
@@ -24,24 +27,55 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let role = read_role(&mut table, store.as_ref());
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
+    let trusted_proxies = read_ranges(&mut table, "trusted_proxies");
+    let chat = section(&mut table, "chat", |table| {
+        let timeout = seconds(table, "timeout_secs");
+        let url = read_chat_url(table);
+        let key = read_chat_key(table);
+        if key.is_some() && !table.has("upstream_url") {
+            let hint = "add chat.upstream_url".to_owned();
+            table.fault("upstream_key", "says nothing without an upstream", Some(hint));
+        }
+        Some(url.zip(timeout).map(|(url, timeout)| ChatSettings { url, key, timeout }))
+    });
     let delivery = section(&mut table, "delivery", |table| {
         let (concurrency, lease, drain) =
             (whole(table, "concurrency"), seconds(table, "lease_secs"), seconds(table, "drain_secs"));
         Some(DeliveryConfig { concurrency: concurrency?, lease: lease?, drain: drain? })
     });
     let egress = section(&mut table, "egress", |table| {
-        let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table));
+        let (allow_http, allow_ranges) = (table.boolean("allow_http"), read_ranges(table, "allow_ranges"));
         let connect_timeout = seconds(table, "connect_timeout_secs");
         Some(EgressConfig { allow_http: allow_http?, allow_ranges, connect_timeout: connect_timeout? })
+    });
+    let google = section(&mut table, "google", |table| {
+        let api_root: Option<Url> =
+            parsed(table, "api_root", "expected an address such as https://sheets.googleapis.com/");
+        let token_hosts =
+            table.texts("token_hosts").unwrap_or_default().into_iter().map(str::to_owned).collect();
+        let mut api_root = api_root?;
+        if !matches!(api_root.scheme(), "http" | "https") || api_root.query().is_some() {
+            let hint = "expected an address such as https://sheets.googleapis.com/".to_owned();
+            table.fault("api_root", "must be http or https, without a query", Some(hint));
+        }
+        if !api_root.path().ends_with('/') {
+            let path = format!("{}/", api_root.path());
+            api_root.set_path(&path);
+        }
+        Some(GoogleSettings { api_root, token_hosts })
     });
     let limits = section(&mut table, "limits", |table| {
         let events_per_second = whole(table, "events_per_second");
         let connections_per_tenant = whole(table, "connections_per_tenant");
         let body_bytes = whole(table, "body_bytes");
+        let deliveries_per_second = whole(table, "deliveries_per_second");
+        let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
         Some(LimitsConfig {
             events_per_second: events_per_second?,
             connections_per_tenant: connections_per_tenant?,
             body_bytes: body_bytes?,
+            deliveries_per_second: deliveries_per_second?,
+            visitor_requests_per_minute: visitor_requests_per_minute?,
         })
     });
     let retention = section(&mut table, "retention", |table| {
@@ -65,8 +99,11 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         role: role?,
         catalogue_dir,
         public_url,
+        trusted_proxies,
+        chat: chat?,
         delivery: delivery?,
         egress: egress?,
+        google: google?,
         limits: limits?,
         retention: retention?,
         log: log?,
@@ -180,14 +217,34 @@ fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {
     None
 }
 
-fn read_ranges(table: &mut TableReader<'_>) -> Vec<IpNet> {
+fn read_chat_url(table: &mut TableReader<'_>) -> Option<Url> {
+    let hint = "expected an address such as https://chat.example.com/reply";
+    let url: Url = parsed(table, "upstream_url", hint)?;
+    if matches!(url.scheme(), "http" | "https") {
+        return Some(url);
+    }
+    table.fault("upstream_url", "must be http or https", Some(hint.to_owned()));
+    None
+}
+
+fn read_chat_key(table: &mut TableReader<'_>) -> Option<Secret> {
+    let key = table.text("upstream_key")?;
+    if !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Some(Secret::new(key));
+    }
+    let hint = "letters, digits and signs, as in a header; without \"Bearer\"".to_owned();
+    table.fault("upstream_key", "is no bearer token", Some(hint));
+    None
+}
+
+fn read_ranges(table: &mut TableReader<'_>, key: &'static str) -> Vec<IpNet> {
     let mut ranges = Vec::new();
-    for text in table.texts("allow_ranges").unwrap_or_default() {
+    for text in table.texts(key).unwrap_or_default() {
         let single = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
         match text.parse().ok().or_else(single) {
             Some(range) => ranges.push(range),
             None => table.fault(
-                "allow_ranges",
+                key,
                 format!("\"{text}\" is no address range"),
                 Some("expected one such as 10.1.0.0/16 or fd00::/8".to_owned()),
             ),

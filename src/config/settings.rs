@@ -96,6 +96,20 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("public_url", Text, "", "The address by which others reach this gateway, for links"),
     setting(
+        "trusted_proxies",
+        Texts,
+        "[]",
+        "Address ranges of proxies in front of the gateway, whose X-Forwarded-For says who a visitor is",
+    ),
+    setting(
+        "chat.upstream_url",
+        Text,
+        "",
+        "Where the messages of public chats are answered: takes and gives JSON; must be reachable by the egress settings",
+    ),
+    setting("chat.upstream_key", Text, "", "Shown to the chat's upstream as a bearer token"),
+    setting("chat.timeout_secs", Whole(1, 60), "20", "Seconds that the chat's upstream may take to answer"),
+    setting(
         "delivery.concurrency",
         Whole(1, 16_384),
         "512",
@@ -121,6 +135,13 @@ pub const SETTINGS: &[Setting] = &[
         "Address ranges that are reachable though private, such as \"10.1.0.0/16\"",
     ),
     setting("egress.connect_timeout_secs", Whole(1, 60), "5", "Seconds to reach an endpoint"),
+    setting("google.api_root", Text, "\"https://sheets.googleapis.com/\"", "Where the Google Sheets API is"),
+    setting(
+        "google.token_hosts",
+        Texts,
+        "[\"oauth2.googleapis.com\"]",
+        "Hosts that a service account's key may ask for access tokens",
+    ),
     setting(
         "limits.events_per_second",
         Whole(0, 1_000_000),
@@ -133,6 +154,18 @@ pub const SETTINGS: &[Setting] = &[
         Whole(1_024, 16_777_216),
         "1048576",
         "The largest request body that is accepted",
+    ),
+    setting(
+        "limits.deliveries_per_second",
+        Whole(0, 1_000_000),
+        "100",
+        "Verified webhooks that a source takes in a second; bursts of twice that pass; 0 is no limit",
+    ),
+    setting(
+        "limits.visitor_requests_per_minute",
+        Whole(0, 1_000_000),
+        "30",
+        "Requests that a visitor may send to the public chat paths in a minute; 0 is no limit",
     ),
     setting(
         "retention.deliveries_days",

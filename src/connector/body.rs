@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::Endpoint;
 use crate::egress::Answer;
 use crate::mapping::{Context, Mapping, MappingError};
-use crate::spec::{ContentType, FIELDS};
+use crate::spec::{ConnectorSpec, ContentType, FIELDS};
 
 /// How far a job of a chain of requests got: what is kept between its attempts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -40,10 +40,7 @@ impl Endpoint {
         event: &Value,
         context: &Context<'_>,
     ) -> Result<Bytes, MappingError> {
-        let fields = mapping.apply(event, context)?;
-        self.spec().target.accept(&fields)?;
-        let progress = Progress { fields, answers: Map::new() };
-        if self.calls() > 1 { Ok(progress.to_bytes()) } else { self.body(0, &progress, event, context) }
+        render(self.spec(), self.options(), mapping, event, context)
     }
 
     /// The body of the request number `index` of a chain.
@@ -54,28 +51,7 @@ impl Endpoint {
         event: &Value,
         context: &Context<'_>,
     ) -> Result<Bytes, MappingError> {
-        let spec = self.spec();
-        if let Some(step) = spec.steps.get(index) {
-            let fields = step.fields.apply(&self.document(progress, event), context)?;
-            return write(&fields, step.call.content_type);
-        }
-        let content_type = spec.request.call.content_type;
-        match &spec.envelope {
-            None => write(&progress.fields, content_type),
-            Some(envelope) => {
-                let document = self.document(progress, event);
-                write(&envelope.wrap(&progress.fields, &document, context)?, content_type)
-            }
-        }
-    }
-
-    /// What the rows of an envelope or a step read.
-    fn document(&self, progress: &Progress, event: &Value) -> Value {
-        let mut document = event.as_object().cloned().unwrap_or_default();
-        document.insert(FIELDS.to_owned(), Value::Object(progress.fields.clone()));
-        document.insert("options".to_owned(), self.options().clone());
-        document.insert("answers".to_owned(), Value::Object(progress.answers.clone()));
-        Value::Object(document)
+        body(self.spec(), self.options(), index, progress, event, context)
     }
 
     /// Takes what later requests need out of a step's answer. The error says what is not there.
@@ -102,6 +78,56 @@ impl Endpoint {
     pub fn step_name(&self, index: usize) -> Option<&str> {
         self.spec().steps.get(index).map(|step| step.name.as_str())
     }
+}
+
+/// What a job of a connector keeps from its first attempt on, without a connection: see [`Endpoint::render`]. `options` are
+/// those that rows may read.
+pub fn render(
+    spec: &ConnectorSpec,
+    options: &Value,
+    mapping: &Mapping,
+    event: &Value,
+    context: &Context<'_>,
+) -> Result<Bytes, MappingError> {
+    let fields = mapping.apply(event, context)?;
+    spec.target.accept(&fields)?;
+    let progress = Progress { fields, answers: Map::new() };
+    if spec.steps.is_empty() {
+        body(spec, options, 0, &progress, event, context)
+    } else {
+        Ok(progress.to_bytes())
+    }
+}
+
+fn body(
+    spec: &ConnectorSpec,
+    options: &Value,
+    index: usize,
+    progress: &Progress,
+    event: &Value,
+    context: &Context<'_>,
+) -> Result<Bytes, MappingError> {
+    if let Some(step) = spec.steps.get(index) {
+        let fields = step.fields.apply(&document(options, progress, event), context)?;
+        return write(&fields, step.call.content_type);
+    }
+    let content_type = spec.request.call.content_type;
+    match &spec.envelope {
+        None => write(&progress.fields, content_type),
+        Some(envelope) => {
+            let document = document(options, progress, event);
+            write(&envelope.wrap(&progress.fields, &document, context)?, content_type)
+        }
+    }
+}
+
+/// What the rows of an envelope or a step read.
+fn document(options: &Value, progress: &Progress, event: &Value) -> Value {
+    let mut document = event.as_object().cloned().unwrap_or_default();
+    document.insert(FIELDS.to_owned(), Value::Object(progress.fields.clone()));
+    document.insert("options".to_owned(), options.clone());
+    document.insert("answers".to_owned(), Value::Object(progress.answers.clone()));
+    Value::Object(document)
 }
 
 fn write(fields: &Map<String, Value>, content_type: ContentType) -> Result<Bytes, MappingError> {

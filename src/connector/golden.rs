@@ -3,7 +3,8 @@
 //!
 //! A `[[request]]` states an event or a body and the exact request that must come of it (of a chain, each request with
 //! the answer that leads to the next), or the field for want of which nothing is sent; an `[[answer]]` states an answer and
-//! what it must come to. A connector of ours without cases of both sorts fails the suite.
+//! what it must come to. A connector that sends without cases of both sorts fails the suite, and so does one that receives without an
+//! `[[in]]`: those cases are `service::receive`'s.
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
@@ -22,7 +23,7 @@ use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, Request};
 use crate::mapping::Context;
-use crate::spec::{Catalogue, ConnectorSpec, Names};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, Names};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +32,9 @@ struct Cases {
     request: Vec<RequestCase>,
     #[serde(default)]
     answer: Vec<AnswerCase>,
+    /// Requests that are received, held to by the service that receives.
+    #[serde(default, rename = "in")]
+    received: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +153,11 @@ pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> C
         told(at(1, String::new()), format!("there is no connector \"{id}\""), Some(hint));
         return checked;
     };
+    if spec.kind != ConnectorKind::Http {
+        let hint = "cases are of requests and answers, which only the kind \"http\" states";
+        told(at(1, String::new()), format!("\"{id}\" is of the kind \"{}\"", spec.kind.name()), Some(hint));
+        return checked;
+    }
     let cases: Cases = match toml::from_str(text) {
         Ok(cases) => cases,
         Err(error) => {
@@ -170,9 +179,15 @@ pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> C
             told(place, message, None);
         }
     }
-    for (name, missing) in [("request", cases.request.is_empty()), ("answer", cases.answer.is_empty())] {
+    let (sends, receives) = (spec.sends(), spec.inbound.is_some());
+    for (name, missing) in [
+        ("request", sends && cases.request.is_empty()),
+        ("answer", sends && cases.answer.is_empty()),
+        ("in", receives && cases.received.is_empty()),
+    ] {
         if missing {
-            let hint = "a connector is held to what it sends and to how it reads answers";
+            let hint =
+                "a connector is held to what it sends, to how it reads answers and to what it receives";
             told(at(1, name.to_owned()), "there is no such case".to_owned(), Some(hint));
         }
     }
@@ -182,7 +197,7 @@ pub fn check_cases(catalogue: &Catalogue, id: &str, path: &str, text: &str) -> C
 }
 
 /// The line of the case number `index` of a sort.
-fn line_of(text: &str, header: &str, index: usize) -> usize {
+pub(crate) fn line_of(text: &str, header: &str, index: usize) -> usize {
     let mut lines = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with(header));
     lines.nth(index).map_or(1, |(line, _)| line + 1)
 }
@@ -192,7 +207,7 @@ fn same<T: PartialEq + Debug>(what: &str, found: &T, wanted: &T) -> Result<(), S
 }
 
 /// Two texts, of which a long one is shown where they differ.
-fn same_text(what: &str, found: &str, wanted: &str) -> Result<(), String> {
+pub(crate) fn same_text(what: &str, found: &str, wanted: &str) -> Result<(), String> {
     if found == wanted {
         return Ok(());
     }

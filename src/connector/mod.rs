@@ -1,5 +1,8 @@
 //! Delivers by a connector: an event becomes a body, a body a request, an answer an outcome.
 //!
+//! A connector is of one of few kinds, and [`Outlet`] is the one place that knows them all: `http`, driven by data alone, and
+//! `google_sheets` ([`google_sheets`]).
+//!
 //! The same steps for every connector that speaks HTTP, driven by its [`ConnectorSpec`](crate::spec::ConnectorSpec):
 //!
 //! 1. [`check_settings`] checks what a connection says of itself; [`Endpoint::compile`] makes of it all that stays the same
@@ -16,20 +19,26 @@ mod answer;
 mod body;
 mod custom;
 mod golden;
+pub mod google_sheets;
 mod http;
+mod inbound;
 mod mask;
 mod oauth;
+mod outlet;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{Verdict, attempt, classify};
-pub use body::Progress;
+pub use body::{Progress, render};
 pub use custom::check_custom_headers;
 pub use golden::{CheckedCases, check_cases};
+pub(crate) use golden::{line_of, same_text};
 pub use http::{Endpoint, EndpointError, Key};
+pub use inbound::{Greeting, Receiver, UnderstandError};
 pub use mask::{HIDDEN, Mask};
 pub use oauth::{Client, Granted, Token};
-pub use settings::{Given, Settings, check_settings};
+pub use outlet::Outlet;
+pub use settings::{Filled, Given, Settings, check_settings, check_sheet, check_source_settings};
 
 pub use crate::spec::Names;

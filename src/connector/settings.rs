@@ -1,18 +1,21 @@
 //! A connection's options and credentials, checked against its connector, and what follows from them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderName, HeaderValue};
 use url::Url;
 
+use super::google_sheets::{GoogleSettings, KEY, Sheet};
 use super::mask::Mask;
 use super::oauth::Client;
 use crate::domain::fault::{Fault, Faults, did_you_mean, key_in_field};
 use crate::domain::secret::Secret;
 use crate::spec::request::resolve_url;
-use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec};
+use crate::spec::{AuthKind, AuthPlace, AuthSpec, ConnectorSpec, InboundSpec, OptionSpec};
 
 pub(super) const MAX_VALUE_CHARS: usize = 4_096;
 
@@ -56,28 +59,8 @@ pub(super) enum Auth {
 /// `credentials.<name>` and `target.url`; none shows a credential.
 pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Settings, Faults> {
     let mut faults = Faults::default();
-    check_names(spec, given, &mut faults);
-    let mut options = given.options.clone();
-    let mut secrets = BTreeMap::new();
-    for option in &spec.options {
-        let name = &option.name;
-        if option.secret {
-            if let Some(value) = given.credentials.get(name) {
-                secrets.insert(name.clone(), value.reveal().to_owned());
-                continue;
-            }
-        } else if options.contains_key(name) {
-            continue;
-        }
-        if let Some(default) = &option.default {
-            options.insert(name.clone(), default.clone());
-        } else if option.required {
-            let field = if option.secret { format!("credentials.{name}") } else { format!("options.{name}") };
-            let example = option.example.as_ref().map(|example| format!(" Such as \"{example}\"."));
-            let hint = format!("{}{}", option.description, example.unwrap_or_default());
-            faults.at_field(field, "missing", Some(hint));
-        }
-    }
+    check_names(&spec.credential_names(), &spec.options, given, &mut faults);
+    let (options, secrets) = fill(&spec.options, given, &mut faults);
     let auth = chosen_way(spec, given, &mut faults).map(|way| compile_way(way, given, &options, &mut faults));
     let mut urls = check_urls(spec, given, &options, &mut faults);
     faults.into_result(())?;
@@ -98,9 +81,71 @@ pub fn check_settings(spec: &ConnectorSpec, given: &Given<'_>) -> Result<Setting
     Ok(Settings { url, urls, options, mask, secrets, auth })
 }
 
-fn check_names(spec: &ConnectorSpec, given: &Given<'_>, faults: &mut Faults) {
-    let names = spec.credential_names();
-    let plain = || spec.options.iter().filter(|option| !option.secret).map(|option| option.name.as_str());
+/// Checks what a connection says of a Google sheet, all faults at once. None shows a credential.
+pub fn check_sheet(
+    spec: &Arc<ConnectorSpec>,
+    given: &Given<'_>,
+    google: &GoogleSettings,
+    timeout: Duration,
+) -> Result<Sheet, Faults> {
+    let mut faults = Faults::default();
+    check_names(&spec.credential_names(), &spec.options, given, &mut faults);
+    if !given.url.is_empty() {
+        let hint = "leave it out; the option \"spreadsheet\" says which sheet".to_owned();
+        faults.at_field("target.url", "has no meaning for a Google sheet", Some(hint));
+    }
+    match Sheet::compile(Arc::clone(spec), given, google, timeout) {
+        Ok(sheet) => faults.into_result(sheet),
+        Err(found) => {
+            faults.extend(found);
+            Err(faults)
+        }
+    }
+}
+
+/// Options by name, those with defaults included, and secret options by name.
+pub type Filled = (BTreeMap<String, String>, BTreeMap<String, String>);
+
+/// Checks what a source says against what its connector asks of sources. All faults are told at once, at `options.<name>` and
+/// `credentials.<name>`; none shows a credential.
+pub fn check_source_settings(spec: &InboundSpec, given: &Given<'_>) -> Result<Filled, Faults> {
+    let asked = spec.options.as_slice();
+    let mut faults = Faults::default();
+    let secret = asked.iter().filter(|option| option.secret);
+    let names: Vec<&str> = secret.map(|option| option.name.as_str()).collect();
+    check_names(&names, asked, given, &mut faults);
+    let filled = fill(asked, given, &mut faults);
+    faults.into_result(filled)
+}
+
+/// What is given, with the defaults for what is not.
+fn fill(asked: &[OptionSpec], given: &Given<'_>, faults: &mut Faults) -> Filled {
+    let mut options = given.options.clone();
+    let mut secrets = BTreeMap::new();
+    for option in asked {
+        let name = &option.name;
+        if option.secret {
+            if let Some(value) = given.credentials.get(name) {
+                secrets.insert(name.clone(), value.reveal().to_owned());
+                continue;
+            }
+        } else if options.contains_key(name) {
+            continue;
+        }
+        if let Some(default) = &option.default {
+            options.insert(name.clone(), default.clone());
+        } else if option.required {
+            let field = if option.secret { format!("credentials.{name}") } else { format!("options.{name}") };
+            let example = option.example.as_ref().map(|example| format!(" Such as \"{example}\"."));
+            let hint = format!("{}{}", option.description, example.unwrap_or_default());
+            faults.at_field(field, "missing", Some(hint));
+        }
+    }
+    (options, secrets)
+}
+
+fn check_names(names: &[&str], asked: &[OptionSpec], given: &Given<'_>, faults: &mut Faults) {
+    let plain = || asked.iter().filter(|option| !option.secret).map(|option| option.name.as_str());
     for (name, value) in given.options {
         let field = field("options", name);
         if names.contains(&name.as_str()) {
@@ -113,7 +158,9 @@ fn check_names(spec: &ConnectorSpec, given: &Given<'_>, faults: &mut Faults) {
     }
     for (name, value) in given.credentials {
         let field = field("credentials", name);
-        if names.contains(&name.as_str()) {
+        if names.contains(&name.as_str()) && name == KEY {
+            // A whole file, with its line breaks; it is checked as what it is.
+        } else if names.contains(&name.as_str()) {
             check_value(field, value.reveal(), faults);
         } else if plain().any(|known| known == name) {
             faults.at_field(field, "is no secret", Some("put it under \"options\"".to_owned()));

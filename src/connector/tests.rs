@@ -163,7 +163,7 @@ fn the_signature_of_every_connector_verifies_with_each_active_secret() {
         let body = Bytes::from_static("{\"name\":\"Zo\u{eb}\"}".as_bytes());
         let request = endpoint.request(&NAMES, body.clone(), now);
         let verify = |secret: &str, body: &[u8]| {
-            let received = Received { method: "POST", url, headers: &request.headers, body };
+            let received = Received { method: "POST", url, headers: &request.headers, body, form: None };
             spec.signature.verify(&[&key(secret)], &received, now).is_ok()
         };
         let id = &spec.id;

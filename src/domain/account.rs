@@ -26,12 +26,18 @@ pub enum Scope {
     Manage,
     /// Look at connections, events and deliveries.
     Read,
+    /// Subscribe to events, and leave again: for programs such as Zapier.
+    Subscribe,
 }
 
 impl Scope {
     /// Every scope and its name on the wire.
-    pub const NAMES: [(&str, Self); 3] =
-        [("publish", Self::Publish), ("manage", Self::Manage), ("read", Self::Read)];
+    pub const NAMES: [(&str, Self); 4] = [
+        ("publish", Self::Publish),
+        ("manage", Self::Manage),
+        ("read", Self::Read),
+        ("subscribe", Self::Subscribe),
+    ];
 
     /// The name on the wire.
     pub fn name(self) -> &'static str {
@@ -39,6 +45,7 @@ impl Scope {
             Self::Publish => "publish",
             Self::Manage => "manage",
             Self::Read => "read",
+            Self::Subscribe => "subscribe",
         }
     }
 }
@@ -63,8 +70,10 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Whether it may do what `scope` says.
+    /// Whether it may do what `scope` says. Whoever may change connections may subscribe.
     pub fn allows(&self, scope: Scope) -> bool {
-        self.tenant.is_none() || self.scopes.contains(&scope)
+        self.tenant.is_none()
+            || self.scopes.contains(&scope)
+            || (scope == Scope::Subscribe && self.scopes.contains(&Scope::Manage))
     }
 }

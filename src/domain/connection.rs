@@ -9,6 +9,7 @@ use super::event::EventPattern;
 use super::id::{ConnectionId, TenantId};
 use super::policy::PolicyOverrides;
 use super::secret::Sealed;
+use super::subscription::Subscription;
 use super::time::Timestamp;
 
 /// A connection as the store keeps it: every secret in it is sealed.
@@ -46,12 +47,28 @@ pub struct Connection {
     pub policy: PolicyOverrides,
     /// How many attempts may be under way at once: the policy's, resolved when saved, for the lane.
     pub concurrency: u32,
+    /// How many jobs one attempt may take: the policy's, resolved when saved, for the lane. With more than 1 the lane is
+    /// strict, whatever `concurrency` says.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub batch: u32,
     /// Whether it delivers.
     pub state: ConnectionState,
+    /// What makes it a subscription; `None` where a person made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<Subscription>,
     /// When it was made.
     pub created: Timestamp,
     /// When it last changed.
     pub updated: Timestamp,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_one(batch: &u32) -> bool {
+    *batch == 1
 }
 
 /// Which mapping renders a connection's events.

@@ -102,6 +102,10 @@ identifier!(
     KeyId, "key_"
 );
 identifier!(
+    /// A tenant's way in for another system's webhooks; the end of the path that they come to.
+    SourceId, "src_"
+);
+identifier!(
     /// A mapping's version: the first 128 bits of its SHA-256, so equal mappings are one version.
     MappingVersion, "map_"
 );

@@ -11,4 +11,6 @@ pub mod job;
 pub mod policy;
 pub mod secret;
 pub mod settle;
+pub mod source;
+pub mod subscription;
 pub mod time;

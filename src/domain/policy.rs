@@ -97,6 +97,8 @@ pub struct DeliveryPolicy {
     pub when_retries_end: RetriesEnd,
     /// How many attempts of one lane may be under way at once; 1 means strict order.
     pub concurrency: u32,
+    /// How many jobs one attempt may take; above 1 only with a concurrency of 1. A connection can't change it.
+    pub batch: u32,
     /// What a run of failures does.
     pub breaker: BreakerPolicy,
 }
@@ -108,6 +110,7 @@ impl Default for DeliveryPolicy {
             retry: RetrySchedule::default(),
             when_retries_end: RetriesEnd::default(),
             concurrency: 16,
+            batch: 1,
             breaker: BreakerPolicy::default(),
         }
     }
@@ -148,7 +151,7 @@ impl PolicyOverrides {
             policy.retry.delays_ms = delays.iter().map(|secs| u64::from(*secs) * 1_000).collect();
         }
         if let Some(concurrency) = self.concurrency {
-            policy.concurrency = concurrency;
+            policy.concurrency = if policy.batch > 1 { 1 } else { concurrency };
         }
         if let Some(failures) = self.breaker_failures {
             policy.breaker.opens_after = failures;

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::error::{Circumstances, SendError};
 use super::guard::AddressPolicy;
+use super::library::GuardedConnector;
 use super::resolve::GuardedResolver;
 
 /// The most that is read of an answer's body where the settings say nothing else.
@@ -22,7 +23,7 @@ pub const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How long a connection waits in the pool. Shorter than what common servers keep, so that a request seldom meets a
 /// connection the other side is just closing.
-const POOL_IDLE: Duration = Duration::from_secs(30);
+pub(super) const POOL_IDLE: Duration = Duration::from_secs(30);
 /// How often a peer of HTTP/2 with requests open is asked whether it is still there, and how long it may take.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,9 +117,10 @@ pub struct Answer {
 pub struct Egress {
     client: reqwest::Client,
     policy: Arc<AddressPolicy>,
-    connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     body_limit_bytes: usize,
-    has_roots: bool,
+    pub(super) has_roots: bool,
+    pub(super) connector: GuardedConnector,
 }
 
 impl Egress {
@@ -163,7 +165,8 @@ impl Egress {
                 (client, false)
             }
         };
-        Ok(Self { client, policy, connect_timeout, body_limit_bytes, has_roots })
+        let connector = GuardedConnector::new(Arc::clone(&policy), resolver, connect_timeout);
+        Ok(Self { client, policy, connect_timeout, body_limit_bytes, has_roots, connector })
     }
 
     /// Sends the request once. An answer of any status is an answer.
@@ -223,13 +226,13 @@ fn check_carriage(method: &Method, headers: &HeaderMap) -> Result<(), SendError>
 }
 
 /// Host and port, for an error's words.
-struct Peer {
+pub(super) struct Peer {
     host: String,
     port: u16,
 }
 
 impl Peer {
-    fn of(url: &Url) -> Self {
+    pub(super) fn of(url: &Url) -> Self {
         // Both are there: a URL without them has been refused.
         Self {
             host: url.host_str().unwrap_or_default().to_owned(),
@@ -237,7 +240,7 @@ impl Peer {
         }
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }

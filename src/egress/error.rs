@@ -121,11 +121,16 @@ pub(super) struct Circumstances {
 impl Circumstances {
     /// Tells the error for what the client library says.
     pub fn classify(self, error: &reqwest::Error) -> SendError {
-        let Self { peer, after_sending, connect_timeout, has_roots } = self;
         if error.is_builder() {
             return SendError::InvalidRequest(detail_of(error));
         }
-        if !error.is_connect() {
+        self.explain(error, error.is_connect(), error.is_timeout())
+    }
+
+    /// Tells an error that is none of the request's own, by what lies below it.
+    pub fn explain(self, error: &(dyn Error + 'static), is_connect: bool, is_timeout: bool) -> SendError {
+        let Self { peer, after_sending, connect_timeout, has_roots } = self;
+        if !is_connect {
             let detail = find::<io::Error>(error)
                 .and_then(io_in_words)
                 .map_or_else(|| detail_of(error), str::to_owned);
@@ -144,7 +149,7 @@ impl Circumstances {
             };
             return SendError::Tls { peer, detail };
         }
-        if error.is_timeout() {
+        if is_timeout {
             return SendError::ConnectTimeout { peer, limit: connect_timeout };
         }
         let detail =
@@ -173,7 +178,7 @@ fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 }
 
 /// The text of the lowest error. The upper ones may hold the URL.
-fn detail_of(error: &reqwest::Error) -> String {
+fn detail_of(error: &(dyn Error + 'static)) -> String {
     let Some(mut lowest) = error.source() else { return "the client gave no reason".to_owned() };
     while let Some(next) = below(lowest) {
         lowest = next;

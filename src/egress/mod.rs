@@ -19,6 +19,7 @@
 mod client;
 mod error;
 mod guard;
+mod library;
 mod ranges;
 mod refusal;
 mod resolve;
@@ -28,6 +29,7 @@ mod tests;
 pub use client::{Answer, BODY_LIMIT_BYTES, Egress, EgressError, EgressSettings, LONGEST_TIMEOUT, Request};
 pub use error::SendError;
 pub use guard::AddressPolicy;
+pub use library::{GuardedConnector, LIBRARY_ANSWER_BYTES, LibraryClient};
 pub use ranges::{Ground, Range};
 pub use refusal::{LONGEST_URL_BYTES, Refusal};
 pub use reqwest::Method;

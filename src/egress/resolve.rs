@@ -50,7 +50,7 @@ impl GuardedResolver {
     }
 
     /// Joins the lookup of this name that is under way, or starts one.
-    fn lookup(&self, name: &str) -> Lookup {
+    pub(super) fn lookup(&self, name: &str) -> Lookup {
         let mut under_way = self.under_way.lock();
         if let Some(lookup) = under_way.get(name) {
             return lookup.clone();

@@ -1,7 +1,7 @@
 //! Runs the rows on one event. The one evaluator: `apply` runs it in silence, `preview` with an [`Observer`].
 //!
 //! A row goes through the same stations each time: `when`, source, `blank`, transforms, `blank`, `default`,
-//! `required`, and into the output. Values are borrowed from the event until they are put there.
+//! `absent`, `required`, and into the output. Values are borrowed from the event until they are put there.
 
 use std::borrow::Cow;
 
@@ -111,6 +111,9 @@ impl<'e, 'o, O: Observer> Run<'e, 'o, O> {
         let (value, note) = match (&row.default, &value) {
             (Some(default), _) if missing => {
                 (Some(Cow::Borrowed(default)), Some(reason(failure.is_some(), value.as_deref())))
+            }
+            (None, None) if row.absent_is_null => {
+                (Some(Cow::Owned(Value::Null)), Some("null, since the source gave nothing"))
             }
             (None, None) => (None, Some("the source gave nothing")),
             _ => (value, None),

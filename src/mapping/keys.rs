@@ -12,6 +12,11 @@ pub const MAPPING_KEYS: &[KeyShown] = &[
         "`\"absent\"` or `\"keep\"` (default)",
         "whether an empty text counts as absent, for every row",
     ),
+    (
+        "absent",
+        "`\"null\"` or `\"leave_out\"` (default)",
+        "whether what is absent is written as null, for every row: the fields are then always the same",
+    ),
     ("fields", "`[[fields]]`", "the rows, in the order of the output; needed"),
 ];
 
@@ -51,4 +56,5 @@ pub const ROW_KEYS: &[KeyShown] = &[
     ),
     ("on_error", "`\"fail\"` (default), `\"skip\"`, `\"default\"`", "what an error in the row does"),
     ("blank", "`\"absent\"`, `\"keep\"`", "whether an empty text counts as absent, for this row"),
+    ("absent", "`\"null\"`, `\"leave_out\"`", "whether what is absent is written as null, for this row"),
 ];

@@ -93,6 +93,7 @@ use evaluate::{Run, Silence};
 pub use value::Shape;
 
 use limits::Work;
+pub(crate) use limits::measure;
 use path::{Found, Path, Scope};
 use preview::Tracer;
 use rows::{Row, Source};

@@ -34,6 +34,8 @@ pub struct Row {
     pub on_error: OnError,
     /// Whether an empty text counts as absent.
     pub blank_is_absent: bool,
+    /// Whether what is absent is written as null.
+    pub absent_is_null: bool,
 }
 
 /// What gives a row's value.
@@ -101,6 +103,8 @@ const ON_ERRORS: &[(&str, OnError)] =
     &[("fail", OnError::Fail), ("skip", OnError::Skip), ("default", OnError::Default)];
 const BLANKS: &[(&str, bool)] = &[("absent", true), ("keep", false)];
 
+const ABSENTS: &[(&str, bool)] = &[("null", true), ("leave_out", false)];
+
 const SOURCES: &[&str] = &["from", "value", "template", "fields", "transcript", "each"];
 
 /// Reads a whole mapping.
@@ -118,7 +122,8 @@ pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
     }
     table.text("description");
     let blank = table.choice("blank", BLANKS).unwrap_or(false);
-    let mut reading = Reading { rows: 0, blank, items: 0 };
+    let absent = table.choice("absent", ABSENTS).unwrap_or(false);
+    let mut reading = Reading { rows: 0, blank, absent, items: 0 };
     let rows = reading.rows_under(&mut table, "", 0);
     table.finish();
     rows
@@ -128,6 +133,7 @@ pub fn read_mapping(node: &Node, faults: &mut Faults) -> Vec<Row> {
 struct Reading {
     rows: usize,
     blank: bool,
+    absent: bool,
     /// How many `each` surround the row.
     items: usize,
 }
@@ -192,6 +198,7 @@ impl Reading {
         });
         let on_error = table.choice("on_error", ON_ERRORS).unwrap_or(OnError::Fail);
         let blank_is_absent = table.choice("blank", BLANKS).unwrap_or(self.blank);
+        let absent_is_null = table.choice("absent", ABSENTS).unwrap_or(self.absent);
         if on_error == OnError::Default && default.is_none() {
             table.fault(
                 "on_error",
@@ -215,6 +222,7 @@ impl Reading {
             when,
             on_error,
             blank_is_absent,
+            absent_is_null,
         })
     }
 

@@ -60,7 +60,7 @@ pub fn place_in_template(rows: &Value, mut fault: Fault) -> Fault {
         let names = row.get("to").and_then(Value::as_str).map(split_names).unwrap_or_default();
         let name = key_in_field(&names.concat());
         if is_list(here) {
-            field.push_str(&format!("[{name}]"));
+            field.extend(["[", &name, "]"]);
         } else {
             if !field.is_empty() {
                 field.push('.');

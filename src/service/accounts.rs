@@ -96,7 +96,11 @@ impl Gateway {
         let mut faults = Faults::default();
         check_name(&new.name, "name", &mut faults);
         if new.tenant.is_some() && new.scopes.is_empty() {
-            faults.at_field("scopes", "is empty", Some("one or more of publish, manage, read".to_owned()));
+            faults.at_field(
+                "scopes",
+                "is empty",
+                Some("one or more of publish, manage, read, subscribe".to_owned()),
+            );
         }
         if let Some(tenant) = &new.tenant
             && self.directory.tenant(tenant).is_none()
@@ -148,10 +152,11 @@ impl Gateway {
         made
     }
 
-    /// Revokes a key; `false` when there was none.
+    /// Revokes a key; `false` when there was none. What was subscribed with it receives nothing more.
     pub async fn revoke_key(&self, id: KeyId) -> Result<bool, ServiceError> {
         let revoked = self.store.delete(RecordId::Key(id)).await?;
         self.directory.catch_up(self.store.as_ref()).await?;
+        self.hooks_changed.notify_one();
         Ok(revoked)
     }
 }

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
-use crate::connector::{self, Verdict};
+use super::sheets;
+use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
 use crate::domain::event::Event;
@@ -30,9 +31,11 @@ const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
 const BROKEN_WAIT: Duration = Duration::from_secs(15);
 
 /// Why a job could not be tried, through no fault of its endpoint.
-enum Obstacle {
+pub(super) enum Obstacle {
     /// The job goes back untried.
     Held,
+    /// The job goes back untried, and its lane waits so long: the system takes no more requests now.
+    NoTurn(Duration, String),
     /// The job goes back untried, and its lane waits a little.
     Own(String),
     /// The mapping can't be applied to this event.
@@ -43,8 +46,24 @@ enum Obstacle {
     Lost(String),
 }
 
-/// Tries a job once.
-pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
+/// Tries jobs once: one, or a batch of one connection. Answers a settlement for each.
+pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
+    if let Some(first) = leases.first()
+        && let Ok(Some(live)) = connection(gateway, first).await
+        && live.record.state.is_active()
+        && let Ok(working) = &live.works
+        && let Some(sheet) = working.outlet.sheet()
+    {
+        return sheets::deliver(gateway, &live, working, sheet, leases).await;
+    }
+    let mut settlements = Vec::with_capacity(leases.len());
+    for lease in leases {
+        settlements.push(deliver_one(gateway, lease).await);
+    }
+    settlements
+}
+
+async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     let live = match connection(gateway, &lease).await {
         Ok(Some(live)) => live,
         Ok(None) => return end_untried(&lease, "its connection was deleted"),
@@ -53,12 +72,20 @@ pub async fn deliver(gateway: &Gateway, lease: Lease) -> Settlement {
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
         return end_untried(&lease, &format!("its connection was closed: {reason}"));
     }
+    if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
+        return end_untried(&lease, &over.reason());
+    }
     let body = match body(gateway, &lease, &live).await {
         Ok(body) => body,
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
-    match &live.works {
-        Ok(working) => send(gateway, &lease, working, body).await,
+    match live.works.as_ref().map(|working| (working, working.outlet.endpoint())) {
+        Ok((working, Some(endpoint))) => match turn(gateway, working).await {
+            Ok(()) => send(gateway, &lease, working, endpoint, body).await,
+            Err(obstacle) => settle_obstacle(gateway, &lease, obstacle),
+        },
+        // It was changed a moment ago: the next lease goes the right way.
+        Ok((_, None)) => settle_obstacle(gateway, &lease, Obstacle::Own(String::new())),
         Err(reason) => settle_obstacle(gateway, &lease, Obstacle::Broken(reason.clone())),
     }
 }
@@ -87,13 +114,14 @@ async fn body(gateway: &Gateway, lease: &Lease, live: &LiveConnection) -> Result
     let working = live.works.as_ref().map_err(|reason| Obstacle::Broken(reason.clone()))?;
     let mapping = mapping(gateway, lease, live, working).await?;
     let Job { connection, name, tries, .. } = lease.job;
-    map_and_render(&mapping, working, &lease.event, connection, name, tries + 1).map_err(Obstacle::Mapping)
+    let Some(endpoint) = working.outlet.endpoint() else { return Err(Obstacle::Own(String::new())) };
+    map_and_render(&mapping, endpoint, &lease.event, connection, name, tries + 1).map_err(Obstacle::Mapping)
 }
 
 /// What the first attempt of a job begins with.
 pub(super) fn map_and_render(
     mapping: &Mapping,
-    working: &Working,
+    endpoint: &Endpoint,
     event: &Event,
     connection: ConnectionId,
     job: JobId,
@@ -101,7 +129,7 @@ pub(super) fn map_and_render(
 ) -> Result<Bytes, MappingError> {
     let (connection, job) = (connection.to_string(), job.to_string());
     let context = event_context(event, &connection, &job, number);
-    working.endpoint.render(mapping, &event.document, &context)
+    endpoint.render(mapping, &event.document, &context)
 }
 
 /// What one try came to.
@@ -115,7 +143,7 @@ pub(super) struct Sent {
 /// Sends a job once and reads the answer.
 pub(super) async fn send_once(
     gateway: &Gateway,
-    working: &Working,
+    (working, endpoint): (&Working, &Endpoint),
     event: &Event,
     connection: ConnectionId,
     job: JobId,
@@ -130,14 +158,14 @@ pub(super) async fn send_once(
         names: Names { event_type: &event.kind, event_id: &event.id, job_id: &job },
     };
     let wire = Wire { gateway, connection };
-    let tried = exchange(&wire, &gateway.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+    let tried = exchange(&wire, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
     Sent { verdict: tried.verdict, attempt, kept: tried.kept }
 }
 
 /// The mapping that the job is pinned to.
-async fn mapping(
+pub(super) async fn mapping(
     gateway: &Gateway,
     lease: &Lease,
     live: &LiveConnection,
@@ -156,9 +184,25 @@ async fn mapping(
     }
 }
 
-async fn send(gateway: &Gateway, lease: &Lease, working: &Working, body: Bytes) -> Settlement {
+/// Waits for no turn: whoever has none goes back.
+async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
+    let Some(turns) = &working.turns else { return Ok(()) };
+    match turns.take(gateway.store.as_ref()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(wait)) => Err(Obstacle::NoTurn(wait, turns.reason())),
+        Err(error) => Err(Obstacle::Own(format!("its turn could not be taken: {error}"))),
+    }
+}
+
+async fn send(
+    gateway: &Gateway,
+    lease: &Lease,
+    working: &Working,
+    endpoint: &Endpoint,
+    body: Bytes,
+) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
-    let sent = send_once(gateway, working, &lease.event, connection, name, tries + 1, body).await;
+    let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
     settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
@@ -205,6 +249,9 @@ fn settle(
         }
         _ => verdict.reason.clone(),
     };
+    if let Some(reason) = &effect.close {
+        tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, reason, "a connection was closed");
+    }
     Settlement {
         lease: lease.reference(),
         reason,
@@ -215,11 +262,15 @@ fn settle(
     }
 }
 
-fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
+pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
     let now = gateway.clock.now();
     let number = lease.job.tries + 1;
     match obstacle {
         Obstacle::Held => untried(lease, Next::Requeue, String::new(), LaneEffect::default()),
+        Obstacle::NoTurn(wait, reason) => {
+            let effect = LaneEffect { wait_until: Some(now.plus(wait)), ..LaneEffect::default() };
+            untried(lease, Next::Requeue, reason, effect)
+        }
         Obstacle::Own(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(OWN_FAULT_WAIT)), ..LaneEffect::default() };
             untried(lease, Next::Requeue, reason, effect)

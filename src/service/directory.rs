@@ -5,21 +5,30 @@
 //! outside the lock and put in place. Connections are found by exact event type; those with a family (`lead.*`) or `*` are
 //! looked through.
 
+mod hooks;
+mod sources;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::live::{Compiler, LiveConnection};
+use super::live::{Compiler, LiveConnection, LiveSource, Stock};
 use super::vault::Vault;
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::event::{Event, EventPattern};
-use crate::domain::id::{ConnectionId, KeyId, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, KeyId, MappingVersion, SourceId, TenantId};
+use crate::domain::subscription::Over;
+use crate::domain::time::Timestamp;
 use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
+use hooks::Hooks;
+pub use hooks::MadeBy;
+use sources::Sources;
 
 /// How many changes are read at once.
 const STEP: usize = 1_000;
@@ -40,6 +49,8 @@ struct State {
     connections: HashMap<ConnectionId, Arc<LiveConnection>>,
     /// All of all tenants in their order, for the operator's lists.
     order: BTreeMap<ConnectionId, TenantId>,
+    hooks: Hooks,
+    sources: Sources,
 }
 
 /// What belongs to one tenant.
@@ -104,6 +115,7 @@ impl State {
     fn forget_connection(&mut self, id: ConnectionId) {
         let Some(live) = self.connections.remove(&id) else { return };
         self.order.remove(&id);
+        self.hooks.remove(&live.record);
         let tenant = &live.record.tenant;
         if let Some(household) = self.tenants.get_mut(tenant) {
             household.remove(&live);
@@ -117,26 +129,53 @@ impl State {
         let id = live.record.id;
         self.forget_connection(id);
         self.order.insert(id, live.record.tenant.clone());
+        self.hooks.add(&live.record, self.has_key(live));
         self.connections.insert(id, Arc::clone(live));
         self.tenants.entry(live.record.tenant.clone()).or_default().add(live);
+    }
+
+    /// Whether the key that subscribed still exists; true of what no key subscribed.
+    fn has_key(&self, live: &LiveConnection) -> bool {
+        live.record.subscription.as_ref().is_none_or(|made| self.keys.contains_key(&made.key))
+    }
+
+    /// Why a subscription is over though it is not closed yet.
+    fn over(&self, live: &LiveConnection, now: Timestamp) -> Option<Over> {
+        live.record.subscription.as_ref()?.over(self.has_key(live), now)
+    }
+
+    fn put_key(&mut self, key: Arc<ApiKey>) {
+        let id = key.id;
+        self.keys.insert(id, key);
+        self.schedule_hooks_of(id);
+    }
+
+    /// A key came or went: what was subscribed with it is to be looked at again.
+    fn schedule_hooks_of(&mut self, key: KeyId) {
+        for id in self.hooks.of_key(key) {
+            if let Some(live) = self.connections.get(&id).cloned() {
+                let has_key = self.has_key(&live);
+                self.hooks.schedule(&live.record, has_key);
+            }
+        }
     }
 
     fn forget(&mut self, id: &RecordId) {
         match id {
             RecordId::Key(id) => {
                 self.keys.remove(id);
+                self.schedule_hooks_of(*id);
             }
             RecordId::Connection(id) => self.forget_connection(*id),
+            RecordId::Source(id) => self.sources.forget(*id),
             RecordId::Tenant(id) => {
                 self.keys.retain(|_, key| key.tenant.as_ref() != Some(id));
-                for connection in self
-                    .tenants
-                    .remove(id)
-                    .into_iter()
-                    .flat_map(|household| household.connections.into_keys())
-                {
+                self.sources.forget_tenant(id);
+                let household = self.tenants.remove(id).unwrap_or_default();
+                for (connection, live) in household.connections {
                     self.connections.remove(&connection);
                     self.order.remove(&connection);
+                    self.hooks.remove(&live.record);
                 }
             }
         }
@@ -149,14 +188,20 @@ enum Ready {
     Tenant(Arc<Tenant>),
     Key(Arc<ApiKey>),
     Connection(Arc<LiveConnection>),
+    Source(Arc<LiveSource>),
 }
 
 impl Directory {
     /// An empty one.
-    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        vault: Arc<Vault>,
+        addresses: Arc<AddressPolicy>,
+        google: GoogleSettings,
+    ) -> Self {
         Self {
             state: RwLock::default(),
-            compiler: Compiler::new(catalogue, vault, addresses),
+            compiler: Compiler::new(catalogue, vault, addresses, google),
             catching_up: tokio::sync::Mutex::default(),
         }
     }
@@ -192,7 +237,7 @@ impl Directory {
         let mut after = None;
         loop {
             let some = self.connections(None, after, STEP);
-            let Some(last) = some.last() else { return anew };
+            let Some(last) = some.last() else { break };
             after = Some(last.record.id);
             let changed = some
                 .iter()
@@ -209,6 +254,30 @@ impl Directory {
             self.put_in_place(ready.iter().cloned().map(Ready::Connection).collect(), self.revision());
             anew.extend(ready);
             // Others get their turn, however many there are.
+            tokio::task::yield_now().await;
+        }
+        self.adopt_for_sources(&before).await;
+        anew
+    }
+
+    /// The same for sources.
+    async fn adopt_for_sources(&self, before: &Stock) {
+        let now = self.compiler.stock();
+        let mut after = None;
+        loop {
+            let some = self.sources(None, after, STEP);
+            let Some(last) = some.last() else { return };
+            after = Some(last.record.id);
+            let changed =
+                some.iter().filter(|old| old.works.is_err() || now.differs_for_source(before, &old.record));
+            let ready = changed.map(|old| {
+                let live = self.compiler.compile_source(old.record.clone(), old.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            });
+            self.put_in_place(ready.collect(), self.revision());
             tokio::task::yield_now().await;
         }
     }
@@ -228,6 +297,13 @@ impl Directory {
                 }
                 Ready::Connection(Arc::new(live))
             }
+            Some(Record::Source(record)) => {
+                let live = self.compiler.compile_source(*record, change.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            }
         }
     }
 
@@ -240,10 +316,9 @@ impl Directory {
                     let household = state.tenants.entry(tenant.id.clone()).or_default();
                     household.tenant = Some(tenant);
                 }
-                Ready::Key(key) => {
-                    state.keys.insert(key.id, key);
-                }
+                Ready::Key(key) => state.put_key(key),
                 Ready::Connection(live) => state.put_connection(&live),
+                Ready::Source(live) => state.sources.put(live),
             }
         }
         state.revision = revision;
@@ -301,24 +376,70 @@ impl Directory {
         after: Option<ConnectionId>,
         limit: usize,
     ) -> Vec<Arc<LiveConnection>> {
+        self.connections_of(MadeBy::Anyone, tenant, after, limit)
+    }
+
+    /// The same of those that were made so.
+    pub fn connections_of(
+        &self,
+        made: MadeBy,
+        tenant: Option<&TenantId>,
+        after: Option<ConnectionId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveConnection>> {
         let state = self.state.read();
         let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         match tenant {
             Some(tenant) => state.tenants.get(tenant).map_or_else(Vec::new, |household| {
-                household.connections.range(range).take(limit).map(|(_, live)| Arc::clone(live)).collect()
+                let all = household.connections.range(range).map(|(_, live)| live);
+                all.filter(|live| made.includes(live)).take(limit).cloned().collect()
             }),
             None => state
                 .order
                 .range(range)
+                .filter_map(|(id, _)| state.connections.get(id))
+                .filter(|live| made.includes(live))
                 .take(limit)
-                .filter_map(|(id, _)| state.connections.get(id).cloned())
+                .cloned()
                 .collect(),
         }
     }
 
-    /// How many connections a tenant has.
+    /// How many connections a tenant has. Subscriptions that ended do not count.
     pub fn connection_count(&self, tenant: &TenantId) -> usize {
-        self.state.read().tenants.get(tenant).map_or(0, |household| household.connections.len())
+        let state = self.state.read();
+        let all = state.tenants.get(tenant).map_or(0, |household| household.connections.len());
+        all - state.hooks.closed(tenant)
+    }
+
+    /// A source.
+    pub fn source(&self, id: SourceId) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.get(id)
+    }
+
+    /// Sources after `after` in the order in which they were made, of one tenant or of all; at most `limit`.
+    pub fn sources(
+        &self,
+        tenant: Option<&TenantId>,
+        after: Option<SourceId>,
+        limit: usize,
+    ) -> Vec<Arc<LiveSource>> {
+        self.state.read().sources.list(tenant, after, limit)
+    }
+
+    /// How many sources a tenant has.
+    pub fn source_count(&self, tenant: &TenantId) -> usize {
+        self.state.read().sources.count(tenant)
+    }
+
+    /// The source of an agent's channel.
+    pub fn agent_source(&self, agent: &str, channel: &str) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.of_agent(agent, channel)
+    }
+
+    /// The source by which an agent's public chat is open.
+    pub fn public_source(&self, agent: &str) -> Option<Arc<LiveSource>> {
+        self.state.read().sources.public_of(agent)
     }
 
     /// Everything there is, as the store has it.
@@ -330,11 +451,13 @@ impl Directory {
             .map(|tenant| Record::Tenant(tenant.clone()))
             .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
             .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
+            .chain(state.sources.records())
             .collect()
     }
 
     /// The jobs that an event makes: one for each of its tenant's connections that wants its type and whose filter it
-    /// passes. Paused ones keep theirs for later; closed ones get none; broken ones get theirs, so that nothing is lost.
+    /// passes. Paused ones keep theirs for later; closed ones and subscriptions that are over get none; broken ones get theirs,
+    /// so that nothing is lost.
     pub fn fan_out(&self, event: &Event) -> Vec<NewJob> {
         let state = self.state.read();
         let Some(household) = state.tenants.get(&event.tenant) else { return Vec::new() };
@@ -342,7 +465,7 @@ impl Directory {
         let broad = household.broad.values().filter(|live| live.wants_type(&event.kind));
         exact
             .chain(broad)
-            .filter(|live| live.passes(event))
+            .filter(|live| live.passes(event) && state.over(live, event.received).is_none())
             .map(|live| NewJob {
                 connection: live.record.id,
                 mapping: live.mapping_version,

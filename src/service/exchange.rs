@@ -155,6 +155,11 @@ impl<S: Sends> Try<'_, S> {
 
     /// One request, with what lets it in.
     async fn deliver(&self, index: usize, outgoing: &Outgoing<'_>, body: Bytes) -> (Verdict, Option<Answer>) {
+        if let Some(most) = self.endpoint.spec().request.max_bytes.filter(|most| body.len() > *most) {
+            let reason =
+                format!("its body has {} bytes, and the endpoint takes {most} at the most", body.len());
+            return (Verdict::plain(Outcome::Rejected, reason), None);
+        }
         let mut token = match self.token(None).await {
             Ok(token) => token,
             Err(verdict) => return (verdict, None),

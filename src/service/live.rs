@@ -6,15 +6,22 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use super::exchange::TokenSlot;
+use super::turn::Turns;
 use super::vault::Vault;
-use crate::connector::{Endpoint, Given, Key, check_custom_headers, check_settings};
-use crate::domain::connection::{Connection, MappingChoice};
+use crate::connector::google_sheets::GoogleSettings;
+use crate::connector::{
+    Endpoint, Given, Key, Outlet, Receiver, check_custom_headers, check_settings, check_sheet,
+};
+use crate::domain::connection::{Connection, MappingChoice, SigningSecret};
 use crate::domain::event::Event;
 use crate::domain::id::MappingVersion;
 use crate::domain::policy::DeliveryPolicy;
+use crate::domain::secret::{Sealed, Secret};
+use crate::domain::source::Source;
 use crate::egress::AddressPolicy;
 use crate::mapping::{Condition, Context, Mapping};
-use crate::spec::{Catalogue, ConnectorSpec, SecretUse, mapping_version};
+use crate::signature::SignatureSpec;
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, InboundSpec, SecretUse, mapping_version};
 use crate::store::{Revision, Store, StoreError};
 
 /// What a job is pinned to when its connection was broken: whatever the connection renders by when it is tried.
@@ -47,17 +54,31 @@ pub struct Working {
     pub mapping: Arc<Mapping>,
     /// The policy in force.
     pub policy: DeliveryPolicy,
-    /// Where and how requests go; it leaves out secrets that have expired.
-    pub endpoint: Endpoint,
+    /// What deliveries go through; it leaves out secrets that have expired.
+    pub outlet: Outlet,
     /// The access token, where requests need one.
     pub tokens: Arc<TokenSlot>,
+    /// What a try has to wait its turn for; `None` where the system takes as many as there are.
+    pub turns: Option<Turns>,
+}
+
+/// A source, compiled.
+#[derive(Debug)]
+pub struct LiveSource {
+    /// As the store has it.
+    pub record: Source,
+    /// When it was last changed.
+    pub revision: Revision,
+    /// What receives; else why it can't, in plain words.
+    pub works: Result<Receiver, String>,
 }
 
 impl LiveConnection {
     /// Takes over the access token of what it was before, where it is still good for what it is now.
     pub fn inherit(&mut self, before: &Self) {
         if let (Ok(working), Ok(before)) = (&mut self.works, &before.works)
-            && let (Some(client), Some(other)) = (working.endpoint.client(), before.endpoint.client())
+            && let Some(client) = working.outlet.endpoint().and_then(Endpoint::client)
+            && let Some(other) = before.outlet.endpoint().and_then(Endpoint::client)
             && client.is_same(other)
         {
             working.tokens = Arc::clone(&before.tokens);
@@ -102,6 +123,7 @@ pub struct Compiler {
     stock: RwLock<Arc<Stock>>,
     vault: Arc<Vault>,
     addresses: Arc<AddressPolicy>,
+    google: GoogleSettings,
     mappings: Mutex<Mappings>,
 }
 
@@ -123,6 +145,24 @@ impl Stock {
         Self { catalogue, named }
     }
 
+    /// Whether a source is another one by this stock than by `other`.
+    pub fn differs_for_source(&self, other: &Self, record: &Source) -> bool {
+        let inbound = |stock: &Self| {
+            let connector = stock.catalogue.connector(&record.connector);
+            connector.and_then(|connector| connector.inbound.clone())
+        };
+        let (here, there) = (inbound(self), inbound(other));
+        let mapping = |stock: &Self, inbound: &Option<Arc<InboundSpec>>| {
+            let name = match (&record.mapping, inbound) {
+                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
+                (MappingChoice::Named(name), _) => name,
+                (MappingChoice::Default, Some(inbound)) => &inbound.mapping,
+            };
+            stock.named.get(name).map(|(version, _)| *version)
+        };
+        mapping(self, &here) != mapping(other, &there) || here != there
+    }
+
     /// Whether a connection is another one by this stock than by `other`.
     pub fn differs_for(&self, other: &Self, record: &Connection) -> bool {
         let connector = |stock: &Self| stock.catalogue.connector(&record.connector).cloned();
@@ -141,11 +181,17 @@ impl Stock {
 
 impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
-    pub fn new(catalogue: Arc<Catalogue>, vault: Arc<Vault>, addresses: Arc<AddressPolicy>) -> Self {
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        vault: Arc<Vault>,
+        addresses: Arc<AddressPolicy>,
+        google: GoogleSettings,
+    ) -> Self {
         let compiler = Self {
             stock: RwLock::new(Arc::new(Stock::new(catalogue))),
             vault,
             addresses,
+            google,
             mappings: Mutex::default(),
         };
         compiler.share_named(&compiler.stock());
@@ -196,19 +242,28 @@ impl Compiler {
             .catalogue
             .connector(&record.connector)
             .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
-        let (version, mapping) = self.chosen_mapping(&stock, connector, &record.mapping)?;
+        if !connector.sends() {
+            return Err(format!("the connector \"{}\" only receives", connector.id));
+        }
+        let (version, mapping) = self.chosen_mapping(&stock, &connector.mapping, &record.mapping)?;
         connector
             .check_mapping(&mapping)
             .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
         let policy = record.policy.over(&connector.policy);
         let owner = record.id.to_string();
-        let mut credentials = BTreeMap::new();
-        for (name, sealed) in &record.credentials {
-            let value = self.vault.open(&owner, sealed).map_err(|error| error.to_string())?;
-            credentials.insert(name.clone(), value);
-        }
+        let credentials = self.open_all(&owner, &record.credentials)?;
         let url = &record.target.url;
         let given = Given { url, options: &record.options, credentials: &credentials };
+        if connector.kind == ConnectorKind::GoogleSheets {
+            let sheet = check_sheet(connector, &given, &self.google, policy.timeout)
+                .map_err(|faults| format!("its settings are refused: {faults}"))?;
+            let outlet = Outlet::GoogleSheets(Box::new(sheet));
+            let (tokens, turns) = (Arc::default(), None);
+            return Ok((
+                version,
+                Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens, turns },
+            ));
+        }
         let settings = check_settings(connector, &given)
             .map_err(|faults| format!("its settings are refused: {faults}"))?;
         let mut headers = BTreeMap::new();
@@ -238,18 +293,76 @@ impl Compiler {
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
-        let tokens = Arc::default();
-        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, endpoint, tokens }))
+        let calls = endpoint.calls();
+        let last = endpoint.urls().nth(calls - 1);
+        let turns = last.and_then(|url| Turns::of(connector, url, u32::try_from(calls).unwrap_or(1)));
+        let (outlet, tokens) = (Outlet::Http(Box::new(endpoint)), Arc::default());
+        Ok((version, Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens, turns }))
+    }
+
+    /// Makes a source ready. It never fails: what can't be compiled is a broken source.
+    pub fn compile_source(&self, record: Source, revision: Revision) -> LiveSource {
+        let works = self.receiver(&record);
+        LiveSource { record, revision, works }
+    }
+
+    fn receiver(&self, record: &Source) -> Result<Receiver, String> {
+        let stock = self.stock();
+        let connector = stock
+            .catalogue
+            .connector(&record.connector)
+            .ok_or_else(|| format!("there is no connector \"{}\" any more", record.connector))?;
+        let spec = connector
+            .inbound
+            .as_ref()
+            .ok_or_else(|| format!("the connector \"{}\" receives nothing", connector.id))?;
+        let (_, mapping) = self.chosen_mapping(&stock, &spec.mapping, &record.mapping)?;
+        spec.check_mapping(&record.connector, &mapping)
+            .map_err(|faults| format!("its mapping no longer fits the connector: {faults}"))?;
+        let owner = record.id.to_string();
+        let credentials = self.open_all(&owner, &record.credentials)?;
+        let keys = match spec.secret {
+            SecretUse::None => Vec::new(),
+            _ => self.keys(&owner, &record.secrets, spec.signature())?,
+        };
+        let given = Given { url: "", options: &record.options, credentials: &credentials };
+        Receiver::compile(Arc::clone(spec), mapping, keys, &given)
+            .map_err(|faults| format!("its settings are refused: {faults}"))
+    }
+
+    fn open_all(
+        &self,
+        owner: &str,
+        sealed: &BTreeMap<String, Sealed>,
+    ) -> Result<BTreeMap<String, Secret>, String> {
+        let open = |(name, sealed): (&String, &Sealed)| {
+            Ok((name.clone(), self.vault.open(owner, sealed).map_err(|error| error.to_string())?))
+        };
+        sealed.iter().map(open).collect()
+    }
+
+    fn keys(
+        &self,
+        owner: &str,
+        secrets: &[SigningSecret],
+        signature: &SignatureSpec,
+    ) -> Result<Vec<Key>, String> {
+        let decode = |secret: &SigningSecret| {
+            let clear = self.vault.open(owner, &secret.sealed).map_err(|error| error.to_string())?;
+            let key = signature.key(clear.reveal()).map_err(|error| error.to_string())?;
+            Ok(Key { key, expires: secret.expires })
+        };
+        secrets.iter().map(decode).collect()
     }
 
     fn chosen_mapping(
         &self,
         stock: &Stock,
-        connector: &ConnectorSpec,
+        default: &str,
         choice: &MappingChoice,
     ) -> Result<(MappingVersion, Arc<Mapping>), String> {
         let name = match choice {
-            MappingChoice::Default => &connector.mapping,
+            MappingChoice::Default => default,
             MappingChoice::Named(name) => name,
             MappingChoice::Inline(source) => {
                 let mapping = Mapping::from_json(source)

@@ -45,6 +45,45 @@ impl Taken {
     }
 }
 
+/// What came of a request to a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Received {
+    /// Its events were stored.
+    Accepted,
+    /// It was taken before.
+    Duplicate,
+    /// Acknowledged; there was nothing to take.
+    Ignored,
+    /// Only asked who we are.
+    Handshake,
+    /// Not verified.
+    Unverified,
+    /// Verified, and not understood.
+    Invalid,
+    /// Over the source's or the tenant's rate.
+    RateLimited,
+    /// The store did not take it, or the source can't.
+    Unavailable,
+    /// For a source that is not there.
+    Unknown,
+}
+
+impl Received {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::Ignored => "ignored",
+            Self::Handshake => "handshake",
+            Self::Unverified => "unverified",
+            Self::Invalid => "invalid",
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::Unknown => "unknown_source",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     result: &'static str,
@@ -86,6 +125,7 @@ pub struct Metrics {
     /// Held while gauges are set and written out, so that two scrapes don't mix.
     scrape: Mutex<()>,
     events: Family<EventLabels, Counter>,
+    received: Family<EventLabels, Counter>,
     deliveries: Family<OutcomeLabels, Counter>,
     attempt_seconds: Histograms<OutcomeLabels>,
     requests: Family<RequestLabels, Counter>,
@@ -95,6 +135,8 @@ pub struct Metrics {
     oldest_seconds: Gauge,
     lanes: Family<LaneLabels, Gauge>,
     store_up: Gauge,
+    sheets_nearly_full: Counter,
+    keys_refused: Counter,
     reloads: Family<ReloadLabels, Counter>,
     catalogue_faults: Gauge,
 }
@@ -113,13 +155,26 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("patchbay");
         let events = Family::<EventLabels, Counter>::default();
+        let received = Family::<EventLabels, Counter>::default();
         let deliveries = Family::<OutcomeLabels, Counter>::default();
         let attempt_seconds: Histograms<OutcomeLabels> = Family::new_with_constructor(attempt_buckets);
         let requests = Family::<RequestLabels, Counter>::default();
         let request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(request_buckets);
         let (queue_depth, leased, oldest_seconds, store_up) = Default::default();
         let lanes = Family::<LaneLabels, Gauge>::default();
+        let (sheets_nearly_full, keys_refused) = (Counter::default(), Counter::default());
+        registry.register(
+            "sheets_nearly_full",
+            "Looks at a Google sheet that found nine tenths of its cells in use",
+            sheets_nearly_full.clone(),
+        );
+        registry.register(
+            "service_account_keys_refused",
+            "Keys of Google service accounts that were refused, and paused their connections",
+            keys_refused.clone(),
+        );
         registry.register("events", "Events sent to the gateway, by result", events.clone());
+        registry.register("received", "Requests to sources, by result", received.clone());
         registry.register("attempts", "Delivery attempts, by outcome", deliveries.clone());
         registry.register_with_unit(
             "attempt_duration",
@@ -164,6 +219,7 @@ impl Default for Metrics {
             registry,
             scrape: Mutex::default(),
             events,
+            received,
             deliveries,
             attempt_seconds,
             requests,
@@ -173,6 +229,8 @@ impl Default for Metrics {
             oldest_seconds,
             lanes,
             store_up,
+            sheets_nearly_full,
+            keys_refused,
             reloads,
             catalogue_faults,
         }
@@ -185,6 +243,11 @@ impl Metrics {
         if count > 0 {
             self.events.get_or_create(&EventLabels { result: result.name() }).inc_by(count as u64);
         }
+    }
+
+    /// Counts one request to a source.
+    pub fn received(&self, result: Received) {
+        self.received.get_or_create(&EventLabels { result: result.name() }).inc();
     }
 
     /// Counts one delivery attempt.
@@ -205,6 +268,16 @@ impl Metrics {
         };
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
         self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// A Google sheet was seen to be nearly full.
+    pub fn sheet_nearly_full(&self) {
+        self.sheets_nearly_full.inc();
+    }
+
+    /// A service account's key was refused.
+    pub fn key_refused(&self) {
+        self.keys_refused.inc();
     }
 
     /// Counts one reload of the catalogue; `faults` keep it from being in force.
@@ -254,6 +327,7 @@ mod tests {
     fn everything_counted_is_exposed() {
         let metrics = Metrics::default();
         metrics.events(Taken::Accepted, 3);
+        metrics.received(Received::Unverified);
         metrics.attempt(Outcome::Delivered, Duration::from_millis(20));
         metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
         let stats = Stats {
@@ -265,6 +339,7 @@ mod tests {
         let text = metrics.expose(Some(&stats), true, Timestamp::from_millis(6_000));
         for line in [
             "patchbay_events_total{result=\"accepted\"} 3",
+            "patchbay_received_total{result=\"unverified\"} 1",
             "patchbay_attempts_total{outcome=\"delivered\"} 1",
             "patchbay_attempt_duration_seconds_count{outcome=\"delivered\"} 1",
             "patchbay_http_requests_total{method=\"POST\",route=\"/v1/events\",status=\"2xx\"} 1",

@@ -60,6 +60,7 @@ impl Census {
                 Record::Tenant(_) => "tenants",
                 Record::Key(_) => "keys",
                 Record::Connection(_) => "connections",
+                Record::Source(_) => "sources",
             },
             1,
         );

@@ -8,36 +8,50 @@ pub mod connections;
 pub mod deliver;
 pub mod directory;
 pub mod exchange;
+pub mod hooks;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod migrate;
+pub mod public;
 pub mod rate;
+pub mod receive;
 pub mod recent;
 pub mod reload;
 pub mod replay;
 mod running;
+pub mod sheets;
+pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trigger;
 pub mod tryout;
+pub mod turn;
 pub mod vault;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::clock::{Clock, Entropy, Ids};
+use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
+use crate::domain::id::{SourceId, TenantId};
+use crate::domain::secret::Sealed;
 use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
 use metrics::Metrics;
+use public::ChatSettings;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
+use sheets::Sheets;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
 
@@ -53,11 +67,33 @@ pub struct Settings {
     pub connections_per_tenant: usize,
     /// The longest body of a request.
     pub body_bytes: usize,
+    /// Where Google is.
+    pub google: GoogleSettings,
+    /// Verified deliveries of a source a second; 0 means no limit.
+    pub deliveries_per_second: u32,
+    /// Requests a visitor may send to the public paths a minute; 0 means no limit.
+    pub visitor_requests_per_minute: u32,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where a public chat's messages are answered.
+    pub chat: Option<ChatSettings>,
+    /// The address by which others reach the gateway, without a slash at its end.
+    pub public_url: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { events_per_second: 20_000, connections_per_tenant: 100_000, body_bytes: 1 << 20 }
+        Self {
+            events_per_second: 20_000,
+            connections_per_tenant: 100_000,
+            body_bytes: 1 << 20,
+            google: GoogleSettings::default(),
+            deliveries_per_second: 1_000,
+            visitor_requests_per_minute: 60,
+            trusted_proxies: Vec::new(),
+            chat: None,
+            public_url: None,
+        }
     }
 }
 
@@ -109,10 +145,17 @@ pub struct Gateway {
     pub settings: Settings,
     /// Whether the workers get on.
     pub progress: Progress,
-    rates: Rates,
+    sheets: Sheets,
+    rates: Rates<TenantId>,
+    source_rates: Rates<SourceId>,
+    visitor_rates: Rates<IpAddr>,
     running: Running,
     triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
+    /// Held by whoever looks for a subscription and makes it where there is none.
+    subscribing: tokio::sync::Mutex<()>,
+    /// Rung when a subscription may need upkeep before its time.
+    hooks_changed: tokio::sync::Notify,
 }
 
 impl Gateway {
@@ -121,17 +164,27 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
         let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
         let vault = Arc::new(vault);
-        let directory = Directory::new(Arc::clone(&catalogue), Arc::clone(&vault), Arc::clone(&addresses));
+        let directory = Directory::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&vault),
+            Arc::clone(&addresses),
+            settings.google.clone(),
+        );
         keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
         Ok(Arc::new(Self {
             rates: Rates::new(settings.events_per_second, batch),
+            source_rates: Rates::new(settings.deliveries_per_second, 1),
+            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute),
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
+            subscribing: tokio::sync::Mutex::default(),
+            hooks_changed: tokio::sync::Notify::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
+            sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
             store,
             clock,
             entropy,
@@ -152,17 +205,25 @@ impl Gateway {
 
     /// Fails when stored secrets are there and none of the first ones opens: the key is not the one they were sealed with.
     pub fn check_secret_key(&self) -> Result<(), VaultError> {
-        /// Connections looked at.
+        /// Connections and sources looked at, of each.
         const LOOKED_AT: usize = 100;
-        let mut found = Ok(());
+        let mut sealed: Vec<(String, Sealed)> = Vec::new();
         for live in self.directory.connections(None, None, LOOKED_AT) {
             let (record, owner) = (&live.record, live.record.id.to_string());
             let signing = record.signing.iter().map(|secret| &secret.sealed);
-            for sealed in signing.chain(record.credentials.values()).chain(record.target.headers.values()) {
-                match self.vault.open(&owner, sealed) {
-                    Ok(_) => return Ok(()),
-                    Err(error) => found = Err(error),
-                }
+            let own = signing.chain(record.credentials.values()).chain(record.target.headers.values());
+            sealed.extend(own.map(|secret| (owner.clone(), secret.clone())));
+        }
+        for live in self.directory.sources(None, None, LOOKED_AT) {
+            let (record, owner) = (&live.record, live.record.id.to_string());
+            let own = record.secrets.iter().map(|secret| &secret.sealed).chain(record.credentials.values());
+            sealed.extend(own.map(|secret| (owner.clone(), secret.clone())));
+        }
+        let mut found = Ok(());
+        for (owner, secret) in &sealed {
+            match self.vault.open(owner, secret) {
+                Ok(_) => return Ok(()),
+                Err(error) => found = Err(error),
             }
         }
         found
@@ -257,7 +318,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event` or `delivery`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.
@@ -268,7 +329,7 @@ pub enum ServiceError {
     Conflict,
     /// As many as allowed are there.
     #[error("{0}")]
-    Limit(String),
+    Limit(Faults),
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),
@@ -302,6 +363,19 @@ mod tests {
                                         "target": {"url": "http://127.0.0.1:9/"}});
         first.make_connection(Some(&tenant), &wanted).await.unwrap();
         assert_eq!(first.check_secret_key(), Ok(()));
+        for (key, wanted) in [(7, Ok(())), (8, Err(VaultError::Sealed))] {
+            let gateway =
+                testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;
+            assert_eq!(gateway.check_secret_key(), wanted);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_secret_key_is_noticed_by_a_source_alone() {
+        let (first, clock, folder) = testing::gateway(Settings::default()).await;
+        let tenant = first.make_tenant("acme".parse().unwrap(), "Acme").await.unwrap().id.clone();
+        let wanted = serde_json::json!({"name": "Repo", "connector": "github"});
+        first.make_source(Some(&tenant), &wanted).await.unwrap();
         for (key, wanted) in [(7, Ok(())), (8, Err(VaultError::Sealed))] {
             let gateway =
                 testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;

@@ -96,7 +96,7 @@ impl Gateway {
     }
 
     /// Sends a page of a connection's deliveries again, the oldest of the page first.
-    pub async fn replay(
+    pub async fn replay_deliveries(
         &self,
         live: &LiveConnection,
         replay: Replay,
@@ -119,7 +119,7 @@ impl Gateway {
     }
 
     /// What a replay of a page would come to; nothing is sent, and nothing changes.
-    pub async fn rehearse(
+    pub async fn rehearse_deliveries(
         &self,
         live: &LiveConnection,
         replay: Replay,
@@ -155,18 +155,21 @@ impl Gateway {
                 return Ok(shown);
             }
         };
-        let (connection, job) = (live.record.id.to_string(), delivery.job.id.to_string());
+        let (connection, job) = (live.record.id.to_string(), delivery.job.name.to_string());
         let context = event_context(&event, &connection, &job, delivery.job.tries + 1);
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
         let mapped = working.mapping.apply(&event.document, &context).and_then(|output| {
-            let request = Shown::ahead(&working.endpoint, &working.mapping, &outgoing, self.clock.now())?;
+            let endpoint = working.outlet.endpoint();
+            let request = endpoint
+                .map(|endpoint| Shown::ahead(endpoint, &working.mapping, &outgoing, self.clock.now()))
+                .transpose()?;
             Ok((output, request))
         });
         match mapped {
             Ok((output, request)) => {
                 shown.output = Some(Value::Object(output));
-                shown.request = Some(request);
+                shown.request = request;
             }
             Err(error) => shown.error = Some(Failing::Mapping(error)),
         }

@@ -26,6 +26,16 @@ pub(crate) async fn gateway(settings: Settings) -> (Arc<Gateway>, Clock, TempDir
     (gateway, clock, folder)
 }
 
+/// A gateway that lets requests go to public addresses over https alone.
+pub(crate) async fn gateway_over_https() -> (Arc<Gateway>, Clock, TempDir) {
+    let folder = TempDir::new().unwrap();
+    let clock = Clock::manual(START);
+    let ids = Ids::new(clock.clone(), Entropy::system());
+    let store = SqliteStore::open(folder.path(), clock.clone(), ids, Duration::from_hours(1)).await.unwrap();
+    let (settings, addresses) = (Settings::default(), AddressPolicy::default());
+    (guarded(Arc::new(store), clock.clone(), settings, 7, addresses).await, clock, folder)
+}
+
 /// A gateway on a folder, as its owner or beside it, whose vault's key is made of `key`.
 pub(crate) async fn gateway_in(
     folder: &Path,
@@ -43,17 +53,27 @@ pub(crate) async fn gateway_in(
     gateway_on(Arc::new(store.unwrap()), clock, settings, key).await
 }
 
-/// A gateway on a store, whose vault's key is made of `key`.
+/// A gateway on a store, whose vault's key is made of `key`. Loopback and plain http are allowed.
 pub(crate) async fn gateway_on(
     store: Arc<dyn Store>,
     clock: Clock,
     settings: Settings,
     key: u8,
 ) -> Arc<Gateway> {
+    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
+    guarded(store, clock, settings, key, AddressPolicy { allow_http: true, allowed: loopback }).await
+}
+
+async fn guarded(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    settings: Settings,
+    key: u8,
+    addresses: AddressPolicy,
+) -> Arc<Gateway> {
     let entropy = Entropy::system();
     let ids = Ids::new(clock.clone(), entropy.clone());
-    let loopback = vec!["127.0.0.0/8".parse().unwrap()];
-    let addresses = Arc::new(AddressPolicy { allow_http: true, allowed: loopback });
+    let addresses = Arc::new(addresses);
     let egress = Egress::new(Arc::clone(&addresses), EgressSettings::default()).unwrap();
     let parts = Parts {
         store,

@@ -99,6 +99,10 @@ impl From<StoreError> for TriggerError {
     }
 }
 
+/// Rows go in batches, within a quota, and in order: none can be pushed in between.
+const NO_TRIGGER: &str =
+    "a Google sheet takes events in batches and in order: send it the event by POST /v1/events";
+
 impl Gateway {
     /// Sends an event over a connection now; answers when it is known what came of it. What was begun is ended and written
     /// though the caller goes away.
@@ -115,6 +119,7 @@ impl Gateway {
             }
         }
         let most = match &live.works {
+            Ok(working) if working.outlet.endpoint().is_none() => return Err(refused(NO_TRIGGER.to_owned())),
             Ok(working) => working.policy.concurrency,
             Err(reason) => return Err(refused(format!("the connection can't be used: {reason}"))),
         };
@@ -277,9 +282,14 @@ impl Gateway {
         delivery: &Delivery,
     ) -> (Verdict, Attempt) {
         let (id, job) = (live.record.id, delivery.job.id);
-        match map_and_render(&working.mapping, working, event, id, job, 1) {
+        let Some(endpoint) = working.outlet.endpoint() else {
+            let verdict = Verdict::plain(Outcome::Rejected, NO_TRIGGER);
+            let attempt = connector::attempt(1, self.clock.now(), Duration::ZERO, None, &verdict);
+            return (verdict, attempt);
+        };
+        match map_and_render(&working.mapping, endpoint, event, id, job, 1) {
             Ok(body) => {
-                let sent = send_once(self, working, event, id, job, 1, body).await;
+                let sent = send_once(self, (working, endpoint), event, id, job, 1, body).await;
                 (sent.verdict, sent.attempt)
             }
             Err(error) => {

@@ -8,16 +8,18 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exchange::{Outgoing, Sends, Wire, exchange};
-use super::live::event_context;
+use super::live::{Working, event_context};
+use super::sheets::{self, SheetReport};
 use super::{Gateway, ServiceError};
-use crate::connector::{Endpoint, HIDDEN, Names, Progress, Token, Verdict, attempt};
+use crate::connector::google_sheets::Sheet;
+use crate::connector::{Endpoint, HIDDEN, Names, Outlet, Progress, Token, Verdict, attempt};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::job::Attempt;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, HeaderMap, HeaderName, HeaderValue, Request, SendError};
-use crate::mapping::{Mapping, MappingError};
+use crate::mapping::{Context, Mapping, MappingError};
 
 /// The header that marks a test's request, whatever the mapping makes of the event.
 pub const TEST_HEADER: &str = "x-patchbay-test";
@@ -35,6 +37,8 @@ pub struct Tryout {
     pub request: Option<Shown>,
     /// The try, with the answer.
     pub attempt: Attempt,
+    /// What was found of a sheet; `None` for other kinds.
+    pub sheet: Option<SheetReport>,
 }
 
 /// A request as a person may see it.
@@ -96,25 +100,46 @@ impl Gateway {
         let connection = id.to_string();
         let at = self.clock.now();
         let context = event_context(&event, &connection, &job, 1);
-        let body = match working.endpoint.render(&working.mapping, &event.document, &context) {
+        let endpoint = match &working.outlet {
+            Outlet::Http(endpoint) => endpoint,
+            Outlet::GoogleSheets(sheet) => return Ok(self.try_sheet(sheet, working, &event, &context).await),
+        };
+        let body = match endpoint.render(&working.mapping, &event.document, &context) {
             Ok(body) => body,
             Err(error) => {
                 let verdict = Verdict::mapping_failed(&error);
                 let attempt = attempt(1, at, Duration::ZERO, None, &verdict);
-                return Ok(Tryout { event: event.document, request: None, attempt });
+                return Ok(Tryout { event: event.document, request: None, attempt, sheet: None });
             }
         };
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
-        let marked = Marked {
-            wire: Wire { gateway: self, connection: id },
-            endpoint: &working.endpoint,
-            shown: Mutex::default(),
-        };
-        let tried = exchange(&marked, &self.clock, &working.endpoint, &working.tokens, &outgoing, body).await;
+        let marked =
+            Marked { wire: Wire { gateway: self, connection: id }, endpoint, shown: Mutex::default() };
+        let tried = exchange(&marked, &self.clock, endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
-        Ok(Tryout { event: event.document, request: marked.shown.into_inner(), attempt })
+        Ok(Tryout { event: event.document, request: marked.shown.into_inner(), attempt, sheet: None })
+    }
+
+    /// Looks at a sheet, writes nothing, and shows the row that the event would become.
+    async fn try_sheet(
+        &self,
+        sheet: &Sheet,
+        working: &Working,
+        event: &Event,
+        context: &Context<'_>,
+    ) -> Tryout {
+        let at = self.clock.now();
+        let (report, verdict) = match sheet.render(&working.mapping, &event.document, context) {
+            Ok(row) => {
+                let (report, verdict) = sheets::check(self, sheet, &working.mapping, &row).await;
+                (Some(report), verdict)
+            }
+            Err(error) => (None, Verdict::mapping_failed(&error)),
+        };
+        let attempt = attempt(1, at, self.clock.now().since(at), None, &verdict);
+        Tryout { event: event.document.clone(), request: None, attempt, sheet: report }
     }
 
     /// A sample of the first type that the connection wants and that has one, else a plain one.
@@ -211,7 +236,7 @@ mod tests {
         let endpoint =
             Endpoint::compile(Arc::clone(connector), "", settings, &headers, Vec::new(), timeout).unwrap();
         let sample = &catalogue.samples()["lead.captured"];
-        let context = crate::mapping::Context {
+        let context = Context {
             event_id: "e1",
             event_type: "lead.captured",
             event_time: "2026-05-03T14:22:08Z",

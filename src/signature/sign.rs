@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
 
 use super::key::{Digest, SigningKey};
 use super::spec::{Carrier, SignatureSpec};
@@ -109,6 +110,18 @@ impl SignatureSpec {
             Part::Value(var) => values.of(*var),
         });
         pieces.flatten().copied().collect()
+    }
+
+    /// SHA-256 over what is signed.
+    pub(super) fn content_digest(&self, values: &Values<'_>) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in self.content.parts() {
+            match part {
+                Part::Literal(text) => hash.update(text.as_bytes()),
+                Part::Value(var) => hash.update(values.of(*var)),
+            }
+        }
+        hash.finalize().into()
     }
 
     fn header(

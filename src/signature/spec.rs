@@ -1,7 +1,9 @@
 //! The spec itself: what it holds, and its secrets and keys.
 
+use http::HeaderName;
+
 use super::key::{Encoding, Hash, KeyForm, SigningKey, header_fault, is_ed25519};
-use super::template::Template;
+use super::template::{Template, Var};
 use super::verify::Slot;
 use super::{SignatureError, parse};
 use crate::domain::document::TableReader;
@@ -90,6 +92,12 @@ impl SignatureSpec {
         if key.is_public() { Err("a public key can't sign; give the private one".to_owned()) } else { Ok(()) }
     }
 
+    /// Whether a key of the other spec is one of this, so that both can be alternatives.
+    pub fn shares_keys_with(&self, other: &Self) -> bool {
+        (self.algorithm, self.key_form, self.ed25519_format.is_some())
+            == (other.algorithm, other.key_form, other.ed25519_format.is_some())
+    }
+
     /// A new secret of the spec's form that holds `random`, which must be fit for secrets.
     pub fn generate_secret(&self, random: [u8; 32]) -> String {
         self.key_form.encode(random)
@@ -114,6 +122,18 @@ impl SignatureSpec {
                     .ok_or_else(|| SignatureError::Secret("the secret's length does not fit".to_owned()))
             }
         }
+    }
+
+    /// The headers that carry a signature or a secret.
+    pub fn proof_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.carriers.iter().filter_map(|carrier| match &carrier.slot {
+            Slot::Header(name)
+                if carrier.template.has(Var::Signature) || carrier.template.has(Var::Secret) =>
+            {
+                Some(name)
+            }
+            _ => None,
+        })
     }
 
     /// The headers the spec writes, in lower case: no other part of a request may use them.

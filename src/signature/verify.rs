@@ -30,6 +30,8 @@ pub struct Received<'a> {
     pub headers: &'a HeaderMap,
     /// The body's bytes before anyone parsed them.
     pub body: &'a [u8],
+    /// The body's fields where it is a form of several parts; other bodies are read here.
+    pub form: Option<&'a [(String, String)]>,
 }
 
 /// Where a part of a signature is.
@@ -57,6 +59,8 @@ pub struct Verified {
     pub id: Option<String>,
     /// Seconds since 1970, where the spec carries a timestamp.
     pub timestamp: Option<i64>,
+    /// SHA-256 over what was signed; `None` where nothing is. A replay has the same, however its headers are written.
+    pub signed: Option<[u8; 32]>,
 }
 
 /// Why a message is not taken, for the engineer who sends it.
@@ -115,6 +119,24 @@ struct Found<'t> {
     secrets: Vec<&'t str>,
 }
 
+impl<'t> Found<'t> {
+    /// What the content is made of.
+    fn values<'v>(&self, received: &Received<'v>) -> Values<'v>
+    where
+        't: 'v,
+    {
+        Values {
+            id: self.id.unwrap_or_default(),
+            timestamp: self.timestamp.unwrap_or_default(),
+            timestamp_ms: self.timestamp_ms.unwrap_or_default(),
+            event_type: "",
+            method: received.method,
+            url: received.url,
+            body: received.body,
+        }
+    }
+}
+
 impl SignatureSpec {
     /// Checks a request against every key in `keys`, at the time `now`. An unsigned spec takes any request
     /// that has the form of its headers. A key made by a spec of another kind never fits.
@@ -146,10 +168,15 @@ impl SignatureSpec {
         for timestamp in [seconds, from_millis].into_iter().flatten() {
             self.check_age(timestamp, now)?;
         }
-        if self.needs_secret() && !bool::from(self.fits(keys, &found, received)) {
+        let values = found.values(received);
+        if self.needs_secret() && !bool::from(self.fits(keys, &found, &values)) {
             return Err(VerifyError::Mismatch);
         }
-        Ok(Verified { id: found.id.map(str::to_owned), timestamp: seconds.or(from_millis) })
+        Ok(Verified {
+            id: found.id.map(str::to_owned),
+            timestamp: seconds.or(from_millis),
+            signed: matches!(self.algorithm, Algorithm::Hmac(_)).then(|| self.content_digest(&values)),
+        })
     }
 
     /// Takes what one header carries.
@@ -201,23 +228,14 @@ impl SignatureSpec {
     }
 
     /// Whether any key fits anything found; all are tried, so that time tells nothing.
-    fn fits(&self, keys: &[&SigningKey], found: &Found<'_>, received: &Received<'_>) -> Choice {
-        let values = Values {
-            id: found.id.unwrap_or_default(),
-            timestamp: found.timestamp.unwrap_or_default(),
-            timestamp_ms: found.timestamp_ms.unwrap_or_default(),
-            event_type: "",
-            method: received.method,
-            url: received.url,
-            body: received.body,
-        };
+    fn fits(&self, keys: &[&SigningKey], found: &Found<'_>, values: &Values<'_>) -> Choice {
         let mut fits = Choice::from(0);
-        let content = if found.ed25519.is_empty() { Vec::new() } else { self.content_bytes(&values) };
+        let content = if found.ed25519.is_empty() { Vec::new() } else { self.content_bytes(values) };
         for key in keys {
             for signature in &found.ed25519 {
                 fits |= Choice::from(u8::from(key.ed25519_fits(&content, signature) == Some(true)));
             }
-            if let Some(expected) = self.digest(key, &values) {
+            if let Some(expected) = self.digest(key, values) {
                 for digest in &found.digests {
                     fits |= expected.ct_eq(digest);
                 }
@@ -285,6 +303,12 @@ enum Fields<'a> {
 impl<'a> Fields<'a> {
     fn of(received: &Received<'a>) -> Self {
         const FORM: &str = "application/x-www-form-urlencoded";
+        if let Some(form) = received.form {
+            let borrowed = |(name, value): &'a (String, String)| {
+                (Cow::Borrowed(name.as_str()), Cow::Borrowed(value.as_str()))
+            };
+            return Self::Form(form.iter().map(borrowed).collect());
+        }
         let media_type = received.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let start = media_type.and_then(|text| text.get(..FORM.len()));
         if start.is_some_and(|start| start.eq_ignore_ascii_case(FORM)) {

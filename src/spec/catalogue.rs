@@ -66,7 +66,15 @@ impl Catalogue {
     /// of any other, no sample at all. An event may have more than a sample, so these are warnings. Mappings that are
     /// as in `shipped` are passed over: nobody here can mend them.
     pub fn unseen_paths(&self, shipped: &Self) -> Vec<Fault> {
-        let own = self.mappings.iter().filter(|(name, mapping)| shipped.mapping(name) != Some(*mapping));
+        // Those that read requests have no sample.
+        let receives = |name: &str| {
+            let mut inbound = self.connectors.values().filter_map(|connector| connector.inbound.as_ref());
+            inbound.any(|inbound| inbound.mapping == name)
+        };
+        let own = self
+            .mappings
+            .iter()
+            .filter(|(name, mapping)| shipped.mapping(name) != Some(*mapping) && !receives(name));
         let unseen = own.flat_map(|(name, mapping)| {
             let users: Vec<_> =
                 self.connectors.values().filter(|connector| connector.mapping == *name).collect();
@@ -174,6 +182,12 @@ impl Catalogue {
         }
         if let Some(mapping) = self.mappings.get(&spec.mapping)
             && let Err(found) = spec.check_mapping(mapping)
+        {
+            faults.extend(found);
+        }
+        if let Some(inbound) = &spec.inbound
+            && let Some(mapping) = self.mappings.get(&inbound.mapping)
+            && let Err(found) = inbound.check_mapping(stem, mapping)
         {
             faults.extend(found);
         }

@@ -11,20 +11,24 @@
 //! | `id` | the file's name | a fault |
 //! | `name`, `description` | for people | a fault |
 //! | `docs` | where the system's own documentation is, `https://…` | nothing |
-//! | `mapping` | the default mapping's name | a fault |
+//! | `kind` | how it is spoken to: `http`, by what stands here, or `google_sheets`, which takes no `[request]`, `[[steps]]`, `[[auth]]`, `[signature]`, `[envelope]`, `[[answer]]` or `[extract]` | `http` |
+//! | `mapping` | the default mapping's name | a fault, but for a file that only receives |
 //! | `secret` | `required` (made when none is given), `optional`, `none` | `required` when the signature needs one, else `none` |
-//! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) for each type the system names | any type |
+//! | `[[events]]` | `type`, `description`, `sample` (a file of `connectors/samples/`) and `alias` (what the system calls it) for each type the system names | any type |
 //! | `[[options]]` | what it asks of each connection, see `option` | nothing |
 //! | `[[auth]]` | how a connection shows who it is, see [`auth`] | no credentials |
 //! | `[[target]]` | the fields that the system knows, see [`TargetSchema`] | any fields |
-//! | `[request]` | `url` (over `{url}`, the connection's own, and the options), `method` (`POST`, `PUT`, `PATCH`, `GET`), `content_type` (`json`, `form`, `query`), `reserved_headers`, `reserved_fields` | `{url}`, `POST`, `json`, none |
+//! | `[request]` | `url` (over `{url}`, the connection's own, and the options), `method` (`POST`, `PUT`, `PATCH`, `GET`), `content_type` (`json`, `form`, `query`), `reserved_headers`, `reserved_fields`, `max_bytes` of a body | `{url}`, `POST`, `json`, none, none, any |
 //! | `[request.query]` | name -> value over the options | none |
 //! | `[request.headers]` | name -> value over `{event_type}`, `{event_id}`, `{job_id}` and the options | none |
 //! | `[envelope]` | what stands around the mapped fields or beside them, see [`envelope`] | the mapped fields alone |
 //! | `[[steps]]` | requests that go first, whose answers feed the last one, see [`step`] | one request |
 //! | `[signature]` | see [`crate::signature`] | unsigned |
-//! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency` | [`DeliveryPolicy::default`] |
+//! | `[policy]` | `timeout_secs`; `retry_delays_secs`, or `retry_exponential`; `when_retries_end` (`dead`, `drop_and_log`, `deactivate`), `jitter_percent`, `concurrency`, and for kinds that take several events at once `batch` | [`DeliveryPolicy::default`] |
 //! | `[[answer]]` | ordered rules that turn an answer into an outcome, see [`answer`] | the default rules |
+//! | `[[limits]]` | how many requests the system takes, see [`limit`] | as many as there are |
+//! | `[subscription]` | what holds for those who subscribe by themselves, see [`subscription`] | connections are made by people |
+//! | `[in]` | what it receives, see [`inbound`]; a file with `[in]` and without `mapping` only receives | it only sends |
 //! | `[extract]` | the message, the id and the wait that an answer tells, see [`extract`] | nothing |
 //!
 //! # What holds
@@ -41,6 +45,8 @@ pub mod envelope;
 pub mod extract;
 mod files;
 pub mod header;
+pub mod inbound;
+pub mod limit;
 pub mod option;
 mod policy;
 mod read;
@@ -48,7 +54,10 @@ pub mod request;
 mod rows;
 mod schema;
 pub mod step;
+pub mod subscription;
 mod template;
+
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -66,12 +75,15 @@ pub use envelope::{Envelope, FIELDS};
 pub use extract::Extract;
 pub use files::{Stamp, case_files};
 pub use header::{HeaderTemplate, Names};
+pub use inbound::InboundSpec;
+pub use limit::LimitSpec;
 pub use option::OptionSpec;
 pub use policy::check_overrides;
 pub use request::{CallSpec, ContentType, RequestSpec};
 pub use rows::BodyPath;
 pub use schema::schemas;
 pub use step::StepSpec;
+pub use subscription::{Again, SubscriptionSpec};
 
 /// One connector file, checked.
 #[derive(Debug, PartialEq)]
@@ -82,6 +94,8 @@ pub struct ConnectorSpec {
     pub name: String,
     /// What it is for, in a sentence or two.
     pub description: String,
+    /// How it is spoken to.
+    pub kind: ConnectorKind,
     /// Where the system's own documentation is.
     pub docs: Option<String>,
     /// The event types it names; empty when any will do.
@@ -98,7 +112,7 @@ pub struct ConnectorSpec {
     pub envelope: Option<Envelope>,
     /// The fields that the system knows.
     pub target: TargetSchema,
-    /// The name of the mapping that is used where a connection names none.
+    /// The name of the mapping that is used where a connection names none; empty where it only receives.
     pub mapping: String,
     /// How requests are signed.
     pub signature: SignatureSpec,
@@ -110,6 +124,35 @@ pub struct ConnectorSpec {
     pub answer: AnswerRules,
     /// What else they tell.
     pub extract: Extract,
+    /// How many requests the system takes, the widest limit first.
+    pub limits: Vec<LimitSpec>,
+    /// How subscriptions behave; `None` where people alone make connections.
+    pub subscription: Option<SubscriptionSpec>,
+    /// What it receives, where it does.
+    pub inbound: Option<Arc<InboundSpec>>,
+}
+
+/// How a system is spoken to. [`crate::connector::Outlet`] has the code of each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConnectorKind {
+    /// Requests that the file describes.
+    #[default]
+    Http,
+    /// Rows in a Google sheet.
+    GoogleSheets,
+}
+
+impl ConnectorKind {
+    /// Every kind with its name in a file.
+    pub const ALL: &[(&str, Self)] = &[("http", Self::Http), ("google_sheets", Self::GoogleSheets)];
+
+    /// The name in a file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::GoogleSheets => "google_sheets",
+        }
+    }
 }
 
 /// An event type that a connector names.
@@ -117,6 +160,8 @@ pub struct ConnectorSpec {
 pub struct EventSpec {
     /// The types it stands for: most name one, such as `lead.captured`.
     pub pattern: EventPattern,
+    /// What the system calls it, where that is not the type.
+    pub alias: Option<String>,
     /// When it happens.
     pub description: String,
     /// The type of the sample event that shows it, a key of [`Catalogue::samples`].
@@ -137,7 +182,8 @@ pub enum SecretUse {
 impl ConnectorSpec {
     /// Whether a connection says where requests go; else the file does.
     pub fn needs_target(&self) -> bool {
-        self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target())
+        let calls = self.kind == ConnectorKind::Http && self.sends();
+        calls && (self.request.call.needs_target() || self.steps.iter().any(|step| step.call.needs_target()))
     }
 
     /// The names that a connection's credentials may have: those of every way to be let in, and the secret options.

@@ -8,6 +8,7 @@ use crate::domain::policy::{DeliveryPolicy, PolicyOverrides, RetriesEnd, RetrySc
 
 const TIMEOUT_SECS: (i64, i64) = (1, 60);
 const CONCURRENCY: (i64, i64) = (1, 256);
+const MAX_BATCH: i64 = 500;
 const BREAKER_FAILURES: (i64, i64) = (1, 1_000);
 const PAUSE_FAILURES: (i64, i64) = (1, 100_000);
 /// A minute to 30 days.
@@ -51,6 +52,15 @@ pub(super) fn parse(mut table: TableReader<'_>) -> DeliveryPolicy {
     }
     if let Some(concurrency) = table.integer_within("concurrency", CONCURRENCY.0, CONCURRENCY.1) {
         policy.concurrency = u32::try_from(concurrency).unwrap_or(1);
+    }
+    if let Some(batch) = table.integer_within("batch", 1, MAX_BATCH) {
+        policy.batch = u32::try_from(batch).unwrap_or(1);
+        if policy.batch > 1 && table.has("concurrency") && policy.concurrency > 1 {
+            let hint = "one batch at a time keeps the order; set it to 1 or leave it out".to_owned();
+            table.fault("concurrency", "is above 1 beside \"batch\"", Some(hint));
+        } else if policy.batch > 1 {
+            policy.concurrency = 1;
+        }
     }
     let mut whole = |key, (least, most)| {
         table.integer_within(key, least, most).and_then(|number| u32::try_from(number).ok())

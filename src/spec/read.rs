@@ -1,12 +1,18 @@
 //! One connector file: from its tree to a [`ConnectorSpec`], with every fault told.
 
+use std::sync::Arc;
+
 use super::answer::AnswerRules;
 use super::envelope::Envelope;
 use super::extract::Extract;
 use super::files::FileKind;
-use super::{ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, option, policy, request, step};
+use super::inbound::InboundSpec;
+use super::{
+    ConnectorKind, ConnectorSpec, EventSpec, RequestSpec, SecretUse, auth, limit, option, policy, request,
+    step, subscription,
+};
 use crate::domain::document::{Node, TableReader};
-use crate::domain::event::EventPattern;
+use crate::domain::event::{EventPattern, is_event_type};
 use crate::domain::fault::{Faults, Place};
 use crate::domain::policy::DeliveryPolicy;
 use crate::mapping::TargetSchema;
@@ -16,6 +22,11 @@ const VERSION: i64 = 1;
 const MAX_NAME_CHARS: usize = 64;
 const MAX_TEXT_CHARS: usize = 2_000;
 const MAX_EVENTS: usize = 200;
+/// What has a meaning only for what is sent.
+const SENDING_KEYS: &[&str] = &[
+    "secret", "events", "options", "auth", "target", "request", "steps", "envelope", "policy", "answer",
+    "extract",
+];
 
 pub(super) const SECRET_USES: &[(&str, SecretUse)] =
     &[("required", SecretUse::Required), ("optional", SecretUse::Optional), ("none", SecretUse::None)];
@@ -59,19 +70,31 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     }
     let name = need_line(&mut root, "name");
     let description = need_line(&mut root, "description");
+    let kind = root.choice("kind", ConnectorKind::ALL).unwrap_or_default();
     let docs = root.text("docs").map(str::to_owned);
     if docs.as_deref().is_some_and(|docs| !is_web_address(docs)) {
         root.fault("docs", "no web address", Some("begin with \"https://\"".to_owned()));
     }
-    root.need("mapping");
-    refer(&mut root, "mapping", FileKind::Mapping, &mut references);
+    let sends = !root.has("in") || root.has("mapping");
+    if sends {
+        root.need("mapping");
+        refer(&mut root, "mapping", FileKind::Mapping, &mut references);
+    } else {
+        for key in SENDING_KEYS {
+            if root.has(key) {
+                let hint = "add \"mapping\", or move it into [in]".to_owned();
+                root.fault(key, "says nothing in a file that only receives", Some(hint));
+            }
+        }
+    }
     let mapping = references.first().map_or_else(String::new, |reference| reference.name.clone());
     let events = parse_events(&mut root, &mut references);
     let signature = match root.table("signature") {
         Some(table) => SignatureSpec::parse(table),
         None => Some(SignatureSpec::none()),
     };
-    let secret = parse_secret(&mut root, signature.as_ref());
+    let inbound = parse_inbound(&mut root, signature.as_ref(), &mut references);
+    let secret = if sends { parse_secret(&mut root, signature.as_ref()) } else { SecretUse::None };
     let options = option::parse(&mut root);
     let auth = auth::parse(&mut root, &options);
     let known = request::Surroundings { options: &options, auth: &auth, signature: signature.as_ref() };
@@ -81,7 +104,7 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     };
     let steps = step::parse(&mut root, &known);
     if let Some(signature) = &signature {
-        if signature.receives_only() {
+        if sends && signature.receives_only() {
             let message = "signs in the body, which can be verified but not sent";
             root.fault("signature", message, Some("write [signature.headers]".to_owned()));
         }
@@ -95,11 +118,15 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
     let policy = root.table("policy").map_or_else(DeliveryPolicy::default, policy::parse);
     let answer = AnswerRules::parse(&mut root);
     let extract = root.table("extract").map_or_else(Extract::default, Extract::parse);
+    let limits = limit::parse(&mut root);
+    let subscription = root.table("subscription").map(subscription::parse);
+    check_kind(&mut root, kind, &policy);
     root.finish();
     let spec = ConnectorSpec {
         id: stem.to_owned(),
         name,
         description,
+        kind,
         docs,
         events,
         options,
@@ -114,8 +141,41 @@ pub(super) fn parse(node: &Node, stem: &str, faults: &mut Faults) -> Option<(Con
         policy,
         answer,
         extract,
+        limits,
+        subscription,
+        inbound: inbound.map(Arc::new),
     };
     Some((spec, references))
+}
+
+/// What only connectors of another kind have a use for.
+fn check_kind(root: &mut TableReader<'_>, kind: ConnectorKind, policy: &DeliveryPolicy) {
+    if kind == ConnectorKind::Http {
+        if policy.batch > 1 {
+            let hint = "leave it out: a request of kind \"http\" carries one event".to_owned();
+            root.fault("policy", "has a \"batch\"", Some(hint));
+        }
+        return;
+    }
+    for key in ["request", "steps", "auth", "signature", "envelope", "answer", "extract"] {
+        if root.has(key) {
+            let message = format!("has no meaning for the kind \"{}\"", kind.name());
+            root.fault(key, message, Some("leave it out".to_owned()));
+        }
+    }
+}
+
+/// Reads `[in]`, and notes the mapping that it names.
+fn parse_inbound(
+    root: &mut TableReader<'_>,
+    shared: Option<&SignatureSpec>,
+    references: &mut Vec<Reference>,
+) -> Option<InboundSpec> {
+    let node = root.node("in")?;
+    let path = root.path("in");
+    let inbound = InboundSpec::parse(node.table(&path, root.faults())?, shared);
+    refer(&mut node.table(&path, &mut Faults::default())?, "mapping", FileKind::Mapping, references);
+    Some(inbound)
 }
 
 /// Credentials and secret options of a connection lie side by side.
@@ -155,13 +215,17 @@ fn parse_events(root: &mut TableReader<'_>, references: &mut Vec<Reference>) -> 
         let Some(mut table) = node.table(&format!("{path}[{index}]"), root.faults()) else { continue };
         let pattern = table.need_text("type").map(str::parse::<EventPattern>);
         let description = need_line(&mut table, "description");
+        let alias = table.text("alias").map(str::to_owned);
+        if alias.as_deref().is_some_and(|alias| !is_event_type(alias)) {
+            table.fault("alias", "no event type", Some("such as new_lead".to_owned()));
+        }
         refer(&mut table, "sample", FileKind::Sample, references);
         let sample = table.text("sample").map(str::to_owned);
         match pattern {
             Some(Ok(pattern)) if events.iter().any(|event| event.pattern == pattern) => {
                 table.fault("type", "is listed twice", None);
             }
-            Some(Ok(pattern)) => events.push(EventSpec { pattern, description, sample }),
+            Some(Ok(pattern)) => events.push(EventSpec { pattern, alias, description, sample }),
             Some(Err(error)) => table.fault("type", "no event type", Some(error.to_string())),
             None => {}
         }

@@ -16,6 +16,7 @@ use crate::signature::SignatureSpec;
 const MAX_HEADERS: usize = 32;
 const MAX_PARAMETERS: usize = 32;
 const MAX_URL_CHARS: usize = 2_000;
+pub(super) const BODY_BYTES: (i64, i64) = (1, 1_000_000_000);
 
 pub(super) const METHODS: &[(&str, &Method)] =
     &[("POST", &Method::POST), ("PUT", &Method::PUT), ("PATCH", &Method::PATCH), ("GET", &Method::GET)];
@@ -32,6 +33,8 @@ pub struct RequestSpec {
     pub reserved_headers: Vec<HeaderName>,
     /// Top-level fields that a mapping may not write: those stated and those of an envelope beside them.
     pub reserved_fields: Vec<String>,
+    /// The most bytes of a body that the system takes.
+    pub max_bytes: Option<usize>,
 }
 
 /// One request, but for its fields.
@@ -185,6 +188,9 @@ pub(super) fn parse(mut table: TableReader<'_>, around: &Surroundings<'_>) -> Re
         table.fault("reserved_fields", format!("\"{bad}\" is no top-level field"), Some(hint));
     }
     request.reserved_fields = fields.into_iter().map(str::to_owned).collect();
+    request.max_bytes = table
+        .integer_within("max_bytes", BODY_BYTES.0, BODY_BYTES.1)
+        .and_then(|bytes| usize::try_from(bytes).ok());
     let fixed: Vec<HeaderName> = request.call.headers.iter().map(|(name, _)| name.clone()).collect();
     request.reserve(fixed.into_iter());
     table.finish();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::domain::document::{Key, Kind, Mark, Node, TableReader};
 use crate::domain::fault::Fault;
 use crate::domain::time::Timestamp;
-use crate::mapping::{Context, Mapping};
+use crate::mapping::{Context, Mapping, MappingError};
 
 /// Reads the rows under `key` as a mapping; `None` when they are missing or faulty.
 pub(super) fn parse(table: &mut TableReader<'_>, key: &'static str) -> Option<Mapping> {
@@ -62,6 +62,11 @@ impl BodyPath {
 
     /// What it leads to, in order. A body that is too large for the path has nothing.
     pub fn find(&self, body: &Value) -> Vec<Value> {
+        self.find_all(body).unwrap_or_default()
+    }
+
+    /// The same, where a body that is too large for the path must not look like one that has nothing there.
+    pub fn find_all(&self, body: &Value) -> Result<Vec<Value>, MappingError> {
         let nowhere = Context {
             event_id: "",
             event_type: "",
@@ -73,10 +78,10 @@ impl BodyPath {
             attempt: 0,
             now: Timestamp::from_millis(0),
         };
-        match self.reader.apply(body, &nowhere).ok().and_then(|mut found| found.shift_remove("found")) {
+        Ok(match self.reader.apply(body, &nowhere)?.shift_remove("found") {
             Some(Value::Array(found)) => found,
             _ => Vec::new(),
-        }
+        })
     }
 }
 

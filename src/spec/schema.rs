@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{answer, auth, envelope, policy, read, request};
+use super::{answer, auth, envelope, inbound, limit, policy, read, request, subscription};
 use crate::mapping::{MAPPING_KEYS, ROW_KEYS, Shape, transforms};
 use crate::signature;
 
@@ -22,7 +22,15 @@ enum Takes {
     Texts,
     /// A table of free keys with texts.
     FreeTexts,
+    /// One text or a list.
+    TextOrTexts,
+    /// Several of these texts.
+    Choices(fn() -> Vec<&'static str>),
+    /// A condition as in a mapping's `when`.
+    Condition,
     Table(Keys),
+    /// One table or a list.
+    TableOrTables(Keys),
     Tables(Keys),
     /// Mapping rows.
     Rows,
@@ -53,7 +61,12 @@ const ROOT: Keys = &[
     ("name", Takes::Text, true, "What a person calls it."),
     ("description", Takes::Text, true, "What it is for, in a sentence or two."),
     ("docs", Takes::Text, false, "Where the system's own documentation is."),
-    ("mapping", Takes::Text, true, "The mapping that is used where a connection names none."),
+    (
+        "mapping",
+        Takes::Text,
+        false,
+        "The mapping that is used where a connection names none. Without it the file only receives.",
+    ),
     (
         "secret",
         Takes::Choice(|| names(read::SECRET_USES)),
@@ -78,14 +91,80 @@ const ROOT: Keys = &[
     ("steps", Takes::Tables(STEP), false, "Requests that go first, whose answers feed those that follow."),
     ("envelope", Takes::Table(ENVELOPE), false, "What stands around the mapped fields or beside them."),
     ("signature", Takes::Table(SIGNATURE), false, "How requests are signed."),
+    ("kind", Takes::Choice(|| names(super::ConnectorKind::ALL)), false, "How the system is spoken to."),
     ("policy", Takes::Table(POLICY), false, "Time limit, retries and concurrency."),
     ("answer", Takes::Tables(ANSWER), false, "What answers mean: the first rule that matches wins."),
     ("extract", Takes::Table(EXTRACT), false, "What else an answer tells."),
+    ("limits", Takes::Tables(LIMIT), false, "How many requests the system takes, the widest limit first."),
+    (
+        "subscription",
+        Takes::Table(SUBSCRIPTION),
+        false,
+        "What holds for those who subscribe by themselves; without it people alone make connections.",
+    ),
+    ("in", Takes::Table(INBOUND), false, "What it receives."),
+];
+const INBOUND: Keys = &[
+    ("mapping", Takes::Text, true, "The mapping that makes an event of a request."),
+    ("secret", Takes::Choice(|| names(read::SECRET_USES)), false, "Whether a source has a secret."),
+    (
+        "secret_maker",
+        Takes::Choice(|| names(inbound::SECRET_MAKERS)),
+        false,
+        "Who makes the secret: the gateway where none is given, or the sender, so that it must be given.",
+    ),
+    (
+        "signature",
+        Takes::TableOrTables(SIGNATURE),
+        false,
+        "How requests are verified, where it differs from [signature]; several are alternatives.",
+    ),
+    (
+        "body",
+        Takes::Choices(|| names(inbound::BODY_FORMS)),
+        false,
+        "The forms of body that are taken; JSON where left out.",
+    ),
+    ("json_field", Takes::Text, false, "A form's field that holds the body as JSON, where it is there."),
+    (
+        "delivery_id",
+        Takes::TextOrTexts,
+        false,
+        "What names a delivery: a path, a list of paths, or \"body\"; what was signed where left out.",
+    ),
+    ("ignore", Takes::Condition, false, "What meets it is acknowledged and makes no event."),
+    ("options", Takes::Tables(OPTION), false, "What it asks of each source."),
+    ("handshake", Takes::Tables(HANDSHAKE), false, "Requests that only ask who we are."),
+    ("each", Takes::Tables(EACH), false, "Lists of which each item makes an event, from the outside in."),
+    ("accepted", Takes::Table(REPLY), false, "The answer when events were taken."),
+    ("ignored", Takes::Table(REPLY), false, "The answer when there was nothing to take."),
+];
+const HANDSHAKE: Keys = &[
+    ("method", Takes::Choice(|| names(inbound::HANDSHAKE_METHODS)), true, "By which method it comes."),
+    ("when", Takes::Condition, true, "What the request must meet."),
+    ("token", Takes::Table(TOKEN), false, "The word by which the sender shows that it knows the source."),
+    ("answer", Takes::Text, false, "The path to the text that is sent back."),
+    ("content_type", Takes::Text, false, "What that text is; plain text where left out."),
+    ("fields", Takes::Rows, false, "Rows that make a JSON answer."),
+];
+const TOKEN: Keys = &[
+    ("path", Takes::Text, true, "Where the word stands in the request."),
+    ("option", Takes::Text, true, "The source's secret option that it must be."),
+];
+const EACH: Keys = &[
+    ("name", Takes::Text, true, "The item's key for later paths and the mapping."),
+    ("path", Takes::Text, true, "Where the items are."),
+];
+const REPLY: Keys = &[
+    ("status", Takes::Whole(200, 299), false, "The HTTP status; 200 where left out."),
+    ("body", Takes::Text, false, "The body; a short JSON summary where left out."),
+    ("content_type", Takes::Text, false, "What the body is; plain text where left out."),
 ];
 const EVENT: Keys = &[
     ("type", Takes::Text, true, "The event's type, such as lead.captured."),
     ("description", Takes::Text, true, "When it happens."),
     ("sample", Takes::Text, false, "A file of connectors/samples/ without \".json\"."),
+    ("alias", Takes::Text, false, "What the system calls it, where that is not the type."),
 ];
 const OPTION: Keys = &[
     ("name", Takes::Text, true, "Its name: lower-case letters, digits and underscores."),
@@ -144,6 +223,12 @@ const REQUEST: Keys = &[
     HEADERS,
     ("reserved_headers", Takes::Texts, false, "Further headers that a connection may not set."),
     ("reserved_fields", Takes::Texts, false, "Top-level fields that a mapping may not write."),
+    (
+        "max_bytes",
+        Takes::Whole(request::BODY_BYTES.0, request::BODY_BYTES.1),
+        false,
+        "The most bytes of a body that the system takes; a longer one is not sent.",
+    ),
 ];
 const STEP: Keys = &[
     ("name", Takes::Text, true, "Its name, for later rows: $.answers.<name>."),
@@ -221,6 +306,12 @@ const POLICY: Keys = &[
         false,
         "How long failures in a row must have lasted to pause the connection; a day where left out.",
     ),
+    (
+        "batch",
+        Takes::Whole(1, 500),
+        false,
+        "Events that one request may take, where the system's kind takes several; one request at a time, in order.",
+    ),
 ];
 const GROWTH: Keys = &[
     ("first_secs", Takes::Whole(1, WEEK), true, "The first delay."),
@@ -270,6 +361,31 @@ const SPOT: Keys = &[
     ("pattern", Takes::Text, false, "Takes its first group, or all that it matches."),
 ];
 
+const LIMIT: Keys = &[
+    ("per", Takes::Text, true, "What requests share the limit, over {host} and {segment_1} to {segment_9}."),
+    (
+        "requests",
+        Takes::Whole(limit::REQUESTS.0, limit::REQUESTS.1),
+        true,
+        "At most so many requests in any span of so many secs.",
+    ),
+    ("secs", Takes::Whole(limit::SECS.0, limit::SECS.1), true, "The span in seconds."),
+];
+const SUBSCRIPTION: Keys = &[
+    (
+        "again",
+        Takes::Choice(|| names(subscription::AGAINS)),
+        true,
+        "Whether a second subscription of one event for one URL is another hook or the same one.",
+    ),
+    (
+        "farewell",
+        Takes::Choice(|| names(subscription::FAREWELLS)),
+        false,
+        "The method that tells the URL when the gateway ends a subscription.",
+    ),
+];
+
 impl Takes {
     fn schema(self) -> Value {
         let one_or_list =
@@ -282,6 +398,11 @@ impl Takes {
             Self::Choice(choices) => json!({"enum": choices()}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),
             Self::FreeTexts => json!({"type": "object", "additionalProperties": {"type": "string"}}),
+            Self::TextOrTexts => one_or_list(json!({"type": "string"})),
+            Self::Choices(choices) => {
+                json!({"type": "array", "items": {"enum": choices()}, "minItems": 1})
+            }
+            Self::Condition => json!({"type": "object"}),
             Self::Table(keys) => object(keys),
             Self::Tables(keys) => json!({"type": "array", "items": object(keys)}),
             Self::Rows => json!({"type": "array", "items": {"$ref": "#/$defs/row"}, "minItems": 1}),
@@ -289,7 +410,7 @@ impl Takes {
             Self::Numbers => {
                 json!({"type": "array", "maxItems": 20, "items": {"type": "integer", "minimum": 1, "maximum": WEEK}})
             }
-            Self::Tests(keys) => one_or_list(object(keys)),
+            Self::TableOrTables(keys) | Self::Tests(keys) => one_or_list(object(keys)),
             Self::Spots => one_or_list(json!({"anyOf": [{"type": "string"}, object(SPOT)]})),
         }
     }
@@ -321,7 +442,7 @@ fn definitions() -> Value {
             "apply" => json!({"type": "array", "items": {"$ref": "#/$defs/transform"}}),
             "transcript" | "each" | "when" => json!({"type": "object"}),
             "required" => json!({"type": "boolean"}),
-            "take" | "on_error" | "blank" => json!({"enum": quoted(example)}),
+            "take" | "on_error" | "blank" | "absent" => json!({"enum": quoted(example)}),
             _ => json!({}),
         };
         schema["description"] = (*summary).into();
@@ -375,7 +496,7 @@ fn mapping() -> Value {
     for (name, example, summary) in MAPPING_KEYS {
         let mut key = match *name {
             "version" => json!({"const": 1}),
-            "blank" => json!({"enum": quoted(example)}),
+            "blank" | "absent" => json!({"enum": quoted(example)}),
             "fields" => Takes::Rows.schema(),
             _ => json!({"type": "string"}),
         };

@@ -13,7 +13,7 @@ use http::Method;
 use crate::domain::job::Outcome;
 use crate::mapping::Context;
 
-const MAPPING: &str = "version = 1\n[[fields]]\nto = 'eventType'\nfrom = '$.type'\n";
+pub(super) const MAPPING: &str = "version = 1\n[[fields]]\nto = 'eventType'\nfrom = '$.type'\n";
 
 fn files(list: &[(FileKind, &str, &str)]) -> Files {
     list.iter()
@@ -24,13 +24,13 @@ fn files(list: &[(FileKind, &str, &str)]) -> Files {
         .collect()
 }
 
-fn told(list: &[(FileKind, &str, &str)]) -> Vec<String> {
+pub(super) fn told(list: &[(FileKind, &str, &str)]) -> Vec<String> {
     let mut faults = Faults::default();
     Catalogue::assemble(&files(list), &mut faults);
     faults.list().iter().map(ToString::to_string).collect()
 }
 
-fn connector(rest: &str) -> String {
+pub(super) fn connector(rest: &str) -> String {
     format!("version = 1\nid = 'crm'\nname = 'CRM'\ndescription = 'A CRM'\nmapping = 'flat'\n{rest}")
 }
 
@@ -86,7 +86,9 @@ fn every_mapping_makes_something_of_every_sample() {
             attempt: 1,
             now: text("time").parse().unwrap(),
         };
-        for (name, mapping) in catalogue.mappings() {
+        // Mappings of requests that are received have cases of their own.
+        let of_events = catalogue.mappings().iter().filter(|(name, _)| !name.ends_with("_in"));
+        for (name, mapping) in of_events {
             let fields =
                 mapping.apply(sample, &context).unwrap_or_else(|error| panic!("{name} {kind}: {error}"));
             assert!(!fields.is_empty(), "{name} {kind}");

@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! A store keeps three things. *Records* (tenants, keys, connections) are few and small: every process holds all of them
+//! A store keeps three things. *Records* (tenants, keys, connections, sources) are few and small: every process holds all of them
 //! in memory and follows [`Store::changes`]. *Events and jobs* are many: an accepted event and its jobs are written in one
 //! atomic, durable step ([`Store::ingest`]). *Lanes* are the queues of jobs, one a connection: [`Store::lease`] goes round
 //! the lanes that have something to give, a few jobs each, and [`Store::settle`] takes the outcomes back.
@@ -115,8 +115,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// hold for its lane from here on.
     async fn put(&self, record: Record, expected: Expected) -> Result<Revision, StoreError>;
 
-    /// Deletes a record, with what belongs to it: a connection's open jobs are cancelled, a tenant's connections and keys
-    /// are deleted too. `false` when there was none.
+    /// Deletes a record, with what belongs to it: a connection's open jobs are cancelled, a tenant's connections, sources and
+    /// keys are deleted too. `false` when there was none.
     async fn delete(&self, id: RecordId) -> Result<bool, StoreError>;
 
     /// Changes of records after `since` in order, at most `limit`; from 0 it gives every record there is.

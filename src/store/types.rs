@@ -10,9 +10,10 @@ use crate::domain::account::{ApiKey, Tenant};
 use crate::domain::breaker::Failing;
 use crate::domain::connection::Connection;
 use crate::domain::event::Event;
-use crate::domain::id::{ConnectionId, JobId, KeyId, MappingVersion, TenantId};
+use crate::domain::id::{ConnectionId, JobId, KeyId, MappingVersion, SourceId, TenantId};
 use crate::domain::job::{Attempt, Job, JobState};
 use crate::domain::settle::LaneEffect;
+use crate::domain::source::Source;
 use crate::domain::time::Timestamp;
 
 /// How long a dedupe key or an idempotency key is remembered.
@@ -258,6 +259,8 @@ pub enum Record {
     Key(ApiKey),
     /// A connection.
     Connection(Box<Connection>),
+    /// A source.
+    Source(Box<Source>),
 }
 
 /// Names a record.
@@ -269,6 +272,8 @@ pub enum RecordId {
     Key(KeyId),
     /// A connection's.
     Connection(ConnectionId),
+    /// A source's.
+    Source(SourceId),
 }
 
 impl Record {
@@ -278,6 +283,7 @@ impl Record {
             Self::Tenant(tenant) => RecordId::Tenant(tenant.id.clone()),
             Self::Key(key) => RecordId::Key(key.id),
             Self::Connection(connection) => RecordId::Connection(connection.id),
+            Self::Source(source) => RecordId::Source(source.id),
         }
     }
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tower_layer::Identity;
 
+use super::feed::Leases;
 use crate::store::{Lease, LeaseRef, Store};
 
 type Releasing = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -21,13 +22,13 @@ type Releasing = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Where leased jobs come from; shared, so that the monitor can build the worker anew.
 #[derive(Clone)]
 pub(super) struct Leased {
-    tasks: Arc<Mutex<mpsc::Receiver<Task<Lease>>>>,
+    tasks: Arc<Mutex<mpsc::Receiver<Task<Leases>>>>,
     store: Arc<dyn Store>,
     room: Arc<Semaphore>,
 }
 
 impl Leased {
-    pub fn new(tasks: mpsc::Receiver<Task<Lease>>, store: Arc<dyn Store>, room: Arc<Semaphore>) -> Self {
+    pub fn new(tasks: mpsc::Receiver<Task<Leases>>, store: Arc<dyn Store>, room: Arc<Semaphore>) -> Self {
         Self { tasks: Arc::new(Mutex::new(tasks)), store, room }
     }
 }
@@ -48,11 +49,13 @@ impl LaneBackend {
         {
             let mut tasks = self.leased.tasks.lock();
             tasks.close();
+            let mut rooms = 0;
             while let Ok(task) = tasks.try_recv() {
-                left.push(task.args.reference());
+                left.extend(task.args.iter().map(Lease::reference));
+                rooms += 1;
             }
+            self.leased.room.add_permits(rooms);
         }
-        self.leased.room.add_permits(left.len());
         let store = Arc::clone(&self.leased.store);
         Box::pin(async move {
             if let Err(error) = store.release(&left).await {
@@ -63,7 +66,7 @@ impl LaneBackend {
 }
 
 impl Backend for LaneBackend {
-    type Task = Task<Lease>;
+    type Task = Task<Leases>;
     type Error = Infallible;
 
     fn poll_ready(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
@@ -74,7 +77,7 @@ impl Backend for LaneBackend {
         &mut self,
         context: &mut Context<'_>,
         _: &WorkerContext,
-    ) -> Poll<Option<Result<Task<Lease>, Infallible>>> {
+    ) -> Poll<Option<Result<Task<Leases>, Infallible>>> {
         self.leased.tasks.lock().poll_recv(context).map(|task| task.map(Ok))
     }
 
@@ -97,7 +100,7 @@ impl Backend for LaneBackend {
 }
 
 impl BackendConfig for LaneBackend {
-    type Args = Lease;
+    type Args = Leases;
     type Id = ();
     // The store keeps the jobs, not the backend.
     type Kind = Ephemeral;

@@ -12,7 +12,10 @@ use crate::service::Gateway;
 use crate::service::deliver::Ticket;
 use crate::store::{Lease, StoreError};
 
-/// Jobs leased in one step at the most.
+/// What one task tries: one lease, or all of a batch.
+pub(super) type Leases = Vec<Lease>;
+
+/// Tasks leased for in one step at the most.
 const STEP: usize = 64;
 /// How often an idle feed shows that it is alive.
 const BEAT: Duration = Duration::from_secs(5);
@@ -23,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Feed {
     pub gateway: Arc<Gateway>,
     pub rooms: Rooms,
-    pub handover: mpsc::Sender<Task<Lease>>,
+    pub handover: mpsc::Sender<Task<Leases>>,
     pub lease: Duration,
     pub stopped: watch::Receiver<bool>,
 }
@@ -53,8 +56,8 @@ impl Feed {
             match leases {
                 Ok(leases) if leases.is_empty() => self.idle().await,
                 Ok(leases) => {
-                    for lease in leases {
-                        if !self.hand_over(lease).await {
+                    for leases in grouped(leases) {
+                        if !self.hand_over(leases).await {
                             return;
                         }
                     }
@@ -75,10 +78,32 @@ impl Feed {
         }
     }
 
-    async fn hand_over(&self, lease: Lease) -> bool {
+    async fn hand_over(&self, leases: Leases) -> bool {
         // The place comes back with the outcome; see the settler.
         let Some(place) = self.rooms.enter() else { return false };
-        let ticket = Ticket::of(&lease);
-        self.handover.send(TaskBuilder::new(lease).data(ticket).data(place).build()).await.is_ok()
+        let tickets: Tickets = leases.iter().map(Ticket::of).collect();
+        self.handover.send(TaskBuilder::new(leases).data(tickets).data(place).build()).await.is_ok()
     }
+}
+
+/// What is needed to settle a task whose handler did not come back.
+pub(super) type Tickets = Arc<[Ticket]>;
+
+/// Each lease alone, but those of a batch together. A lane gives one batch at a time, and its leases follow each other.
+fn grouped(leases: Vec<Lease>) -> Vec<Leases> {
+    let mut groups: Vec<Leases> = Vec::with_capacity(leases.len());
+    for lease in leases {
+        match groups.last_mut() {
+            Some(group)
+                if lease.batch
+                    && group
+                        .first()
+                        .is_some_and(|first| first.batch && first.job.connection == lease.job.connection) =>
+            {
+                group.push(lease);
+            }
+            _ => groups.push(vec![lease]),
+        }
+    }
+    groups
 }

@@ -3,7 +3,7 @@
 //! # Theory of operation
 //!
 //! Three parts. The *feed* leases from the store, never more than there is room for, and sleeps until the store has work
-//! (`feed`). apalis runs the handler over our lanes as its `Backend` (`backend`): its worker, monitor, panic guard,
+//! (`feed`). A batch of a lane is one task and takes room for one attempt. apalis runs the handler over our lanes as its `Backend` (`backend`): its worker, monitor, panic guard,
 //! time limit and graceful stop are used as they are. The *settler* collects outcomes and writes them in batches
 //! (`settler`); a job's room is free again when its outcome is handed over, and the settler's queue is bounded, so a
 //! store that can't write stops the leasing instead of filling memory. An attempt whose answer is long in coming makes room
@@ -35,8 +35,9 @@ use tokio::task::JoinHandle;
 use crate::domain::policy::LONGEST_TIMEOUT;
 use crate::service::Gateway;
 use crate::service::deliver::deliver;
-use crate::store::{Lease, Settlement};
+use crate::store::Settlement;
 use backend::{LaneBackend, Leased};
+use feed::Leases;
 use room::{Place, Rooms, SLOW_AFTER};
 use settler::Acknowledger;
 
@@ -148,21 +149,21 @@ pub fn start(
 }
 
 async fn handle(
-    lease: Lease,
+    leases: Leases,
     gateway: Data<Arc<Gateway>>,
     place: Data<Place>,
-) -> Result<Arc<Settlement>, BoxDynError> {
-    let mut delivering = std::pin::pin!(deliver(&gateway, lease));
-    let settlement = tokio::select! {
+) -> Result<Arc<Vec<Settlement>>, BoxDynError> {
+    let mut delivering = std::pin::pin!(deliver(&gateway, leases));
+    let settlements = tokio::select! {
         // First, so that the time counts from before anything is sent.
         biased;
         () = gateway.clock.sleep(SLOW_AFTER) => {
             place.move_aside();
             delivering.await
         }
-        settlement = &mut delivering => settlement,
+        settlements = &mut delivering => settlements,
     };
-    Ok(Arc::new(settlement))
+    Ok(Arc::new(settlements))
 }
 
 impl Workers {

@@ -10,51 +10,53 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
 
+use super::feed::Tickets;
 use super::room::Place;
 use crate::service::Gateway;
-use crate::service::deliver::{Ticket, settle_failure};
+use crate::service::deliver::settle_failure;
 use crate::store::{LeaseRef, Settlement, StoreError};
 
-/// Outcomes written in one step at the most.
+/// Tasks whose outcomes are written in one step at the most.
 const BATCH: usize = 256;
 /// The first and the longest pause after the store failed.
 /// A store that was away for long is back at work within the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// What a task came to: a settlement for each of its leases.
+type Outcomes = Arc<Vec<Settlement>>;
+
 /// Sees every end of a handler: its settlement, its panic, its time limit.
 #[derive(Clone)]
 pub(super) struct Acknowledger {
     gateway: Arc<Gateway>,
-    outcomes: mpsc::Sender<Arc<Settlement>>,
+    outcomes: mpsc::Sender<Outcomes>,
 }
 
 impl Acknowledger {
-    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Arc<Settlement>>) -> Self {
+    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Outcomes>) -> Self {
         Self { gateway, outcomes }
     }
 }
 
-impl Acknowledge<Arc<Settlement>> for Acknowledger {
-    type Error = SendError<Arc<Settlement>>;
+impl Acknowledge<Outcomes> for Acknowledger {
+    type Error = SendError<Outcomes>;
     type Future = BoxFuture<'static, Result<(), Self::Error>>;
 
-    fn ack(
-        &mut self,
-        result: &Result<Arc<Settlement>, BoxDynError>,
-        context: &ExecutionContext,
-    ) -> Self::Future {
-        let settlement = match (result, context.data().get::<Ticket>()) {
-            (Ok(settlement), _) => Some(Arc::clone(settlement)),
-            (Err(error), Some(ticket)) => {
-                Some(Arc::new(settle_failure(&self.gateway, ticket, &error.to_string())))
+    fn ack(&mut self, result: &Result<Outcomes, BoxDynError>, context: &ExecutionContext) -> Self::Future {
+        let settlements = match (result, context.data().get::<Tickets>()) {
+            (Ok(settlements), _) => Some(Arc::clone(settlements)),
+            (Err(error), Some(tickets)) => {
+                let reason = error.to_string();
+                let fail = |ticket| settle_failure(&self.gateway, ticket, &reason);
+                Some(Arc::new(tickets.iter().map(fail).collect()))
             }
-            // The feed gives every task a ticket; without one the lease ends by itself.
+            // The feed gives every task its tickets; without them the leases end by themselves.
             (Err(_), None) => None,
         };
         let (outcomes, place) = (self.outcomes.clone(), context.data().get::<Place>().cloned());
         Box::pin(async move {
-            let sent = match settlement {
-                Some(settlement) => outcomes.send(settlement).await,
+            let sent = match settlements {
+                Some(settlements) => outcomes.send(settlements).await,
                 None => Ok(()),
             };
             // The feed gives every task a place.
@@ -67,14 +69,10 @@ impl Acknowledge<Arc<Settlement>> for Acknowledger {
 }
 
 /// Writes outcomes until no more can come.
-pub(super) async fn run(
-    gateway: Arc<Gateway>,
-    mut outcomes: mpsc::Receiver<Arc<Settlement>>,
-    lease: Duration,
-) {
+pub(super) async fn run(gateway: Arc<Gateway>, mut outcomes: mpsc::Receiver<Outcomes>, lease: Duration) {
     let mut batch = Vec::with_capacity(BATCH);
     while outcomes.recv_many(&mut batch, BATCH).await > 0 {
-        let settlements = batch.drain(..).map(Arc::unwrap_or_clone).collect();
+        let settlements = batch.drain(..).flat_map(Arc::unwrap_or_clone).collect();
         write(&gateway, settlements, lease).await;
     }
 }

@@ -2,6 +2,7 @@
 
 mod language;
 mod running;
+mod sources;
 mod vendor;
 
 use std::io::{BufRead, BufReader, Read, Write};

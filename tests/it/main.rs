@@ -8,11 +8,15 @@ mod cli;
 mod delivery;
 mod fleet;
 mod floors;
+mod hooks;
+mod hooks_race;
 mod kill;
 #[path = "../mapping/mod.rs"]
 mod mapping;
 mod migrate;
 mod packaging;
 mod redis_faults;
+mod sheets;
 mod store_faults;
 mod support;
+mod zapier;

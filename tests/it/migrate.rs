@@ -61,6 +61,9 @@ impl Old {
         }
         let pause = format!("/v1/connections/{}/pause", old.connections["held"].0);
         assert_eq!(old.call("POST", &pause, Some(&json!({"reason": "by hand"}))).await.0, 200);
+        let source = json!({"tenant": "acme", "name": "Bot", "connector": "fusionchatalyst", "secret": "word",
+            "agent": "agt_1", "public": true});
+        assert_eq!(old.call("POST", "/v1/sources", Some(&source)).await.0, 201);
         for number in 0..5 {
             assert!(!old.publish("fine", &format!("fine-{number}")).await);
         }
@@ -130,7 +133,7 @@ async fn a_small_installation_moves_to_redis_and_on_and_back() {
     let (code, told, text) = migrate(&["--from", &from, "--to", &url]);
     assert_eq!(code, 0, "{text}");
     assert_eq!((&told["equal"], &told["source"]), (&json!(true), &told["target"]));
-    let wanted = json!({"tenants": 1, "keys": 1, "connections": 4, "events": 9, "jobs": 9, "attempts": 7,
+    let wanted = json!({"tenants": 1, "keys": 1, "connections": 4, "sources": 1, "events": 9, "jobs": 9, "attempts": 7,
         "jobs delivered": 5, "jobs dead": 1, "jobs waiting": 1, "jobs queued": 2});
     for (name, count) in wanted.as_object().unwrap() {
         assert_eq!(&told["target"][name], count, "{name}");
@@ -147,6 +150,10 @@ async fn a_small_installation_moves_to_redis_and_on_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start_on(&url, folder.path(), &old.door, &[]);
     old.wait_for("delivered", 6).await;
+    let (_, sources) = old.call("GET", "/v1/sources", None).await;
+    let source = &sources["items"][0];
+    assert_eq!((&source["agent"], &source["public"]), (&json!("agt_1"), &json!(true)), "{sources}");
+    assert_eq!((&source["has_secret"], &source["broken"]), (&json!(true), &Value::Null), "its secret opens");
     let later = old.names("later-0");
     assert_eq!(later.len(), 2);
     assert_eq!(later[0], later[1], "the same id on every try");

@@ -103,14 +103,16 @@ async fn a_redis_killed_under_load_loses_nothing_accepted() {
     let processes = [fleet.start(&[]), fleet.start(&[])];
     let doors = processes.each_ref().map(|process| process.door().clone());
     fleet.connect(&doors[0], 1).await;
-    let load = fleet.load(&doors, events).await;
+    let load = fleet.load(&doors, 0..events).await;
     for kill in 1..=kills {
         load.wait_for(events * kill / (kills + 1)).await;
         fleet.server.kill();
         fleet.server.launch();
     }
     let accepted = load.finish().await;
-    fleet.wait_until_settled(&doors[1]).await;
+    for door in &doors {
+        fleet.wait_until_settled(door).await;
+    }
     assert_eq!(fleet.delivered(&doors[0]).await.len(), accepted);
     assert_eq!(fleet.tally(&format!("Redis killed {kills} times"), accepted).lost, 0);
 }

@@ -21,7 +21,7 @@ fn json_of(case: &Value, key: &str) -> Option<Value> {
 
 fn run(case: &Value, shared_event: Option<&Value>) -> Result<(), String> {
     let written = json_of(case, "mapping")
-        .unwrap_or_else(|| json!({"version": 1, "blank": case.get("blank").cloned().unwrap_or(json!("keep")), "fields": case["fields"]}));
+        .unwrap_or_else(|| json!({"version": 1, "blank": case.get("blank").cloned().unwrap_or(json!("keep")), "absent": case.get("absent").cloned().unwrap_or(json!("leave_out")), "fields": case["fields"]}));
     let mapping = match (Mapping::from_json(&written), case.get("faults")) {
         (Ok(mapping), None) => mapping,
         (Ok(_), Some(faults)) => return Err(format!("there are no faults, wanted {faults}")),

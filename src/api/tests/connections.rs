@@ -254,8 +254,8 @@ async fn recent_events_tell_what_a_filter_and_a_mapping_would_do() {
     // The short form is shown as rows.
     assert_eq!(made.body["mapping"]["fields"][0], json!({ "to": "score", "from": "$.data.score" }));
     let id = made.body["id"].as_str().unwrap();
-    let patch = json!({ "filter": odd });
-    let changed = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&patch)).await;
+    let change = json!({ "filter": odd });
+    let changed = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&change)).await;
     assert_eq!(
         (&changed.body["recent"]["matched"], &changed.body["recent"]["warnings"]),
         (&json!(0), &json!([warning]))

@@ -166,7 +166,7 @@ async fn a_delivery_carries_the_credentials_of_now() {
     let event = json!({ "type": "lead.captured", "id": "e1", "data": sample });
     assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
     for lease in lease(&api).await {
-        let settlement = deliver(&api.gateway, lease).await;
+        let settlement = deliver(&api.gateway, vec![lease]).await.remove(0);
         assert_eq!(api.gateway.store.settle(vec![settlement]).await.unwrap(), 1);
     }
     let listed = api.get("/v1/deliveries", &key).await;

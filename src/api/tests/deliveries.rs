@@ -40,8 +40,8 @@ pub(super) async fn deliver_all(api: &TestApi) -> usize {
         }
         empty = 0;
         for lease in leases {
-            let settlement = deliver(&api.gateway, lease).await;
-            assert_eq!(api.gateway.store.settle(vec![settlement]).await.unwrap(), 1);
+            let settlements = deliver(&api.gateway, vec![lease]).await;
+            assert_eq!(api.gateway.store.settle(settlements).await.unwrap(), 1);
             tried += 1;
         }
         // What they did to their connections.
@@ -229,8 +229,8 @@ async fn what_failed_by_its_mapping_is_replayed_after_the_mend() {
     // The moment that a mapping sees is the event's, however late it runs.
     let received = api.gateway.store.event(&"acme".parse().unwrap(), "e4").await.unwrap().unwrap().received;
     api.clock.advance(Duration::from_hours(5));
-    let patch = json!({ "mapping": mapping("$.data.email") });
-    let mended = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&patch)).await;
+    let mend = json!({ "mapping": mapping("$.data.email") });
+    let mended = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&mend)).await;
     assert_eq!(mended.status, 200, "{mended:?}");
     let got = api.post(&path, &key, &json!({ "state": "mapping_failed", "dry_run": true })).await;
     let items = got.body["items"].as_array().unwrap();

@@ -5,14 +5,18 @@ mod connections;
 mod credentials;
 mod deliveries;
 mod events;
+mod hooks;
 mod isolation;
 mod mappings;
 mod operations;
 mod outbound;
+mod public;
+mod receive;
 mod receiver;
 mod redis;
 mod reload;
 mod schema;
+mod sources;
 mod trigger;
 mod walk;
 

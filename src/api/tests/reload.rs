@@ -173,3 +173,54 @@ async fn a_connection_whose_connector_is_gone_or_refuses_it_keeps_its_jobs_and_s
         assert_eq!(world.sent().len(), 1);
     }
 }
+
+#[tokio::test]
+async fn a_source_goes_by_the_edited_files_and_says_when_it_can_not() {
+    const INBOUND: &str = "[in]\nmapping = 'tidy_in'\n[in.signature]\nalgorithm = 'shared_secret'\n\
+        [in.signature.headers]\nX-Word = '{secret}'\n";
+    const ROWS: &str = "version = 1\n[[fields]]\nto = 'type'\nvalue = 'tidy.one'\n[[fields]]\nto = 'id'\nfrom = '$.body.id'\n";
+    let world = World::new([]).await;
+    let connector = format!("{CONNECTOR}{INBOUND}");
+    world.write("connectors/tidy.toml", &connector);
+    world.write("mappings/tidy_in.toml", ROWS);
+    world.reload().await.unwrap();
+    let wanted = json!({ "name": "In", "connector": "tidy", "secret": "word" });
+    let made = world.api.post("/v1/sources", &world.key, &wanted).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let path = format!("/v1/sources/{}", made.body["id"].as_str().unwrap());
+    let id = made.body["id"].as_str().unwrap().parse().unwrap();
+    let deliver = async |event: &str, word: &str| {
+        let request = http::Request::post(&path).header("x-word", word);
+        let body = axum::body::Body::from(json!({ "id": event }).to_string());
+        world.api.send(request.body(body).unwrap()).await
+    };
+    let kind = async |event: &str| {
+        let got = world.api.get(&format!("/v1/events/{event}"), &world.key).await;
+        got.body["event"]["type"].clone()
+    };
+    assert_eq!(deliver("a", "word").await.status, 200);
+    assert_eq!(kind("a").await, "tidy.one");
+
+    // What does not touch it leaves it alone.
+    let before = world.api.gateway.directory.source(id).unwrap();
+    world.write("mappings/tidy.toml", &MAPPING.replace("'email'\n", "'address'\n"));
+    world.reload().await.unwrap();
+    let after = world.api.gateway.directory.source(id).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&before, &after), "it was compiled anew");
+
+    world.write("mappings/tidy_in.toml", &ROWS.replace("tidy.one", "tidy.two"));
+    world.reload().await.unwrap();
+    assert_eq!(deliver("b", "word").await.status, 200);
+    assert_eq!(kind("b").await, "tidy.two");
+
+    world.write("connectors/tidy.toml", CONNECTOR);
+    world.reload().await.unwrap();
+    let got = deliver("c", "word").await;
+    assert_eq!((got.status, got.code()), (503, "source_unavailable"), "{got:?}");
+    let shown = world.api.get(&path, &world.key).await;
+    assert!(shown.body["broken"].as_str().unwrap().contains("receives nothing"), "{shown:?}");
+    world.write("connectors/tidy.toml", &connector);
+    world.reload().await.unwrap();
+    assert_eq!(deliver("c", "word").await.status, 200);
+    assert_eq!(deliver("c", "another").await.code(), "unverified", "its secret counts again");
+}

@@ -12,8 +12,9 @@ use crate::api::table::{Auth, ROUTES};
 fn scope_name(auth: Auth) -> Option<&'static str> {
     match auth {
         Auth::Open => None,
+        Auth::Key => Some("any"),
         Auth::Operator => Some("operator"),
-        Auth::Scope(scope) => Some(scope.name()),
+        Auth::Scope(scope) | Auth::Handshake(scope) => Some(scope.name()),
     }
 }
 
@@ -97,6 +98,8 @@ fn every_problem_has_a_status_that_the_document_knows() {
 /// Real things of tenant "acme", by the path parameter's route.
 struct Real {
     connection: String,
+    hook: String,
+    source: String,
     delivery: String,
     key: String,
 }
@@ -104,7 +107,9 @@ struct Real {
 impl Real {
     fn path(&self, route: &str) -> String {
         let id = match route {
+            _ if route.contains("/hooks/{id}") => &self.hook,
             _ if route.contains("/connections/") => &self.connection,
+            _ if route.contains("/sources/") => &self.source,
             _ if route.contains("/deliveries/") => &self.delivery,
             _ if route.contains("/keys/") => &self.key,
             _ if route.contains("/tenants/") => "acme",
@@ -124,15 +129,29 @@ async fn real(api: &TestApi, acme: &str) -> Real {
     let delivery = deliveries.body["items"][0]["id"].as_str().unwrap().to_owned();
     let keys = api.get("/v1/keys?tenant=acme", &api.operator).await;
     let key = keys.body["items"][0]["id"].as_str().unwrap().to_owned();
-    Real { connection, delivery, key }
+    let wanted = json!({ "targetUrl": "http://127.0.0.1:9/hook", "event": "rating.given" });
+    let hook = api.post("/v1/hooks?tenant=acme", &api.operator, &wanted).await.body["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let wanted = json!({ "name": "x", "connector": "github" });
+    let source = api.post("/v1/sources", acme, &wanted).await;
+    let source = source.body["id"].as_str().unwrap().to_owned();
+    Real { connection, hook, source, delivery, key }
 }
 
 /// Everything of tenant "acme" that an API can show.
 async fn everything(api: &TestApi) -> Vec<Value> {
     let mut all = Vec::new();
-    for path in
-        ["/v1/tenants", "/v1/keys", "/v1/connections", "/v1/deliveries", "/v1/events/lead_1?tenant=acme"]
-    {
+    for path in [
+        "/v1/tenants",
+        "/v1/keys",
+        "/v1/connections",
+        "/v1/hooks",
+        "/v1/sources",
+        "/v1/deliveries",
+        "/v1/events/lead_1?tenant=acme",
+    ] {
         all.push(api.get(path, &api.operator).await.body);
     }
     all
@@ -157,10 +176,15 @@ async fn no_key_opens_what_it_should_not() {
     let real = real(&api, &acme).await;
     let other = api.full_tenant("other").await;
     let mut lacking = BTreeMap::new();
-    for (scope, rest) in
-        [("publish", ["manage", "read"]), ("manage", ["publish", "read"]), ("read", ["publish", "manage"])]
-    {
-        lacking.insert(scope, api.tenant("acme", &rest).await);
+    let scopes: [(&str, &[&str]); 4] = [
+        ("publish", &["manage", "read", "subscribe"]),
+        ("manage", &["publish", "read", "subscribe"]),
+        ("read", &["publish", "manage", "subscribe"]),
+        // Whoever may change connections may subscribe.
+        ("subscribe", &["publish", "read"]),
+    ];
+    for (scope, rest) in scopes {
+        lacking.insert(scope, api.tenant("acme", rest).await);
     }
     let before = everything(&api).await;
     let mut forged = acme.clone();
@@ -178,6 +202,10 @@ async fn no_key_opens_what_it_should_not() {
         for wrong in ["nonsense", "pb_", "pb_01J8ZQ5V3N8Z9Y4W2X1T0S7R6Q_x", &forged] {
             is(&send(wrong.to_owned()).await, 401, &["invalid_key"], &what);
         }
+        if route.auth == Auth::Key {
+            assert_eq!(send(other.clone()).await.body["tenant"]["id"], "other", "{what}");
+            continue;
+        }
         match lacking.get(scope) {
             Some(key) => is(&send(key.clone()).await, 403, &["missing_scope"], &what),
             None => is(&send(acme.clone()).await, 403, &["operator_only"], &what),
@@ -192,7 +220,15 @@ async fn no_key_opens_what_it_should_not() {
         if takes_tenant {
             is(&named, 403, &["wrong_tenant"], &what);
         }
-        if route.path.contains("{id}") && takes_tenant {
+        if (route.method, route.path) == ("DELETE", "/v1/hooks/{id}") {
+            assert_eq!(send(other.clone()).await.status, 204, "{what}: as if it were gone");
+        } else if route.path == "/v1/hooks/samples" {
+            let shown = api.get(&format!("{path}?event=lead.captured"), &other).await;
+            assert!(shown.status == 200 && !shown.text.contains("lead_1"), "{what}: {shown:?}");
+        } else if route.path == "/v1/event-types" {
+            // The same for everyone.
+            assert_eq!(send(other.clone()).await.body, send(acme.clone()).await.body, "{what}");
+        } else if route.path.contains("{id}") && takes_tenant {
             is(&send(other.clone()).await, 404, &["not_found"], &what);
         } else if route.method == "GET" && takes_tenant {
             let shown = send(other.clone()).await;

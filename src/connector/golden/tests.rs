@@ -23,7 +23,9 @@ fn every_connector_has_cases_and_all_cases_a_connector() {
 fn every_case_of_every_connector_holds() {
     let catalogue = Catalogue::load(None).unwrap_or_else(|faults| panic!("{faults}"));
     let mut faults = Faults::default();
-    for id in catalogue.connectors().keys() {
+    // Other kinds have cases of their own sort, and a test beside their code.
+    let http = catalogue.connectors().iter().filter(|(_, spec)| spec.kind == ConnectorKind::Http);
+    for (id, _) in http {
         let path = folder().join(format!("{id}.toml"));
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{id}: {error}"));
         let checked = check_cases(&catalogue, id, &path.display().to_string(), &text);

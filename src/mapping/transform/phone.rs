@@ -198,6 +198,10 @@ struct Home {
 }
 
 impl Home {
+    #[expect(
+        clippy::redundant_closure_for_method_calls,
+        reason = "the type of the patterns has no name here"
+    )]
     fn new(country: &Metadata) -> Option<Self> {
         let pattern = |pattern: Option<&str>| {
             at_start(&pattern.map(str::to_owned).into_iter().collect::<Vec<_>>()).ok()

@@ -14,6 +14,8 @@ use crate::domain::document::TableReader;
 use crate::domain::time::Timestamp;
 use crate::mapping::value::{Shape, kind};
 
+/// A text of fewer digits is no epoch.
+const EPOCH_DIGITS: usize = 9;
 /// From this number on (the year 5138 in seconds, 1973 in milliseconds) an epoch is taken as milliseconds.
 const MILLIS_FROM: i64 = 100_000_000_000;
 /// Characters of a time, and of a format.
@@ -32,7 +34,8 @@ pub(super) const TRANSFORMS: &[Transform] = &[
         name: "time",
         makes: None,
         summary: "Turns a time into another form. Reads ISO 8601 (RFC 3339, a date, or a time without a zone, which \
-                  is UTC) and epoch seconds or milliseconds; a number of 12 digits or more is milliseconds.",
+                  is UTC) and epoch seconds, with a fraction or without, or milliseconds; a number of 12 digits or more is \
+                  milliseconds.",
         settings: &[
             FORMAT,
             ZONE,
@@ -43,6 +46,7 @@ pub(super) const TRANSFORMS: &[Transform] = &[
             gives(r#""time""#, r#""2026-05-03T17:22:08.250+03:00""#, r#""2026-05-03T14:22:08.25Z""#),
             gives(r#""time""#, "1777818128", r#""2026-05-03T14:22:08Z""#),
             gives(r#""time""#, r#""1777818128000""#, r#""2026-05-03T14:22:08Z""#),
+            gives(r#""time""#, "1777818128.25", r#""2026-05-03T14:22:08.25Z""#),
             gives(r#"{"time": "epoch"}"#, r#""2026-05-03T14:22:08Z""#, "1777818128"),
             gives(r#"{"time": "epoch_ms"}"#, r#""2026-05-03""#, "1777766400000"),
             gives(r#"{"time": {"format": "date"}}"#, r#""2026-05-03 23:30:00""#, r#""2026-05-03""#),
@@ -348,7 +352,8 @@ fn read_as(value: &Value, pattern: &str, zone: &TimeZone) -> Result<jiff::Timest
 fn read_in(value: &Value, zone: &TimeZone) -> Result<jiff::Timestamp, String> {
     match value {
         Value::Number(number) => {
-            number.as_i64().and_then(epoch).ok_or_else(|| "no epoch within the years 1 to 9999".into())
+            let moment = number.as_i64().and_then(epoch).or_else(|| fraction(&number.to_string()));
+            moment.ok_or_else(|| "no epoch within the years 1 to 9999".into())
         }
         Value::String(text) => {
             let text = text.trim();
@@ -358,9 +363,14 @@ fn read_in(value: &Value, zone: &TimeZone) -> Result<jiff::Timestamp, String> {
                 return text
                     .parse()
                     .ok()
-                    .filter(|_| digits.len() >= 9)
+                    .filter(|_| digits.len() >= EPOCH_DIGITS)
                     .and_then(epoch)
                     .ok_or_else(|| "digits that are no epoch".into());
+            }
+            if digits.find('.').is_some_and(|at| at >= EPOCH_DIGITS)
+                && let Some(moment) = fraction(text)
+            {
+                return Ok(moment);
             }
             let moment = text.parse::<jiff::Timestamp>().ok();
             let moment = moment.or_else(|| {
@@ -373,6 +383,22 @@ fn read_in(value: &Value, zone: &TimeZone) -> Result<jiff::Timestamp, String> {
         }
         other => Err(format!("expected a time, found {}", kind(other))),
     }
+}
+
+/// An epoch with a fraction, such as Slack's `1777818128.000200`; what is finer than a millisecond is cut off.
+fn fraction(text: &str) -> Option<jiff::Timestamp> {
+    let (whole, parts) = text.split_once('.')?;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole.strip_prefix('-').unwrap_or(whole)) || !digits(parts) {
+        return None;
+    }
+    let number: i64 = whole.parse().ok()?;
+    if number.unsigned_abs() >= MILLIS_FROM.unsigned_abs() {
+        return epoch(number);
+    }
+    let millis: i64 = format!("{parts:0<3}").get(..3)?.parse().ok()?;
+    let millis = if whole.starts_with('-') { -millis } else { millis };
+    jiff::Timestamp::from_millisecond(number.checked_mul(1_000)?.checked_add(millis)?).ok()
 }
 
 fn epoch(number: i64) -> Option<jiff::Timestamp> {

@@ -6,7 +6,7 @@
 mod hosts;
 mod secrets;
 mod state;
-mod wish;
+pub(super) mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +20,12 @@ use crate::domain::document::Node;
 use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::{Sealed, Secret};
+use crate::domain::subscription::Subscription;
 use crate::spec::{SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 pub use secrets::SECRET_OVERLAP;
 use secrets::check_secret;
+pub(super) use secrets::renew_secrets;
 use wish::{Checked, Wish};
 pub use wish::{MAX_PATTERNS, below, check_patterns};
 
@@ -37,6 +39,17 @@ pub struct Saved {
     pub live: Arc<LiveConnection>,
     /// The secret that was made.
     pub secret: Option<Secret>,
+}
+
+/// A new connection, read. What is faulty was told.
+#[derive(Debug, Default)]
+pub(super) struct New {
+    /// Whose it says that it is.
+    pub tenant: Option<String>,
+    /// The secret that it brings.
+    pub secret: Option<Secret>,
+    /// Its settings; `None` when they can't be used.
+    pub checked: Option<Checked>,
 }
 
 impl Gateway {
@@ -59,27 +72,39 @@ impl Gateway {
         wanted: &Value,
     ) -> Result<Saved, ServiceError> {
         let mut faults = Faults::default();
-        let node = Node::from_json(wanted);
-        let Some(mut table) = node.table("", &mut faults) else { return Err(faults.into()) };
-        let said = table.text("tenant");
-        let given = table.text("secret").map(Secret::new);
-        let wish = Wish::new(&mut table);
-        let tenant = self.tenant_of_new(tenant, said, table.faults());
-        table.finish();
-        if let Some(connector) = self.catalogue().connector(wish.connector()) {
-            check_secret(connector, given.as_ref(), &mut faults);
-        }
-        let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
-        let (Some(tenant), Some(checked), true) = (tenant, checked, faults.is_empty()) else {
+        let new = self.read_new(wanted, &mut faults);
+        let tenant = self.tenant_of_new(tenant, new.tenant.as_deref(), &mut faults);
+        let (Some(tenant), Some(checked), true) = (tenant, new.checked, faults.is_empty()) else {
             return Err(faults.into());
         };
-        self.check_hosts(&checked.called).await?;
-        let limit = self.settings.connections_per_tenant;
-        if self.directory.connection_count(&tenant) >= limit {
-            return Err(ServiceError::Limit(format!(
-                "the tenant has {limit} connections, which is the most"
-            )));
+        self.make(tenant, new.secret, checked, None).await
+    }
+
+    /// Reads and checks a new connection out of its JSON.
+    pub(super) fn read_new(&self, wanted: &Value, faults: &mut Faults) -> New {
+        let node = Node::from_json(wanted);
+        let Some(mut table) = node.table("", faults) else { return New::default() };
+        let tenant = table.text("tenant").map(str::to_owned);
+        let secret = table.text("secret").map(Secret::new);
+        let wish = Wish::new(&mut table);
+        table.finish();
+        if let Some(connector) = self.catalogue().connector(wish.connector()) {
+            check_secret(connector, secret.as_ref(), faults);
         }
+        let checked = wish.check(&self.catalogue(), &self.addresses, &self.settings.google, faults);
+        New { tenant, secret, checked }
+    }
+
+    /// Saves a new connection, with a secret made here where it needs one and none was given.
+    pub(super) async fn make(
+        &self,
+        tenant: TenantId,
+        given: Option<Secret>,
+        checked: Checked,
+        subscription: Option<Subscription>,
+    ) -> Result<Saved, ServiceError> {
+        self.check_hosts(&checked.called).await?;
+        self.check_count(&tenant)?;
         let made = match (&given, checked.connector.secret) {
             (None, SecretUse::Required) => {
                 Some(Secret::new(checked.connector.signature.generate_secret(self.entropy.bytes())))
@@ -102,7 +127,9 @@ impl Gateway {
             signing: Vec::new(),
             policy: checked.policy.clone(),
             concurrency: 1,
+            batch: 1,
             state: ConnectionState::Active,
+            subscription,
             created: now,
             updated: now,
         };
@@ -116,7 +143,22 @@ impl Gateway {
         Ok(Saved { live: self.owned_connection(None, id)?, secret: made })
     }
 
-    fn tenant_of_new(
+    /// Whether the tenant may have one more.
+    fn check_count(&self, tenant: &TenantId) -> Result<(), ServiceError> {
+        let limit = self.settings.connections_per_tenant;
+        if self.directory.connection_count(tenant) < limit {
+            return Ok(());
+        }
+        let mut faults = Faults::default();
+        let hint =
+            "delete what is no longer used, or ask the operator to raise limits.connections_per_tenant";
+        let message = format!("has {limit} connections, which is the most");
+        faults.at_field("tenant", message, Some(hint.to_owned()));
+        Err(ServiceError::Limit(faults))
+    }
+
+    /// Whose a new connection is. `said` is what its own JSON says.
+    pub(super) fn tenant_of_new(
         &self,
         tenant: Option<&TenantId>,
         said: Option<&str>,
@@ -169,7 +211,8 @@ impl Gateway {
             let sealed = self.vault.seal(&owner, &value)?;
             record.credentials.insert(name, sealed);
         }
-        record.concurrency = checked.policy.over(&checked.connector.policy).concurrency;
+        let policy = checked.policy.over(&checked.connector.policy);
+        (record.concurrency, record.batch) = (policy.concurrency, policy.batch);
         record.policy = checked.policy;
         Ok(())
     }
@@ -191,7 +234,7 @@ impl Gateway {
             let revision = table.integer("revision");
             wish.change(&mut table);
             table.finish();
-            let checked = wish.check(&self.catalogue(), &self.addresses, &mut faults);
+            let checked = wish.check(&self.catalogue(), &self.addresses, &self.settings.google, &mut faults);
             let (Some(checked), true) = (checked, faults.is_empty()) else { return Err(faults.into()) };
             if revision.is_some_and(|revision| Revision::try_from(revision) != Ok(live.revision)) {
                 return Err(ServiceError::Conflict);
@@ -225,7 +268,7 @@ impl Gateway {
     }
 
     /// Works a change out and writes it, again while someone else is faster. `None` leaves the connection as it is.
-    async fn change(
+    pub(super) async fn change(
         &self,
         tenant: Option<&TenantId>,
         id: ConnectionId,

@@ -8,6 +8,7 @@ use crate::domain::connection::{Connection, SigningSecret};
 use crate::domain::fault::Faults;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::{Sealed, Secret};
+use crate::domain::time::Timestamp;
 use crate::spec::{ConnectorSpec, SecretUse};
 
 /// How long a replaced secret still signs beside the new one.
@@ -102,18 +103,23 @@ impl Gateway {
         let now = self.clock.now();
         let live = self
             .change(tenant, id, |record| {
-                let until = now.plus(SECRET_OVERLAP);
-                for old in &mut record.signing {
-                    old.expires = Some(old.expires.map_or(until, |expires| expires.min(until)));
-                }
-                record.signing.retain(|old| old.expires.is_none_or(|expires| expires > now));
-                record.signing.insert(0, SigningSecret { sealed: sealed.clone(), expires: None });
-                record.signing.truncate(MAX_SECRETS);
+                renew_secrets(&mut record.signing, sealed.clone(), now);
                 Ok(true)
             })
             .await?;
         Ok(Saved { live, secret: made })
     }
+}
+
+/// Puts a new secret before the others, which are valid for [`SECRET_OVERLAP`] more at the most.
+pub(in crate::service) fn renew_secrets(secrets: &mut Vec<SigningSecret>, sealed: Sealed, now: Timestamp) {
+    let until = now.plus(SECRET_OVERLAP);
+    for old in secrets.iter_mut() {
+        old.expires = Some(old.expires.map_or(until, |expires| expires.min(until)));
+    }
+    secrets.retain(|old| old.expires.is_none_or(|expires| expires > now));
+    secrets.insert(0, SigningSecret { sealed, expires: None });
+    secrets.truncate(MAX_SECRETS);
 }
 
 /// Whether a connector takes this secret, or none.

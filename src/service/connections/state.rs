@@ -41,6 +41,26 @@ impl Gateway {
         .await
     }
 
+    /// Stops an active connection for a reason that the gateway found; `by` says what of it.
+    pub(in crate::service) async fn pause_by(
+        &self,
+        id: ConnectionId,
+        by: &str,
+        reason: &str,
+    ) -> Result<(), ServiceError> {
+        let at = self.clock.now();
+        self.change(None, id, |record| {
+            let active = record.state.is_active();
+            if active {
+                let (reason, by) = (reason.to_owned(), by.to_owned());
+                record.state = ConnectionState::Paused { reason, by, at };
+            }
+            Ok(active)
+        })
+        .await
+        .map(|_| ())
+    }
+
     /// Lets a connection deliver again that was deactivated because its retries ended: what a new subscription of the same
     /// endpoint to the same event does. Whatever else a connection is paused for stays.
     pub async fn reactivate_connection(

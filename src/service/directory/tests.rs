@@ -15,7 +15,7 @@ use crate::service::{Gateway, Settings, testing};
 
 fn empty() -> Directory {
     let vault = Vault::new(&[0; 32], crate::clock::Entropy::seeded(1));
-    Directory::new(Arc::new(Catalogue::default()), Arc::new(vault), Arc::default())
+    Directory::new(Arc::new(Catalogue::default()), Arc::new(vault), Arc::default(), GoogleSettings::default())
 }
 
 /// A connection of a connector that does not exist: broken, and yet it takes jobs.
@@ -34,7 +34,9 @@ fn record(id: u128, tenant: &str, events: &[&str], state: ConnectionState) -> Co
         signing: Vec::new(),
         policy: PolicyOverrides::default(),
         concurrency: 1,
+        batch: 1,
         state,
+        subscription: None,
         created: Timestamp::default(),
         updated: Timestamp::default(),
     }
@@ -177,4 +179,47 @@ async fn another_secret_key_breaks_connections_and_loses_nothing() {
     let live = second.directory.connection(id).unwrap();
     assert!(live.works.as_ref().unwrap_err().contains("secret key"), "{:?}", live.works);
     assert_eq!(second.directory.fan_out(&event("acme", "x")).len(), 1);
+}
+
+#[test]
+fn subscriptions_are_found_by_url_and_are_due_when_their_key_goes_or_their_time_is_up() {
+    use crate::domain::account::ApiKey;
+    use crate::domain::subscription::{Over, Subscription};
+
+    let directory = empty();
+    let (key, now) = (KeyId::from_bits(7), Timestamp::from_millis(1_000));
+    let hook = |id, url: &str, expires, state| {
+        let mut record = record(id, "a", &["lead.captured"], state);
+        url.clone_into(&mut record.target.url);
+        record.subscription =
+            Some(Subscription { key, event: "lead.captured".to_owned(), expires, farewell: None });
+        record
+    };
+    let (name, hash) = ("Zapier".to_owned(), String::new());
+    let made = ApiKey { id: key, tenant: None, scopes: Vec::new(), name, hash, created: now };
+    directory.put_in_place(vec![Ready::Key(Arc::new(made))], 1);
+    put(&directory, hook(1, "https://one.example/", None, ConnectionState::Active));
+    put(&directory, hook(2, "https://one.example/", Some(now), ConnectionState::Active));
+    put(&directory, record(3, "a", &["*"], ConnectionState::Active));
+    let tenant = "a".parse().unwrap();
+    let at = |url: &str| {
+        directory.hooks_at(&tenant, url).iter().map(|live| live.record.id.bits()).collect::<Vec<_>>()
+    };
+    assert_eq!(at("https://one.example/"), [1, 2]);
+    let due = |now| directory.due_hooks(now, 10).iter().map(|id| id.bits()).collect::<Vec<_>>();
+    assert_eq!((due(Timestamp::from_millis(999)), due(now)), (vec![], vec![2]));
+    let over = |id| directory.over(&directory.connection(ConnectionId::from_bits(id)).unwrap(), now);
+    assert_eq!((over(1), over(2), over(3)), (None, Some(Over::Expired(now)), None));
+
+    directory.put_in_place(vec![Ready::Gone(RecordId::Key(key))], 2);
+    assert_eq!(due(Timestamp::from_millis(0)), [1, 2]);
+    assert_eq!((over(1), over(2), over(3)), (Some(Over::Revoked), Some(Over::Revoked), None));
+    assert_eq!(directory.fan_out(&event("a", "lead.captured")).len(), 1, "the one that a person made");
+    assert_eq!(directory.connection_count(&tenant), 3);
+    let closed = ConnectionState::Closed { reason: String::new(), at: now };
+    put(&directory, hook(1, "https://two.example/", None, closed));
+    assert_eq!((at("https://one.example/"), at("https://two.example/")), (vec![2], vec![1]));
+    assert_eq!(directory.connection_count(&tenant), 2);
+    directory.put_in_place(vec![Ready::Gone(RecordId::Tenant(tenant.clone()))], 3);
+    assert_eq!((at("https://one.example/"), due(Timestamp::from_millis(i64::MAX))), (vec![], vec![]));
 }

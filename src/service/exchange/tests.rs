@@ -321,3 +321,33 @@ async fn what_repeats_a_secret_is_covered_and_read_as_it_came() {
     let verdict = delivery.try_once(&Script::of(&[(400, refused)])).await;
     assert!(verdict.reason.contains("rt [hidden], cs [hidden]"), "{}", verdict.reason);
 }
+
+#[tokio::test]
+async fn a_body_that_the_system_does_not_take_is_not_sent() {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("connectors")).unwrap();
+    let file = include_str!("../../../connectors/zapier.toml");
+    let file = file.replace("max_bytes = 10000000", "max_bytes = 300");
+    std::fs::write(folder.path().join("connectors/zapier.toml"), file).unwrap();
+    let catalogue = Catalogue::load(Some(folder.path())).unwrap_or_else(|faults| panic!("{faults}"));
+    let spec = catalogue.connector("zapier").unwrap();
+    let (options, credentials) = (BTreeMap::new(), BTreeMap::new());
+    let url = "https://hooks.zapier.com/hooks/standard/42/abc/";
+    let settings =
+        check_settings(spec, &Given { url, options: &options, credentials: &credentials }).unwrap();
+    let timeout = Duration::from_secs(15);
+    let endpoint =
+        Endpoint::compile(Arc::clone(spec), url, settings, &HeaderMap::new(), Vec::new(), timeout).unwrap();
+    let mut delivery = Delivery { endpoint, ..Delivery::new("pipedrive", &OAUTH) };
+    for (bytes, fits) in [(300, true), (301, false)] {
+        delivery.kept = Bytes::from(vec![b'x'; bytes]);
+        let script = if fits { Script::of(&[(200, "{}")]) } else { Script::default() };
+        let verdict = delivery.try_once(&script).await;
+        assert_eq!(verdict.outcome == Outcome::Delivered, fits, "{verdict:?}");
+        assert_eq!(script.asked().len(), usize::from(fits));
+        if !fits {
+            assert_eq!(verdict.outcome, Outcome::Rejected);
+            assert_eq!(verdict.reason, "its body has 301 bytes, and the endpoint takes 300 at the most");
+        }
+    }
+}

@@ -113,7 +113,7 @@ pub enum PublishError {
 }
 
 /// Hash of several parts, each with its length, so that none runs into the next.
-fn digest(parts: &[&[u8]]) -> [u8; 16] {
+pub(super) fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
@@ -307,7 +307,7 @@ impl Gateway {
     }
 
     /// An event as it is kept, with the jobs it makes.
-    fn complete(&self, incoming: Incoming, tenant: TenantId) -> NewEvent {
+    pub(super) fn complete(&self, incoming: Incoming, tenant: TenantId) -> NewEvent {
         let has_id = incoming.id.is_some();
         let (event, data, document) = self.shape(incoming, tenant);
         let dedupe = has_id.then(|| dedupe(&event, &document[data]));

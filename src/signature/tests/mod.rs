@@ -4,6 +4,8 @@ mod vectors;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use sha2::{Digest as _, Sha256};
+
 use super::*;
 use crate::domain::document::Node;
 use crate::domain::fault::Faults;
@@ -117,7 +119,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn received<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Received<'a> {
-    Received { method: "POST", url: "https://example.com/hook?a=1", headers, body }
+    Received { method: "POST", url: "https://example.com/hook?a=1", headers, body, form: None }
 }
 
 fn texts(headers: &[(HeaderName, HeaderValue)]) -> Vec<(&str, &str)> {
@@ -270,7 +272,8 @@ fn a_signature_in_the_body_is_read_from_json_and_from_a_form() {
     let json = format!(r#"{{"timestamp":1529006854,"token":"a8ce0edb2dd8","signature":"{digest}"}}"#);
     let form_type = headers(&[("content-type", "application/x-www-form-urlencoded; charset=utf-8")]);
     let json_type = headers(&[("content-type", "application/json")]);
-    let verified = Verified { id: Some("a8ce0edb2dd8".to_owned()), timestamp: Some(1_529_006_854) };
+    let signed = Some(Sha256::digest("1529006854a8ce0edb2dd8").into());
+    let verified = Verified { id: Some("a8ce0edb2dd8".to_owned()), timestamp: Some(1_529_006_854), signed };
     for (headers, body) in [(&form_type, form), (&json_type, json)] {
         let check = |body: &str| spec.verify(&[&key], &received(headers, body.as_bytes()), at(1_529_006_900));
         assert_eq!(check(&body), Ok(verified.clone()));
@@ -325,7 +328,7 @@ fn an_ed25519_key_signs_after_the_others_and_its_public_half_verifies() {
     assert_eq!(alone["webhook-signature"], both[both.find("v1a").unwrap()..]);
 
     let verify = |headers: &HeaderMap, key: &SigningKey, body: &[u8]| {
-        let received = Received { method: "POST", url: "", headers, body };
+        let received = Received { method: "POST", url: "", headers, body, form: None };
         spec.verify(&[key], &received, now).map(|verified| verified.id)
     };
     let public = spec.key(ED25519_PUBLIC).unwrap();

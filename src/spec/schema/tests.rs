@@ -12,7 +12,10 @@ const UNKNOWN: &str = "qqqqqq = 1\nsecret = 'none'\n\
     [[events]]\nqqqqqq = 1\n[[options]]\nqqqqqq = 1\n[[auth]]\nqqqqqq = 1\nkind = 'oauth2_refresh_token'\n[[auth]]\nqqqqqq = 1\nkind = 'api_key'\n\
     [[target]]\nqqqqqq = 1\n[request]\nqqqqqq = 1\n[[steps]]\nqqqqqq = 1\n[envelope]\nqqqqqq = 1\n\
     [signature]\nqqqqqq = 1\nalgorithm = 'hmac_sha256'\n[policy]\nqqqqqq = 1\nretry_exponential = { qqqqqq = 1, first_secs = 1, within_secs = 9 }\n\
-    [[answer]]\nqqqqqq = 1\nheader = { qqqqqq = 1 }\nbody = { qqqqqq = 1 }\n[extract]\nqqqqqq = 1\nmessage = { qqqqqq = 1 }\n";
+    [[answer]]\nqqqqqq = 1\nheader = { qqqqqq = 1 }\nbody = { qqqqqq = 1 }\n[extract]\nqqqqqq = 1\nmessage = { qqqqqq = 1 }\n\
+    [[limits]]\nqqqqqq = 1\n[subscription]\nqqqqqq = 1\n\
+    [in]\nqqqqqq = 1\nsecret = 'none'\n[[in.options]]\nqqqqqq = 1\n[in.signature]\nqqqqqq = 1\nalgorithm = 'none'\n\
+    [[in.handshake]]\nqqqqqq = 1\ntoken = { qqqqqq = 1 }\n[[in.each]]\nqqqqqq = 1\n[in.accepted]\nqqqqqq = 1\n[in.ignored]\nqqqqqq = 1\n";
 
 #[test]
 fn the_schema_has_the_keys_that_the_readers_ask_for() {
@@ -44,6 +47,16 @@ fn the_schema_has_the_keys_that_the_readers_ask_for() {
         ("answer[0].body", BODY_TEST),
         ("extract", EXTRACT),
         ("extract.message", SPOT),
+        ("limits[0]", LIMIT),
+        ("subscription", SUBSCRIPTION),
+        ("in", INBOUND),
+        ("in.options[0]", OPTION),
+        ("in.signature", SIGNATURE),
+        ("in.handshake[0]", HANDSHAKE),
+        ("in.handshake[0].token", TOKEN),
+        ("in.each[0]", EACH),
+        ("in.accepted", REPLY),
+        ("in.ignored", REPLY),
     ] {
         let known: BTreeSet<String> = keys.iter().map(|(name, ..)| (*name).to_owned()).collect();
         let mut wanted = asked(field);
@@ -65,7 +78,7 @@ fn what_is_needed_is_what_the_readers_miss() {
         missing.map(|fault| fault.place.field.rsplit('.').next().unwrap().to_owned()).collect::<BTreeSet<_>>()
     };
     for (text, keys, besides) in [
-        ("", ROOT, &[][..]),
+        ("", ROOT, &["mapping"][..]),
         ("[[events]]", EVENT, &["version", "id", "name", "description", "mapping"]),
         ("[[answer]]", ANSWER, &["version", "id", "name", "description", "mapping"]),
     ] {
@@ -84,8 +97,8 @@ fn the_schemas_under_docs_are_current() {
         let mut current = serde_json::to_string_pretty(&schema).unwrap();
         current.push('\n');
         if written != current {
-            // Beside the target, so that the tree is not changed by a test.
-            let fresh = std::env::temp_dir().join(name);
+            // Not in the tree, which no test changes, and not where another checkout's test writes.
+            let fresh = std::env::temp_dir().join(format!("{}-{name}", std::process::id()));
             fs::write(&fresh, current).unwrap();
             stale.push(fresh);
         }

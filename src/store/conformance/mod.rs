@@ -5,6 +5,7 @@
 //! its clock moves by hand, and no case sleeps. Where engines may differ (whether a lease outlives a crash, when a
 //! lease that has run out is noticed) a case accepts both.
 
+pub(in crate::store) mod batch;
 pub(in crate::store) mod breaker;
 pub(in crate::store) mod crash;
 pub(in crate::store) mod crowd;
@@ -48,6 +49,11 @@ macro_rules! conformance_suite {
             breaker: what_was_under_way_when_it_opened_says_nothing_new,
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,
             breaker: a_day_of_failures_pauses_the_connection,
+            batch: a_batch_counts_as_one_and_is_alone,
+            batch: a_batch_is_tried_again_in_its_order,
+            batch: a_batch_ends_before_it_is_too_large,
+            batch: a_lost_lease_leaves_a_doubt,
+            batch: a_batch_lane_is_fair_to_others,
             settle: each_outcome_leaves_the_job_where_it_says,
             settle: a_settlement_counts_once_and_only_for_the_newest_lease,
             settle: retry_after_holds_back_the_lane,
@@ -56,6 +62,7 @@ macro_rules! conformance_suite {
             settle: gone_closes_the_lane_and_cancels_the_rest,
             settle: refused_credentials_pause_the_lane,
             records: a_write_needs_the_revision_it_read,
+            records: a_source_is_a_record_like_any_other,
             records: changes_tell_all_in_order,
             records: deleting_a_tenant_takes_all_that_is_its,
             records: waiting_for_a_change_ends_when_there_is_one,

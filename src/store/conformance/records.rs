@@ -6,13 +6,53 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::domain::account::{ApiKey, Tenant};
-use crate::domain::id::{KeyId, MappingVersion};
+use crate::domain::connection::{MappingChoice, SigningSecret};
+use crate::domain::id::{KeyId, MappingVersion, SourceId};
+use crate::domain::secret::Sealed;
+use crate::domain::source::{Source, SourceState};
 use crate::store::{Expected, Record, RecordId, StoreError};
 
 use super::world::{World, tenant_id};
 
 fn tenant(name: &str, world: &World) -> Record {
     Record::Tenant(Tenant { id: tenant_id("acme"), name: name.to_owned(), created: world.now() })
+}
+
+fn source(bits: u128, owner: &str, world: &World) -> Source {
+    Source {
+        id: SourceId::from_bits(bits),
+        tenant: tenant_id(owner),
+        name: "payments".to_owned(),
+        connector: "stripe".to_owned(),
+        agent: Some("agt_1".to_owned()),
+        channel: None,
+        public: false,
+        mapping: MappingChoice::Named("stripe_in".to_owned()),
+        options: [("region".to_owned(), "eu".to_owned())].into(),
+        credentials: [("verify_token".to_owned(), Sealed("c2VhbGVk".to_owned()))].into(),
+        secrets: vec![SigningSecret { sealed: Sealed("c2VhbGVk".to_owned()), expires: Some(world.now()) }],
+        state: SourceState::Paused { at: world.now() },
+        created: world.now(),
+        updated: world.now(),
+    }
+}
+
+pub async fn a_source_is_a_record_like_any_other(world: World) {
+    let first = Record::Source(Box::new(source(7, "acme", &world)));
+    let revision = world.store.put(first.clone(), Expected::Absent).await.unwrap();
+    assert_eq!(world.store.put(first.clone(), Expected::Absent).await, Err(StoreError::Conflict));
+    let mut active = source(7, "acme", &world);
+    active.state = SourceState::Active;
+    let active = Record::Source(Box::new(active));
+    world.store.put(active.clone(), Expected::At(revision)).await.unwrap();
+    let world = world.crash().await;
+    let changes = world.store.changes(0, 10).await.unwrap();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0].record, Some(active));
+    assert_eq!(world.store.delete(RecordId::Source(SourceId::from_bits(7))).await, Ok(true));
+    let changes = world.store.changes(changes[0].revision, 10).await.unwrap();
+    assert_eq!((&changes[0].id, &changes[0].record), (&RecordId::Source(SourceId::from_bits(7)), &None));
+    assert_eq!(world.store.delete(RecordId::Source(SourceId::from_bits(7))).await, Ok(false));
 }
 
 pub async fn a_write_needs_the_revision_it_read(world: World) {
@@ -74,6 +114,10 @@ pub async fn deleting_a_tenant_takes_all_that_is_its(world: World) {
         };
         world.store.put(Record::Key(key), Expected::Absent).await.unwrap();
     }
+    for (bits, owner) in [(4, "acme"), (5, "other")] {
+        let source = Record::Source(Box::new(source(bits, owner, &world)));
+        world.store.put(source, Expected::Absent).await.unwrap();
+    }
     world.ingest(vec![world.event("acme", &[mine]), world.event("other", &[theirs])]).await;
     assert_eq!(world.store.delete(RecordId::Tenant(tenant_id("acme"))).await, Ok(true));
     let live: Vec<RecordId> = world
@@ -89,6 +133,7 @@ pub async fn deleting_a_tenant_takes_all_that_is_its(world: World) {
         RecordId::Connection(theirs),
         RecordId::Key(KeyId::from_bits(2)),
         RecordId::Key(KeyId::from_bits(3)),
+        RecordId::Source(SourceId::from_bits(5)),
     ];
     assert_eq!(live, wanted);
     let leases = world.lease(9).await;

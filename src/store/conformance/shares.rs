@@ -52,9 +52,9 @@ pub async fn a_call_takes_from_all_its_buckets_or_from_none(world: World) {
         assert_eq!(take(&world, &both).await, Spent::Wait(Duration::from_secs(2)), "the shared one is empty");
     }
     for left in (0..8).rev() {
-        assert_eq!(take(&world, &[own.clone()]).await, Spent::Granted, "{left}");
+        assert_eq!(take(&world, std::slice::from_ref(&own)).await, Spent::Granted, "{left}");
     }
-    assert_eq!(take(&world, &[own.clone()]).await, Spent::Wait(Duration::from_secs(1)));
+    assert_eq!(take(&world, std::slice::from_ref(&own)).await, Spent::Wait(Duration::from_secs(1)));
     // A bucket named twice is charged twice.
     world.advance(MINUTE);
     let twice = [shared.clone(), shared.clone(), shared.clone()];

@@ -1,6 +1,6 @@
 //! The world of a case: a store, its clock, and short words for what cases do with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +83,14 @@ impl World {
         id
     }
 
+    /// Writes an active connection whose jobs are leased in batches.
+    pub async fn connect_batched(&self, tenant: &str, batch: u32) -> ConnectionId {
+        let connection = Connection { batch, ..self.connection(tenant, 1) };
+        let id = connection.id;
+        self.store.put(Record::Connection(Box::new(connection)), Expected::Absent).await.unwrap();
+        id
+    }
+
     /// A connection that is not written.
     pub fn connection(&self, tenant: &str, concurrency: u32) -> Connection {
         let now = self.now();
@@ -100,7 +108,9 @@ impl World {
             signing: Vec::new(),
             policy: PolicyOverrides::default(),
             concurrency,
+            batch: 1,
             state: ConnectionState::Active,
+            subscription: None,
             created: now,
             updated: now,
         }
@@ -201,9 +211,11 @@ impl World {
     pub async fn lease_for(&self, room: usize, span: Duration) -> Vec<Lease> {
         let mut leases: Vec<Lease> = Vec::new();
         let mut empty = 0;
-        while leases.len() < room && empty < EMPTY_ROUNDS {
-            let more = self.store.lease(room - leases.len(), span).await.unwrap();
-            assert!(more.len() <= room - leases.len(), "more was leased than there is room for");
+        let mut slots = 0;
+        while slots < room && empty < EMPTY_ROUNDS {
+            let more = self.store.lease(room - slots, span).await.unwrap();
+            slots += slots_of(&more);
+            assert!(slots <= room, "more was leased than there is room for");
             empty = if more.is_empty() { empty + 1 } else { 0 };
             if more.is_empty() {
                 // Round trips behind whatever an engine does to find more: nothing is left to chance or to time.
@@ -277,6 +289,13 @@ impl World {
         }
         panic!("a sweep never ends");
     }
+}
+
+/// The room that leases take: a batch counts as one.
+pub(super) fn slots_of(leases: &[Lease]) -> usize {
+    let batches: BTreeSet<ConnectionId> =
+        leases.iter().filter(|lease| lease.batch).map(|lease| lease.job.connection).collect();
+    batches.len() + leases.iter().filter(|lease| !lease.batch).count()
 }
 
 pub(super) fn tenant_id(text: &str) -> TenantId {

@@ -15,7 +15,7 @@ use crate::domain::breaker::Failing;
 use crate::domain::id::JobId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Lease, LeaseRef};
+use crate::store::types::Lease;
 
 /// Jobs that one lane gives before the next one has its turn.
 const QUANTUM: usize = 8;
@@ -23,6 +23,8 @@ const QUANTUM: usize = 8;
 const ASKED: usize = 4;
 /// Jobs that one partition gives in one step.
 const STEP: usize = 64;
+/// Jobs beyond what was asked for that the batches of one partition may bring in one step, but for the last.
+const BATCHED: usize = 512;
 /// Steps of one call at the most.
 const ROUNDS: usize = 64;
 /// Leases named in one script call.
@@ -30,38 +32,52 @@ const NAMED: usize = 256;
 /// How long a process with leases may be silent before it counts as dead.
 const SILENCE: Duration = Duration::from_secs(6);
 /// How often lost answers are looked for: what was sent on a broken connection may be carried out late.
-const LOOKS: u8 = 3;
+pub(super) const LOOKS: u8 = 3;
 /// A silence of everybody that long is the server's own.
 const GAP: Duration = Duration::from_millis(3_500);
 
 /// A job given by a partition, not read yet.
 #[derive(Debug, Clone, Copy)]
-struct Given {
-    job: JobId,
-    token: u64,
-    failing: Failing,
+pub(super) struct Given {
+    pub job: JobId,
+    pub token: u64,
+    /// One of a batch.
+    pub batch: bool,
+    /// The first of its batch.
+    pub first: bool,
+    /// An earlier lease of it may have been lost.
+    pub doubtful: bool,
+    /// Its lane's failures in a row.
+    pub failing: Failing,
 }
 
 impl Core {
     /// Leases jobs; see [`Store::lease`](crate::store::Store::lease).
     pub(super) async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
         let deadline = self.clock.now().plus(span);
-        let mut leases = Vec::new();
+        let mut leases: Vec<Lease> = Vec::new();
+        // What counts against the room: a batch is one.
+        let mut given = 0;
         let _leasing = self.leasing.read().await;
         for _ in 0..ROUNDS {
-            let left = room.saturating_sub(leases.len());
-            let partitions =
-                if left == 0 { Vec::new() } else { self.wake.take(ASKED.min(left), self.clock.now()) };
+            let left = room.saturating_sub(given);
+            let partitions = if left == 0 || leases.len() >= room.saturating_add(BATCHED) {
+                Vec::new()
+            } else {
+                self.wake.take(ASKED.min(left), self.clock.now())
+            };
             if partitions.is_empty() {
                 break;
             }
-            let given = match self.ask(&partitions, left, deadline).await {
+            let some = match self.ask(&partitions, left, deadline).await {
                 Ok(given) => given,
                 // What was leased before is not given up for that.
                 Err(error) if leases.is_empty() => return Err(error),
                 Err(_) => break,
             };
-            match self.read_leases(given, deadline).await {
+            given += some.iter().filter(|one| one.first || !one.batch).count();
+            let some = self.cut_batches(some).await;
+            match self.read_leases(some, deadline).await {
                 (read, Some(error)) if read.is_empty() && leases.is_empty() => return Err(error),
                 (read, _) => leases.extend(read),
             }
@@ -85,7 +101,8 @@ impl Core {
                     .number(deadline.millis())
                     .number(QUANTUM)
                     .number(SILENCE.as_millis())
-                    .number(GAP.as_millis());
+                    .number(GAP.as_millis())
+                    .number(BATCHED);
                 vec![Step::Script(&self.scripts.lease, call)]
             })
             .collect();
@@ -121,14 +138,20 @@ impl Core {
         let next = Some(codec::number(next)?).filter(|next| *next > 0).map(Timestamp::from_millis);
         self.wake.learn(partition, codec::number(again)? != 0, next, codec::number(others)? != 0);
         given
-            .chunks_exact(4)
-            .map(|part| {
-                let Value::BulkString(id) = &part[0] else { return Err(strange("a job without an id")) };
+            .chunks_exact(5)
+            .map(|one| {
+                let Value::BulkString(id) = &one[0] else { return Err(strange("a job without an id")) };
                 let bits = id.as_slice().try_into().map_err(|_| strange("a job's id"))?;
-                let count = u32::try_from(codec::count(&part[2])?).unwrap_or(u32::MAX);
-                let failing = Failing { count, since: Timestamp::from_millis(codec::number(&part[3])?) };
-                let job = JobId::from_bits(u128::from_be_bytes(bits));
-                Ok(Given { job, token: codec::count(&part[1])?, failing })
+                let what = codec::count(&one[2])?;
+                let count = u32::try_from(codec::count(&one[3])?).unwrap_or(u32::MAX);
+                Ok(Given {
+                    job: JobId::from_bits(u128::from_be_bytes(bits)),
+                    token: codec::count(&one[1])?,
+                    batch: what & 1 > 0,
+                    first: what & 2 > 0,
+                    doubtful: what & 4 > 0,
+                    failing: Failing { count, since: Timestamp::from_millis(codec::number(&one[4])?) },
+                })
             })
             .collect()
     }
@@ -167,8 +190,7 @@ impl Core {
                 .and_then(|fields| read_event(fields, *partition, base, indexes));
             match read {
                 Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
-                    let Given { token, failing, .. } = known.get(&job.id)?.1;
-                    let (batch, doubtful) = (false, false);
+                    let Given { token, batch, doubtful, failing, .. } = known.get(&job.id)?.1;
                     Some(Lease { job, event, rendered, token, deadline, batch, doubtful, failing })
                 })),
                 Err(error) => {
@@ -184,16 +206,23 @@ impl Core {
         }
         // The order in which they were given is the order of the lanes.
         leases.sort_by_key(|lease| known.get(&lease.job.id).map(|(at, _)| *at));
+        if failed.is_some() {
+            leases = self.cut_torn(&given, leases).await;
+        }
         (leases, failed)
     }
 
-    /// Renews leases by a span from now, or gives them back.
-    pub(super) async fn hold(&self, leases: &[LeaseRef], renew: Option<Duration>) -> Result<(), StoreError> {
+    /// Renews leases by a span from now, or gives them back: jobs with their tokens.
+    pub(super) async fn hold(
+        &self,
+        leases: &[(JobId, u64)],
+        renew: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let deadline = self.clock.now().plus(renew.unwrap_or_default());
-        let mut by_partition: HashMap<Partition, Vec<&LeaseRef>> = HashMap::new();
-        for lease in leases {
-            if let Some(partition) = self.keys.partition_of(lease.job) {
-                by_partition.entry(partition).or_default().push(lease);
+        let mut by_partition: HashMap<Partition, Vec<(JobId, u64)>> = HashMap::new();
+        for (job, token) in leases {
+            if let Some(partition) = self.keys.partition_of(*job) {
+                by_partition.entry(partition).or_default().push((*job, *token));
             }
         }
         let mut groups = Vec::new();
@@ -202,8 +231,8 @@ impl Core {
             for some in leases.chunks(NAMED) {
                 let mut call = self.call(partition);
                 call.value(if renew.is_some() { "renew" } else { "release" }).number(deadline.millis());
-                for lease in some {
-                    call.value(lease.job.bits().to_be_bytes()).number(lease.token);
+                for (job, token) in some {
+                    call.value(job.bits().to_be_bytes()).number(token);
                 }
                 groups.push(vec![Step::Script(&self.scripts.hold, call)]);
                 partitions.push(partition);
@@ -211,13 +240,13 @@ impl Core {
         }
         {
             let mut held = self.held.lock();
-            for lease in leases {
+            for (job, _) in leases {
                 match renew {
                     Some(_) => {
-                        held.entry(lease.job).and_modify(|until| *until = deadline);
+                        held.entry(*job).and_modify(|until| *until = deadline);
                     }
                     None => {
-                        held.remove(&lease.job);
+                        held.remove(job);
                     }
                 }
             }

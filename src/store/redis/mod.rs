@@ -20,6 +20,11 @@
 //! leases in a partition says every two seconds that it lives, and one that is silent for six, by the server's clock,
 //! loses them. A process that never got the answer to a lease gives back what it does not know of. While the server itself was away nobody could speak, so after such a gap all have some time to speak again.
 //!
+//! # Batches and doubts
+//!
+//! A lane with a batch gives all of it in one step; `batch` asks for the sizes of its events before it reads any, and gives back what
+//! is too much. A lease that went back by itself leaves a doubt on its lane (`DOUBT`): jobs made until then may have had one.
+//!
 //! # Records
 //!
 //! Records lie under a tag of their own, under a rising revision. A lane's settings are a copy of its connection's record
@@ -52,6 +57,7 @@
 //! of an idle server's time, whatever is stored.
 
 mod address;
+mod batch;
 mod cadence;
 mod codec;
 mod ingest;
@@ -289,6 +295,10 @@ impl RedisStore {
     }
 }
 
+fn named(leases: &[LeaseRef]) -> Vec<(JobId, u64)> {
+    leases.iter().map(|lease| (lease.job, lease.token)).collect()
+}
+
 impl Drop for RedisStore {
     fn drop(&mut self) {
         self.tasks.lock().drain(..).for_each(|task| task.abort());
@@ -335,11 +345,11 @@ impl Store for RedisStore {
     }
 
     async fn renew(&self, leases: &[LeaseRef], span: Duration) -> Result<(), StoreError> {
-        self.core()?.hold(leases, Some(span)).await
+        self.core()?.hold(&named(leases), Some(span)).await
     }
 
     async fn release(&self, leases: &[LeaseRef]) -> Result<(), StoreError> {
-        self.core()?.hold(leases, None).await
+        self.core()?.hold(&named(leases), None).await
     }
 
     async fn spend(&self, scope: &str, spends: &[Spend]) -> Result<Spent, StoreError> {

@@ -27,6 +27,7 @@ pub(super) struct Rule {
     /// Empty when nobody knows any more; such a lane is closed.
     pub tenant: String,
     pub concurrency: u32,
+    pub batch: u32,
     pub paused: bool,
     pub closed: bool,
     pub deleted: bool,
@@ -40,7 +41,8 @@ impl Rule {
             connection: connection.id,
             revision,
             tenant: connection.tenant.to_string(),
-            concurrency: connection.concurrency,
+            concurrency: if connection.batch > 1 { 1 } else { connection.concurrency },
+            batch: connection.batch,
             paused: matches!(connection.state, ConnectionState::Paused { .. }),
             closed: !connection.state.takes_jobs(),
             deleted: false,
@@ -54,6 +56,7 @@ impl Rule {
             revision,
             tenant: tenant.to_owned(),
             concurrency: 1,
+            batch: 1,
             paused: false,
             closed: true,
             deleted: true,
@@ -67,6 +70,7 @@ fn name_of(id: &RecordId) -> String {
         RecordId::Tenant(id) => format!("t:{id}"),
         RecordId::Key(id) => format!("k:{id}"),
         RecordId::Connection(id) => format!("c:{id}"),
+        RecordId::Source(id) => format!("s:{id}"),
     }
 }
 
@@ -75,6 +79,7 @@ fn id_of(name: &str) -> Result<RecordId, StoreError> {
         Some(("t:", id)) => id.parse().ok().map(RecordId::Tenant),
         Some(("k:", id)) => id.parse().ok().map(RecordId::Key),
         Some(("c:", id)) => id.parse().ok().map(RecordId::Connection),
+        Some(("s:", id)) => id.parse().ok().map(RecordId::Source),
         _ => None,
     };
     read.ok_or_else(|| StoreError::Corrupt(format!("a record is called {name:?}")))
@@ -85,6 +90,7 @@ fn parse(id: &RecordId, document: &[u8]) -> Result<Record, StoreError> {
         RecordId::Tenant(_) => serde_json::from_slice(document).map(Record::Tenant),
         RecordId::Key(_) => serde_json::from_slice(document).map(Record::Key),
         RecordId::Connection(_) => serde_json::from_slice(document).map(Record::Connection),
+        RecordId::Source(_) => serde_json::from_slice(document).map(Record::Source),
     }
     .map_err(|error| StoreError::Corrupt(format!("a record cannot be read: {error}")))
 }
@@ -94,6 +100,7 @@ fn owner_of(record: &Record) -> &str {
         Record::Tenant(_) => "",
         Record::Key(key) => key.tenant.as_ref().map_or("", TenantId::as_str),
         Record::Connection(connection) => connection.tenant.as_str(),
+        Record::Source(source) => source.tenant.as_str(),
     }
 }
 
@@ -121,6 +128,7 @@ impl Core {
             Record::Tenant(tenant) => serde_json::to_vec(tenant),
             Record::Key(key) => serde_json::to_vec(key),
             Record::Connection(connection) => serde_json::to_vec(connection),
+            Record::Source(source) => serde_json::to_vec(source),
         }
         .map_err(|error| StoreError::Corrupt(format!("a record cannot be written: {error}")))?;
         let owner = owner_of(record);
@@ -162,6 +170,7 @@ impl Core {
                     .number(rule.revision)
                     .value(rule.tenant.as_str())
                     .number(rule.concurrency)
+                    .number(rule.batch)
                     .number(u8::from(rule.paused))
                     .number(u8::from(rule.closed))
                     .number(u8::from(rule.deleted))

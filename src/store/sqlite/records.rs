@@ -14,13 +14,15 @@ use crate::store::types::{Change, Expected, Record, RecordId, Revision};
 const TENANT: i64 = 0;
 const KEY: i64 = 1;
 const CONNECTION: i64 = 2;
+const SOURCE: i64 = 3;
 
 /// What a connection's record says of its lane.
 pub(super) fn rule(connection: &Connection, revision: Revision) -> LaneRule {
     LaneRule {
         revision,
         tenant: connection.tenant.clone(),
-        concurrency: connection.concurrency,
+        concurrency: if connection.batch > 1 { 1 } else { connection.concurrency },
+        batch: connection.batch,
         paused: matches!(connection.state, ConnectionState::Paused { .. }),
         closed: matches!(connection.state, ConnectionState::Closed { .. }),
     }
@@ -64,6 +66,7 @@ fn write(database: &Database, record: &Record, effects: &mut Effects) -> Result<
         Record::Tenant(tenant) => serde_json::to_string(tenant),
         Record::Key(key) => serde_json::to_string(key),
         Record::Connection(connection) => serde_json::to_string(connection),
+        Record::Source(source) => serde_json::to_string(source),
     }
     .map_err(|error| StoreError::Corrupt(format!("a record cannot be written: {error}")))?;
     let revision = upsert(database, &record.id(), Some(&document))?;
@@ -88,7 +91,7 @@ fn upsert(database: &Database, id: &RecordId, document: Option<&str>) -> Result<
         .map_err(|error| unavailable(&error))
 }
 
-/// Deletes a record; a tenant's keys and connections go with it.
+/// Deletes a record; a tenant's keys, connections and sources go with it.
 pub(super) fn delete(database: &Database, id: &RecordId, effects: &mut Effects) -> Result<bool, StoreError> {
     if read(database, id)?.is_none() {
         return Ok(false);
@@ -125,11 +128,13 @@ fn owned_by(database: &Database, tenant: &TenantId) -> Result<Vec<RecordId>, Sto
     let rows: Vec<(i64, String)> = database
         .prepare_cached(
             "SELECT kind, id FROM records
-             WHERE kind IN (?, ?) AND document IS NOT NULL AND json_extract(document, '$.tenant') = ?",
+             WHERE kind IN (?, ?, ?) AND document IS NOT NULL AND json_extract(document, '$.tenant') = ?",
         )
         .and_then(|mut select| {
             select
-                .query_map(params![KEY, CONNECTION, tenant.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .query_map(params![KEY, CONNECTION, SOURCE, tenant.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
                 .collect()
         })
         .map_err(|error| unavailable(&error))?;
@@ -210,6 +215,7 @@ fn columns(id: &RecordId) -> (i64, String) {
         RecordId::Tenant(id) => (TENANT, id.to_string()),
         RecordId::Key(id) => (KEY, id.to_string()),
         RecordId::Connection(id) => (CONNECTION, id.to_string()),
+        RecordId::Source(id) => (SOURCE, id.to_string()),
     }
 }
 
@@ -218,6 +224,7 @@ fn record_id(kind: i64, id: &str) -> Result<RecordId, StoreError> {
         TENANT => id.parse().ok().map(RecordId::Tenant),
         KEY => id.parse().ok().map(RecordId::Key),
         CONNECTION => id.parse().ok().map(RecordId::Connection),
+        SOURCE => id.parse().ok().map(RecordId::Source),
         _ => None,
     };
     read.ok_or_else(|| StoreError::Corrupt(format!("a record of kind {kind} is called {id:?}")))
@@ -227,6 +234,7 @@ fn parse(kind: i64, document: &str) -> Result<Record, StoreError> {
     match kind {
         TENANT => serde_json::from_str(document).map(Record::Tenant),
         KEY => serde_json::from_str(document).map(Record::Key),
+        SOURCE => serde_json::from_str(document).map(Record::Source),
         _ => serde_json::from_str(document).map(Record::Connection),
     }
     .map_err(|error| StoreError::Corrupt(format!("a record cannot be read: {error}")))

@@ -35,6 +35,9 @@ pub(super) fn restore(
             lanes.apply(effect, now);
         }
     }
+    // Who leased them before the end of the last life is not known.
+    let newest = newest.map_or(now, |id| JobId::from_bits(u128::from_be_bytes(id)).time());
+    lanes.doubt(newest.max(now));
     restore_jobs(database, lanes, now).map_err(|error| unavailable(&error))?;
     restore_waits(database, lanes, now).map_err(|error| unavailable(&error))?;
     restore_failing(database, lanes, now).map_err(|error| unavailable(&error))

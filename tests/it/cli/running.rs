@@ -16,7 +16,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    fn start(folder: &Path) -> Self {
+    pub fn start(folder: &Path) -> Self {
         Self::start_logging(folder, Stdio::null())
     }
 
@@ -330,6 +330,8 @@ fn a_signal_stops_the_gateway_in_order() {
 fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
+    let settings = "[egress]\nallow_http = true\nallow_ranges = ['127.0.0.0/8']\n";
+    std::fs::write(root.join("patchbay.toml"), settings).unwrap();
     let served = Served::start(root);
     let key = served.told["operator_key"].as_str().unwrap().to_owned();
     let ask_for = |arguments: &[&str]| {
@@ -355,7 +357,7 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
         error.contains("0 of 1 recent events pass") && error.contains("did you mean \"score\"?"),
         "{error}"
     );
-    assert_eq!(ask_for(&["filter", r#"{"path":"x"}"#, "--tenant", "acme"]).0, Some(1));
+    assert_eq!(ask_for(&["filter", r#"{"path":"x"}"#, "--tenant", "acme"]).0, Some(2));
 
     let mapping = r#"{"version":1,"fields":[{"to":"mail","from":"$.data.emial","required":true}]}"#;
     std::fs::write(root.join("m.json"), mapping).unwrap();

@@ -1,6 +1,7 @@
 //! Gateway processes on one Redis, and what is counted of them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -95,7 +96,7 @@ impl Fleet {
     }
 
     /// Sends events through these doors in turn, each until it is taken.
-    pub async fn load(&self, doors: &[Door], events: usize) -> Load {
+    pub async fn load(&self, doors: &[Door], numbers: Range<usize>) -> Load {
         const SENDERS: usize = 16;
         for door in doors {
             self.wait_until_known(door, self.connections.load(Ordering::Relaxed)).await;
@@ -104,8 +105,9 @@ impl Fleet {
         let senders = (0..SENDERS)
             .map(|sender| {
                 let (client, doors, accepted) = (self.client.clone(), doors.to_vec(), Arc::clone(&accepted));
+                let numbers = numbers.clone();
                 tokio::spawn(async move {
-                    for number in (sender..events).step_by(SENDERS) {
+                    for number in numbers.skip(sender).step_by(SENDERS) {
                         let event = event(&format!("lead-{number}"));
                         let mut tries = number;
                         loop {
@@ -122,7 +124,7 @@ impl Fleet {
                 })
             })
             .collect();
-        Load { events, accepted, senders }
+        Load { events: numbers.len(), accepted, senders }
     }
 
     /// Waits until no job is open any more.

@@ -44,6 +44,16 @@ impl TestGateway {
 
     /// A gateway on the store of a folder, which lets requests go to public addresses and these.
     pub async fn start_guarded(folder: Arc<TempDir>, clock: Clock, allowed: &[&str]) -> Self {
+        Self::start_with(folder, clock, allowed, Settings::default()).await
+    }
+
+    /// The same with these settings.
+    pub async fn start_with(
+        folder: Arc<TempDir>,
+        clock: Clock,
+        allowed: &[&str],
+        settings: Settings,
+    ) -> Self {
         let entropy = Entropy::system();
         let ids = Ids::new(clock.clone(), entropy.clone());
         let store = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), Duration::from_hours(168));
@@ -60,7 +70,7 @@ impl TestGateway {
             catalogue: Arc::new(Catalogue::load(None).unwrap()),
             egress: Arc::new(egress),
             addresses,
-            settings: Settings::default(),
+            settings,
         })
         .await
         .unwrap();

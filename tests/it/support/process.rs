@@ -110,6 +110,14 @@ impl Process {
         Self::start_as(command, folder, door, more)
     }
 
+    /// The same with more settings, as environment variables.
+    pub fn start_with(folder: &Path, door: &Door, settings: &[(&str, String)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
+        command.env("PATCHBAY_LOG_LEVEL", "error");
+        command.envs(settings.iter().map(|(name, value)| (*name, value.as_str())));
+        Self::start_as(command, folder, door, &[])
+    }
+
     /// The same as a child of its own shell, which has it take a file that may not grow for an error and not for the end.
     #[cfg(target_os = "linux")]
     pub fn start_with_file_limits(folder: &Path, door: &Door) -> Self {
@@ -129,6 +137,8 @@ impl Process {
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
             .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
             .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
+            // The tests' own, which the program does not know.
+            .env_remove("PATCHBAY_SOAK")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -16,13 +16,17 @@ use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use sha2::Sha256;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What the endpoint does with a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// Answers with this status and these headers.
     Status(u16, Vec<(&'static str, String)>),
+    /// Answers with this status and this body.
+    Text(u16, &'static str),
+    /// Answers with this status as soon as it is told to.
+    After(Arc<Notify>, u16),
     /// Answers 200 after a while.
     Slow(Duration),
     /// Sends headers and then a body that never ends.
@@ -42,6 +46,8 @@ impl Reply {
 /// A request as it arrived.
 #[derive(Debug, Clone)]
 pub struct Arrival {
+    pub method: String,
+    pub path: String,
     pub at: Instant,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -120,6 +126,13 @@ impl Receiver {
         self.shared.open.lock().1
     }
 
+    /// All requests, once none came for so long.
+    pub async fn quiet_after(&self, span: Duration) -> Vec<Arrival> {
+        let mut seen = self.shared.count.subscribe();
+        while tokio::time::timeout(span, seen.changed()).await.is_ok() {}
+        self.arrivals()
+    }
+
     /// Waits until so many requests have come.
     pub async fn wait_for(&self, count: usize) -> Vec<Arrival> {
         let mut seen = self.shared.count.subscribe();
@@ -137,7 +150,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let reply = shared.script.lock().pop_front().unwrap_or_else(|| shared.otherwise.lock().clone());
     let count = {
         let mut arrivals = shared.arrivals.lock();
-        arrivals.push(Arrival { at: Instant::now(), headers: parts.headers, body });
+        let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
+        arrivals.push(Arrival { method, path, at: Instant::now(), headers: parts.headers, body });
         arrivals.len()
     };
     {
@@ -159,6 +173,11 @@ async fn give(reply: Reply) -> Response<Body> {
                 response = response.header(name, value);
             }
             response.body(Body::from("answered by the test")).unwrap()
+        }
+        Reply::Text(status, text) => Response::builder().status(status).body(Body::from(text)).unwrap(),
+        Reply::After(told, status) => {
+            told.notified().await;
+            Response::builder().status(status).body(Body::empty()).unwrap()
         }
         Reply::Slow(wait) => {
             tokio::time::sleep(wait).await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Wish;
-use crate::connector::{Given, Settings, check_custom_headers, check_settings};
+use crate::connector::google_sheets::GoogleSettings;
+use crate::connector::{Given, check_custom_headers, check_settings, check_sheet};
 use crate::domain::connection::MappingChoice;
 use crate::domain::document::Node;
 use crate::domain::event::EventPattern;
@@ -16,7 +17,7 @@ use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Url};
 use crate::mapping::{Condition, Mapping};
 use crate::service::accounts::check_name;
-use crate::spec::{Catalogue, ConnectorSpec, check_overrides};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, check_overrides};
 
 /// The most patterns of a connection.
 pub const MAX_PATTERNS: usize = 50;
@@ -35,7 +36,7 @@ pub struct Checked {
     /// The mapping as chosen.
     pub mapping: MappingChoice,
     /// The connection's own mapping, compiled.
-    pub inline: Option<Mapping>,
+    pub inline: Option<Arc<Mapping>>,
     /// The connection's own target, normalised; empty where the connector says where requests go.
     pub url: String,
     /// Every URL that requests go to, each with the field that it comes from.
@@ -57,8 +58,19 @@ impl Wish {
         &mut self,
         connector: Option<&Arc<ConnectorSpec>>,
         addresses: &AddressPolicy,
+        google: &GoogleSettings,
         faults: &mut Faults,
-    ) -> Option<Settings> {
+    ) -> Option<Vec<(&'static str, Url)>> {
+        if let Some(connector) = connector.filter(|connector| connector.kind == ConnectorKind::GoogleSheets) {
+            let given = Given { url: &self.url, options: &self.options, credentials: &self.credentials };
+            return match check_sheet(connector, &given, google, connector.policy.timeout) {
+                Ok(_) => Some(Vec::new()),
+                Err(found) => {
+                    faults.extend(found);
+                    None
+                }
+            };
+        }
         let takes_target = connector.is_none_or(|connector| connector.needs_target());
         let mut told = false;
         if self.url.is_empty() {
@@ -85,7 +97,7 @@ impl Wish {
                         told = true;
                     }
                 }
-                Some(settings)
+                Some(settings.urls)
             }
             Err(found) => {
                 for fault in found.list() {
@@ -103,6 +115,7 @@ impl Wish {
         mut self,
         catalogue: &Catalogue,
         addresses: &AddressPolicy,
+        google: &GoogleSettings,
         faults: &mut Faults,
     ) -> Option<Checked> {
         let before = faults.len();
@@ -112,55 +125,25 @@ impl Wish {
             Condition::parse(&Node::from_json(filter), "filter", faults);
         }
         let connector = catalogue.connector(&self.connector);
-        let settings = self.check_urls(connector, addresses, faults);
+        // What only receives has no URL that could be wrong.
+        let sends = connector.is_none_or(|connector| connector.sends());
+        let called = if sends { self.check_urls(connector, addresses, google, faults) } else { None };
         if let Err(found) = check_overrides(&self.policy, "policy") {
             faults.extend(found);
         }
-        let mut inline = None;
-        let named = match &self.mapping {
-            MappingChoice::Default => None,
-            MappingChoice::Named(name) => {
-                let mapping = catalogue.mapping(name);
-                if mapping.is_none() {
-                    let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
-                    faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
-                }
-                mapping
-            }
-            MappingChoice::Inline(source) => {
-                match Mapping::from_json(source) {
-                    // The short form is kept, and shown, as the rows that it stands for.
-                    Ok(mapping) => inline = Some(mapping),
-                    Err(found) => below("mapping", &found, faults),
-                }
-                None
-            }
-        };
+        let mapping = chosen_mapping(&self.mapping, catalogue, faults);
         match connector {
-            None => {
-                let known = catalogue.connectors().keys().map(String::as_str);
-                let hint = did_you_mean(&self.connector, known.clone())
-                    .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
-                if !self.connector.is_empty() {
-                    faults.at_field(
-                        "connector",
-                        format!("there is no connector \"{}\"", self.connector),
-                        hint,
-                    );
-                }
+            None => unknown_connector(&self.connector, catalogue, faults),
+            Some(connector) if !connector.sends() => {
+                let message = format!("the connector \"{}\" only receives", connector.id);
+                let hint = "POST /v1/sources makes a source of it".to_owned();
+                faults.at_field("connector", message, Some(hint));
             }
             Some(connector) => {
-                if let Some(mapping) = inline.as_ref().or(named.map(AsRef::as_ref))
+                if let Some(mapping) = &mapping
                     && let Err(found) = connector.check_mapping(mapping)
                 {
-                    // A file's own places would point nowhere in the request.
-                    if inline.is_some() {
-                        below("mapping", &found, faults);
-                    } else {
-                        for fault in found.list() {
-                            faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
-                        }
-                    }
+                    mapping_faults(&self.mapping, &found, faults);
                 }
                 if let Err(found) = check_custom_headers(connector, &self.headers) {
                     below("target", &found, faults);
@@ -170,23 +153,78 @@ impl Wish {
         if faults.len() > before {
             return None;
         }
+        let inline = mapping.filter(|_| matches!(self.mapping, MappingChoice::Inline(_)));
         Some(Checked {
             connector: Arc::clone(connector?),
             name: self.name,
             events,
             filter: self.filter,
-            mapping: match &inline {
-                Some(mapping) => MappingChoice::Inline(mapping.to_json().clone()),
-                None => self.mapping,
-            },
+            mapping: settled_mapping(self.mapping, inline.as_deref()),
             inline,
             url: self.url,
-            called: settings?.urls,
+            called: called?,
             headers: self.headers,
             options: self.options,
             credentials: self.credentials,
             policy: self.policy,
         })
+    }
+}
+
+/// The mapping that is chosen, or a fault; `None` for the connector's own.
+pub(in crate::service) fn chosen_mapping(
+    choice: &MappingChoice,
+    catalogue: &Catalogue,
+    faults: &mut Faults,
+) -> Option<Arc<Mapping>> {
+    match choice {
+        MappingChoice::Default => None,
+        MappingChoice::Named(name) => {
+            let mapping = catalogue.mapping(name).cloned();
+            if mapping.is_none() {
+                let hint = did_you_mean(name, catalogue.mappings().keys().map(String::as_str));
+                faults.at_field("mapping", format!("there is no mapping \"{name}\""), hint);
+            }
+            mapping
+        }
+        MappingChoice::Inline(source) => match Mapping::from_json(source) {
+            Ok(mapping) => Some(Arc::new(mapping)),
+            Err(found) => {
+                below("mapping", &found, faults);
+                None
+            }
+        },
+    }
+}
+
+/// The choice as it is kept, and shown: a mapping's short form as the rows that it stands for.
+pub(in crate::service) fn settled_mapping(
+    choice: MappingChoice,
+    compiled: Option<&Mapping>,
+) -> MappingChoice {
+    match (choice, compiled) {
+        (MappingChoice::Inline(_), Some(mapping)) => MappingChoice::Inline(mapping.to_json().clone()),
+        (choice, _) => choice,
+    }
+}
+
+/// A connector that is not there, at `connector`.
+pub(in crate::service) fn unknown_connector(id: &str, catalogue: &Catalogue, faults: &mut Faults) {
+    let known = catalogue.connectors().keys().map(String::as_str);
+    let hint = did_you_mean(id, known.clone())
+        .or_else(|| Some(format!("one of {}", known.collect::<Vec<_>>().join(", "))));
+    if !id.is_empty() {
+        faults.at_field("connector", format!("there is no connector \"{id}\""), hint);
+    }
+}
+
+/// Tells what is wrong with a chosen mapping; a file's own places would point nowhere in the request.
+pub(in crate::service) fn mapping_faults(choice: &MappingChoice, found: &Faults, faults: &mut Faults) {
+    if matches!(choice, MappingChoice::Inline(_)) {
+        return below("mapping", found, faults);
+    }
+    for fault in found.list() {
+        faults.at_field("mapping", fault.message.clone(), fault.hint.clone());
     }
 }
 

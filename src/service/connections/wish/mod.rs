@@ -12,6 +12,8 @@ use crate::domain::document::TableReader;
 use crate::domain::policy::PolicyOverrides;
 use crate::domain::secret::Secret;
 pub use check::{Checked, MAX_PATTERNS, below, check_patterns};
+pub(in crate::service) use check::{chosen_mapping, mapping_faults, settled_mapping, unknown_connector};
+pub(in crate::service) use read::{plain_text, read_mapping, read_values, secret_text};
 
 /// A connection's settings in clear.
 #[derive(Debug, Default)]

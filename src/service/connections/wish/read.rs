@@ -20,17 +20,7 @@ impl Wish {
         if let Some(node) = table.node("filter") {
             self.filter = (node.kind != Kind::Null).then(|| node.to_json());
         }
-        if let Some(node) = table.node("mapping") {
-            match &node.kind {
-                Kind::Null => self.mapping = MappingChoice::Default,
-                Kind::Text(name) => self.mapping = MappingChoice::Named(name.clone()),
-                Kind::Table(_) => self.mapping = MappingChoice::Inline(node.to_json()),
-                other => {
-                    let message = format!("expected a mapping's name or a mapping, found {}", other.name());
-                    table.fault("mapping", message, None);
-                }
-            }
-        }
+        read_mapping(table, &mut self.mapping);
         if let Some(mut target) = table.table("target") {
             if let Some(url) = target.text("url") {
                 url.clone_into(&mut self.url);
@@ -117,8 +107,22 @@ impl Wish {
     }
 }
 
+/// Reads a `mapping` over what was chosen: null is the connector's own.
+pub(in crate::service) fn read_mapping(table: &mut TableReader<'_>, chosen: &mut MappingChoice) {
+    let Some(node) = table.node("mapping") else { return };
+    match &node.kind {
+        Kind::Null => *chosen = MappingChoice::Default,
+        Kind::Text(name) => *chosen = MappingChoice::Named(name.clone()),
+        Kind::Table(_) => *chosen = MappingChoice::Inline(node.to_json()),
+        other => {
+            let message = format!("expected a mapping's name or a mapping, found {}", other.name());
+            table.fault("mapping", message, None);
+        }
+    }
+}
+
 /// Reads a table of values over what there is: null removes one, or all.
-fn read_values<T>(
+pub(in crate::service) fn read_values<T>(
     field: &'static str,
     node: &Node,
     values: &mut BTreeMap<String, T>,
@@ -147,7 +151,7 @@ fn read_values<T>(
 }
 
 /// An option's value. Whoever writes a number or a truth value means its text.
-fn plain_text(kind: &Kind) -> Result<String, String> {
+pub(in crate::service) fn plain_text(kind: &Kind) -> Result<String, String> {
     match kind {
         Kind::Text(text) => Ok(text.clone()),
         Kind::Integer(number) => Ok(number.to_string()),
@@ -156,7 +160,7 @@ fn plain_text(kind: &Kind) -> Result<String, String> {
     }
 }
 
-fn secret_text(kind: &Kind) -> Result<Secret, String> {
+pub(in crate::service) fn secret_text(kind: &Kind) -> Result<Secret, String> {
     match kind {
         Kind::Text(text) => Ok(Secret::new(text.as_str())),
         other => Err(format!("expected a text or null, found {}", other.name())),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{CONCURRENCIES, Model, ModelLane, Op, Standing, TENANTS, picked};
+use super::{Model, ModelLane, Op, Standing, TENANTS, WIDTHS, picked};
 use crate::domain::breaker::Failing;
 use crate::domain::time::Timestamp;
 use crate::store::RecordId;
@@ -10,13 +10,17 @@ use crate::store::RecordId;
 impl Model {
     pub(super) async fn change(&mut self, op: Op) -> Result<(), TestCaseError> {
         match op {
-            Op::Connect { tenant, concurrency } => {
-                let concurrency = CONCURRENCIES[concurrency];
-                let id = self.world().connect(TENANTS[tenant], concurrency).await;
+            Op::Connect { tenant, width } => {
+                let (concurrency, batch) = WIDTHS[width];
+                let id = match batch {
+                    1 => self.world().connect(TENANTS[tenant], concurrency).await,
+                    _ => self.world().connect_batched(TENANTS[tenant], batch).await,
+                };
                 self.lanes.push(ModelLane {
                     id,
                     tenant,
                     concurrency,
+                    batch,
                     standing: Standing::Active,
                     wait_until: Timestamp::default(),
                     failing: Failing::default(),
@@ -49,14 +53,18 @@ impl Model {
                     self.lanes[lane].standing = Standing::Deleted;
                 }
             }
-            Op::Cap { pick, concurrency } => {
+            Op::Cap { pick, width } => {
                 if let Some(lane) = self.pick_lane(pick, ModelLane::takes_jobs) {
-                    let concurrency = CONCURRENCIES[concurrency];
+                    let (concurrency, batch) = WIDTHS[width];
                     self.world()
-                        .change(self.lanes[lane].id, |connection| connection.concurrency = concurrency)
+                        .change(self.lanes[lane].id, |connection| {
+                            (connection.concurrency, connection.batch) = (concurrency, batch);
+                        })
                         .await;
+                    let before = std::mem::replace(&mut self.lanes[lane].batch, batch);
                     self.lanes[lane].concurrency = concurrency;
-                    self.lanes[lane].always_strict &= concurrency == 1;
+                    // Jobs of a batch may wait for different times, and what gives one at a time goes by them.
+                    self.lanes[lane].always_strict &= concurrency == 1 && batch == before;
                 }
             }
             other => unreachable!("{other:?} changes no connection"),

@@ -29,7 +29,8 @@ use ops::{Op, op};
 const CASES: u32 = 256;
 const LONGEST: usize = 120;
 const TENANTS: [&str; 3] = ["a", "b", "c"];
-const CONCURRENCIES: [u32; 6] = [1, 1, 1, 2, 3, 20];
+/// Concurrency and batch.
+const WIDTHS: [(u32, u32); 8] = [(1, 1), (1, 1), (1, 1), (2, 1), (3, 1), (20, 1), (1, 2), (1, 9)];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -44,6 +45,7 @@ struct ModelLane {
     id: ConnectionId,
     tenant: usize,
     concurrency: u32,
+    batch: u32,
     standing: Standing,
     wait_until: Timestamp,
     failing: Failing,
@@ -247,15 +249,23 @@ impl Model {
             prop_assert!(job.due.is_none_or(|due| due <= latest), "{} is not due", id);
             prop_assert_eq!((lease.job.attempts, lease.job.tries), (job.attempts, job.tries), "{}", id);
             if lane.always_strict && !job.by_hand {
-                let before = self
-                    .jobs
-                    .range(..id)
-                    .find(|(_, other)| other.lane == job.lane && other.state.is_open() && !other.by_hand);
+                // Of a batch, what waits for its retry may come before what only lost its lease.
+                let batched = lane.batch > 1;
+                let beside = |other: &ModelJob| {
+                    let together = other.lease.as_ref().is_some_and(|held| held.deadline == lease.deadline);
+                    batched && (together || job.due.is_some())
+                };
+                let before = self.jobs.range(..id).find(|(_, other)| {
+                    other.lane == job.lane && other.state.is_open() && !other.by_hand && !beside(other)
+                });
                 prop_assert!(before.is_none(), "{} passes {:?}", id, before);
             }
             let lane = job.lane;
-            let cap = self.lanes[lane].concurrency as usize;
+            let cap = (self.lanes[lane].concurrency * self.lanes[lane].batch) as usize;
+            prop_assert_eq!(lease.batch, self.lanes[lane].batch > 1);
             let job = self.jobs.get_mut(&id).unwrap();
+            // What was done under a lease that was lost is not known, and it says so.
+            prop_assert!(lease.doubtful || job.lease.is_none(), "{} was leased before", id);
             job.lease = Some(lease.clone());
             job.shaken = false;
             self.old.push(lease);

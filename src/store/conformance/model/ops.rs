@@ -2,14 +2,14 @@
 
 use proptest::prelude::*;
 
-use super::{CONCURRENCIES, TENANTS};
+use super::{TENANTS, WIDTHS};
 use crate::domain::job::Outcome;
 
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     Connect {
         tenant: usize,
-        concurrency: usize,
+        width: usize,
     },
     Ingest {
         tenant: usize,
@@ -56,7 +56,7 @@ pub(super) enum Op {
     },
     Cap {
         pick: usize,
-        concurrency: usize,
+        width: usize,
     },
     Retry {
         pick: usize,
@@ -86,8 +86,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     let retry_after = prop::option::weighted(0.15, 1_u64..200);
     let few = prop::option::weighted(0.3, 0_u8..4);
     prop_oneof![
-        2 => (0..TENANTS.len(), 0..CONCURRENCIES.len())
-            .prop_map(|(tenant, concurrency)| Op::Connect { tenant, concurrency }),
+        2 => (0..TENANTS.len(), 0..WIDTHS.len())
+            .prop_map(|(tenant, width)| Op::Connect { tenant, width }),
         12 => (0..TENANTS.len(), any::<u16>(), 1_u8..4, few.clone(), 0_u8..2, few).prop_map(
             |(tenant, lanes, events, dedupe, content, idempotency)| Op::Ingest {
                 tenant, lanes, events, dedupe, content, idempotency
@@ -103,8 +103,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         4 => pick.clone().prop_map(|pick| Op::Resume { pick }),
         1 => pick.clone().prop_map(|pick| Op::Close { pick }),
         1 => pick.clone().prop_map(|pick| Op::Delete { pick }),
-        2 => (pick.clone(), 0..CONCURRENCIES.len())
-            .prop_map(|(pick, concurrency)| Op::Cap { pick, concurrency }),
+        2 => (pick.clone(), 0..WIDTHS.len())
+            .prop_map(|(pick, width)| Op::Cap { pick, width }),
         3 => pick.prop_map(|pick| Op::Retry { pick }),
         1 => Just(Op::Crash),
         6 => prop_oneof![1_u64..3_000, 3_000_u64..60_000, 60_000_u64..8_000_000, Just(40 * 3_600_000)]

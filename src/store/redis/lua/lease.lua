@@ -1,9 +1,11 @@
 -- Leases jobs, going round. ARGV: 4 how many, 5 the deadline, 6 how many jobs one lane gives before the next has its turn,
 -- 7 how long an owner may be silent before its leases go back, 8 how long a silence of everybody must be to be the
--- server's own. Answers: whether to call again at once, when something happens by itself (0 for never), whether another
--- process holds leases here; then of each lease id, token, and its lane's failures in a row with the time of the first.
+-- server's own, 9 how many jobs batches may bring. A batch counts as one job. Answers: whether to call again at once, when
+-- something happens by itself (0 for never), whether another process holds leases here; then of each lease id, token, what
+-- it is (1 one of a batch, 2 the batch's first, 4 an earlier lease may have been lost), and its lane's failures in a row
+-- with the time of the first.
 local room, deadline, quantum = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local silence, gap = tonumber(ARGV[7]), tonumber(ARGV[8])
+local silence, gap, batched = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local STEP = 64
 -- Where nothing is open nothing can happen.
 if S[S_OPEN] <= 0 and S[S_RING] == 0 and S[S_LEASED] == 0 then return { 0, 0, 0 } end
@@ -32,7 +34,7 @@ again = again or #due == STEP
 local ended = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, STEP)
 for _, id in ipairs(ended) do
   local held = held_by(id)
-  if held then give_back(id, held) else call('ZREM', LEASES, id) end
+  if held then give_back(id, held, true) else call('ZREM', LEASES, id) end
 end
 again = again or #ended == STEP
 
@@ -47,7 +49,7 @@ for index = 1, #oldest, 2 do
       for _, member in ipairs(orphans) do
         local id = member:sub(#owner + 1)
         local held = held_by(id)
-        if held and held[2] == owner then give_back(id, held) else call('ZREM', OWNED, member) end
+        if held and held[2] == owner then give_back(id, held, true) else call('ZREM', OWNED, member) end
       end
       if #orphans < STEP then call('ZREM', OWNERS, owner) else again = true end
       others = call('ZCARD', OWNERS) > 1
@@ -59,7 +61,7 @@ end
 for _, connection in ipairs(touched_order) do wake(connection, touched[connection]) end
 
 local answer = { 0, 0, 0 }
-local given = 0
+local given, jobs = 0, 0
 
 local function give(connection, l, member)
   local place, id = member:sub(17, -17), member:sub(-16)
@@ -70,15 +72,26 @@ local function give(connection, l, member)
   call('ZADD', OWNED, 0, me .. id)
   l[LEASED] = l[LEASED] + 1
   S[S_LEASED] = S[S_LEASED] + 1
-  given = given + 1
+  local what = made_at(id) <= l[DOUBT] and 4 or 0
+  if l[BATCH] == 1 then
+    given = given + 1
+  elseif l[LEASED] == 1 then
+    given = given + 1
+    what = what + 3
+  else
+    what = what + 1
+  end
+  jobs = jobs + 1
   answer[#answer + 1] = id
   answer[#answer + 1] = S[S_TOKEN]
+  answer[#answer + 1] = what
   answer[#answer + 1] = l[FAILURES]
   answer[#answer + 1] = l[SINCE]
 end
 
 local function turn(connection, l)
   local want = math.min(quantum, room - given, l[WIDTH] - l[LEASED])
+  if l[BATCH] > 1 then want = l[LEASED] == 0 and l[BATCH] or 0 end
   if is_held(l) or want <= 0 then return end
   local first, last = '[' .. connection .. 'D', '(' .. connection .. 'D' .. number(now + 1, 6)
   local retries = call('ZRANGEBYLEX', QUEUE, first, last, 'LIMIT', 0, want)
@@ -95,7 +108,7 @@ local function turn(connection, l)
 end
 
 local turns = 0
-while given < room and turns < 2 * STEP do
+while given < room and jobs < room + batched and turns < 2 * STEP do
   turns = turns + 1
   local tenant = call('ZRANGE', TENANTS, 0, 0)[1]
   if not tenant then break end

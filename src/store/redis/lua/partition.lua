@@ -14,8 +14,10 @@ local S_TOKEN, S_TURN, S_SEQ, S_OPEN, S_LEASED, S_RING, S_SEEN, S_GRACE, S_CLASS
 local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
 -- A lane.
 local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+-- How many jobs it gives at once; and the time until which its jobs may have had a lease that was lost.
+local BATCH, DOUBT = 13, 14
 -- Its failures in a row, and when the first of them was written.
-local FAILURES, SINCE = 13, 14
+local FAILURES, SINCE = 15, 16
 -- States of a job, as `JobState::ALL` counts them.
 local QUEUED, WAITS, MAPPING_FAILED, DEAD, CANCELLED = 0, 1, 2, 4, 7
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
@@ -37,6 +39,8 @@ local function lane(connection)
   local raw = call('HGET', LANES, connection)
   if not raw then return nil end
   known = cmsgpack.unpack(raw)
+  -- Written before there were batches.
+  known[BATCH], known[DOUBT] = known[BATCH] or 1, known[DOUBT] or 0
   -- Written before failures were counted.
   known[FAILURES], known[SINCE] = known[FAILURES] or 0, known[SINCE] or 0
   touched[connection] = known
@@ -156,8 +160,14 @@ local function close(connection)
   left_behind = true
 end
 
-local function give_back(id, held)
+local function made_at(id)
+  return (struct.unpack('>I6', id))
+end
+
+-- `lost` where its holder did not give it back itself, so that nobody knows what was done under the lease.
+local function give_back(id, held, lost)
   local l = end_lease(id, held)
+  if l and lost then l[DOUBT] = math.max(l[DOUBT], now, made_at(id)) end
   if l and l[IS_CLOSED] == 1 then close(held[3]) end
   call('ZADD', QUEUE, 0, held[3] .. held[4] .. id)
 end

@@ -148,7 +148,9 @@ fn connection(ids: &Ids, owner: &str, concurrency: u32) -> Connection {
         options: BTreeMap::new(),
         credentials: BTreeMap::new(),
         concurrency,
+        batch: 1,
         state: ConnectionState::Active,
+        subscription: None,
         created: START,
         updated: START,
     }

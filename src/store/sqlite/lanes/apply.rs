@@ -145,6 +145,7 @@ impl Lanes {
             lane.tenant = Some(rule.tenant.clone());
             lane.concurrency = rule.concurrency.max(1);
             lane.width = lane.width.clamp(1, lane.concurrency);
+            lane.batch = rule.batch.max(1);
             if lane.keeps_nothing() && !rule.paused && !rule.closed {
                 lane.trust();
             }

@@ -16,6 +16,8 @@ pub(super) struct Lane {
     pub concurrency: u32,
     /// How many attempts may be under way now: the concurrency, halved by each failure, regained one by one.
     pub width: u32,
+    /// How many jobs it gives at once, when it is strict.
+    pub batch: u32,
     pub failing: Failing,
     pub paused: bool,
     pub closed: bool,
@@ -48,6 +50,7 @@ impl Lane {
             tenant: rule.map(|rule| rule.tenant.clone()),
             concurrency,
             width: concurrency,
+            batch: rule.map_or(1, |rule| rule.batch.max(1)),
             failing: Failing::default(),
             paused: rule.is_some_and(|rule| rule.paused),
             closed: rule.is_none_or(|rule| rule.closed),
@@ -85,7 +88,7 @@ impl Lane {
     /// How many jobs its window may hold: fewer while the endpoint fails, so that dead lanes hold little memory. Due
     /// retries may take half as much again.
     pub fn window_limit(&self) -> usize {
-        (self.width as usize * WINDOW_PER_WIDTH).min(WINDOW)
+        (self.width as usize * WINDOW_PER_WIDTH).max(2 * self.batch as usize).min(WINDOW)
     }
 
     fn is_held(&self, now: Timestamp) -> bool {
@@ -108,9 +111,11 @@ impl Lane {
 
     /// Whether the window's first job may be leased now.
     pub fn may_give(&self, now: Timestamp) -> bool {
-        if self.is_held(now) || self.leased >= self.width {
-            return false;
-        }
+        !self.is_held(now) && self.leased < self.width && self.may_give_first(now)
+    }
+
+    /// Whether the window's first job is one that may come next.
+    pub fn may_give_first(&self, now: Timestamp) -> bool {
         let Some(first) = self.window.front() else { return false };
         if !self.is_strict() {
             return true;
@@ -120,7 +125,8 @@ impl Lane {
 
     /// Whether jobs that could be given lie on disk only.
     pub fn wants_refill(&self, now: Timestamp) -> bool {
-        let misses_fresh = self.fresh_on_disk && self.window.len() < self.window_limit() / 4;
+        let few = (self.window_limit() / 4).max(if self.batch > 1 { self.batch as usize } else { 0 });
+        let misses_fresh = self.fresh_on_disk && self.window.len() < few;
         !self.refilling && !self.is_held(now) && (misses_fresh || self.misses_retries(now))
     }
 

@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::time::Timestamp;
+use crate::store::BATCH_BYTES;
 use crate::store::types::{Lease, Stats};
 use lane::Lane;
 use leases::LeaseEntry;
@@ -44,6 +45,8 @@ pub(super) use types::{Effect, LaneRule, Refill, RefillPlan, Restored, Slot};
 
 /// Jobs that one lane gives before the next one has its turn.
 const QUANTUM: usize = 8;
+/// Jobs beyond what was asked for that batches may bring before the call ends.
+const BATCHED: usize = 1_024;
 /// Jobs of one lane held in memory at the most, but for due retries.
 const WINDOW: usize = 1_024;
 /// Jobs in a window for each attempt that may be under way.
@@ -78,12 +81,19 @@ pub(super) struct Lanes {
     window_bytes: usize,
     open: u64,
     token: u64,
+    /// Jobs made until then may have had a lease that was lost.
+    doubtful_until: Timestamp,
 }
 
 impl Lanes {
     /// Makes the tokens begin where no earlier life of the store ended.
     pub fn begin_tokens(&mut self, token: u64) {
         self.token = token;
+    }
+
+    /// Remembers that leases of jobs made until then were lost.
+    pub fn doubt(&mut self, until: Timestamp) {
+        self.doubtful_until = self.doubtful_until.max(until);
     }
 
     /// Takes in what the database holds of a lane at start.
@@ -190,24 +200,26 @@ impl Lanes {
                 break;
             };
             if let Some(slot) = self.end_lease(job) {
+                self.doubt(slot.job.created.max(now));
                 self.put_back(slot, now);
             }
         }
     }
 
-    /// Leases at most `room` jobs until `deadline`.
+    /// Leases at most `room` jobs until `deadline`; a batch counts as one.
     pub fn lease(&mut self, room: usize, deadline: Timestamp, now: Timestamp) -> Vec<Lease> {
         self.tick(now);
         let mut leases = Vec::new();
+        let mut given = 0;
         for _ in 0..room.saturating_add(TURNS) {
-            if leases.len() >= room {
+            if given >= room || leases.len() >= room.saturating_add(BATCHED) {
                 break;
             }
             let Some(tenant) = self.tenants.pop_front() else { break };
             let Some(ring) = self.rings.get_mut(&tenant) else { continue };
             let Some(connection) = ring.pop_front() else { continue };
             let others_wait = !ring.is_empty();
-            self.turn(connection, room, deadline, now, &mut leases);
+            given += self.turn(connection, room - given, deadline, now, &mut leases);
             // A lane that goes back into an empty ring brings its tenant along; see `wake`.
             if others_wait {
                 self.tenants.push_back(tenant);
@@ -218,7 +230,7 @@ impl Lanes {
         leases
     }
 
-    /// One lane's turn: a few jobs, then to the back of the ring or out of it.
+    /// One lane's turn: a few jobs or a batch, then to the back of the ring or out of it. Answers how much room that took.
     fn turn(
         &mut self,
         connection: ConnectionId,
@@ -226,14 +238,21 @@ impl Lanes {
         deadline: Timestamp,
         now: Timestamp,
         leases: &mut Vec<Lease>,
-    ) {
-        let Some(lane) = self.all.get_mut(&connection) else { return };
+    ) -> usize {
+        let Some(lane) = self.all.get_mut(&connection) else { return 0 };
         lane.in_ring = false;
-        for _ in 0..QUANTUM.min(room - leases.len()) {
-            if !lane.may_give(now) {
+        let batch = lane.batch > 1;
+        let most = if batch { lane.batch as usize } else { QUANTUM.min(room) };
+        let (mut given, mut bytes) = (0, 0);
+        while given < most {
+            let ready = if batch && given > 0 { lane.may_give_first(now) } else { lane.may_give(now) };
+            let Some(first) = lane.window.front().filter(|_| ready) else { break };
+            bytes += first.bytes();
+            if batch && given > 0 && bytes > BATCH_BYTES {
                 break;
             }
             let Some(slot) = lane.window.pop() else { break };
+            given += 1;
             lane.leased += 1;
             self.window_bytes -= slot.bytes();
             self.token = self.token.wrapping_add(1);
@@ -243,8 +262,8 @@ impl Lanes {
                 rendered: slot.rendered.clone(),
                 token: self.token,
                 deadline,
-                batch: false,
-                doubtful: false,
+                batch,
+                doubtful: slot.job.created <= self.doubtful_until,
                 failing: lane.failing,
             });
             let job = slot.job.id;
@@ -256,6 +275,7 @@ impl Lanes {
             self.refills.push_back(connection);
         }
         self.wake(connection, now);
+        if batch { given.min(1) } else { given }
     }
 
     /// Whether a lane may give something now.

@@ -37,6 +37,8 @@ pub(in crate::store::sqlite) struct LaneRule {
     pub revision: Revision,
     pub tenant: TenantId,
     pub concurrency: u32,
+    /// How many jobs it gives at once; above 1 only with a concurrency of 1.
+    pub batch: u32,
     pub paused: bool,
     pub closed: bool,
 }

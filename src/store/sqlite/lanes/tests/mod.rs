@@ -30,7 +30,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn rule(revision: Revision, owner: &str, concurrency: u32) -> LaneRule {
-    LaneRule { revision, tenant: tenant(owner), concurrency, paused: false, closed: false }
+    LaneRule { revision, tenant: tenant(owner), concurrency, batch: 1, paused: false, closed: false }
 }
 
 fn slot(connection: ConnectionId, id: u128, bytes: usize) -> Slot {

@@ -1,0 +1,229 @@
+//! From the fates of a batch's rows to settlements. All that are tried again come at the same time, so that they keep their
+//! order.
+
+use std::time::Duration;
+
+use super::api::Failed;
+use super::deliver::{Batch, Fate, Item, Stop};
+use crate::connector::Verdict;
+use crate::domain::breaker::weigh;
+use crate::domain::job::{Attempt, Outcome};
+use crate::domain::policy::DeliveryPolicy;
+use crate::domain::settle::{LaneEffect, Next, decide};
+use crate::domain::time::Timestamp;
+use crate::service::Gateway;
+use crate::store::Settlement;
+
+/// How long a lane rests after an append that took all there was: rows that come meanwhile go together. A little more
+/// than the pace of the quota, so that one busy sheet never meets it.
+const GATHER: Duration = Duration::from_millis(1_150);
+/// How long a lane waits when the store failed.
+const OWN_FAULT: Duration = Duration::from_secs(2);
+/// How long a lane waits after a 429 that does not say; up to as much again is added at random.
+const THROTTLED: Duration = Duration::from_secs(15);
+
+/// What all settlements of a batch have in common.
+struct Common<'a> {
+    gateway: &'a Gateway,
+    policy: &'a DeliveryPolicy,
+    began: Timestamp,
+    now: Timestamp,
+    duration_ms: u64,
+    fraction: f64,
+    /// When those that failed are due, all together.
+    due: Option<Timestamp>,
+    /// Until when what was not touched waits.
+    wait: Option<Timestamp>,
+    /// Why it was not touched, where that is worth telling.
+    untouched: String,
+    /// Whether there may be more rows already.
+    full: bool,
+}
+
+/// A settlement for each item.
+pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp) -> Vec<Settlement> {
+    let gateway = batch.gateway;
+    if let Some(Stop::Failed(failed, range)) = stop {
+        let all = range.is_empty();
+        for (at, item) in batch.items.iter_mut().enumerate() {
+            if item.fate.is_none() && (all || range.contains(&at)) {
+                item.fate = Some(Fate::Failed(failed.clone()));
+            }
+        }
+    }
+    let now = gateway.clock.now();
+    let fraction = gateway.entropy.fraction();
+    let policy = &batch.working.policy;
+    let common = Common {
+        gateway,
+        policy,
+        began,
+        now,
+        duration_ms: u64::try_from(now.since(began).as_millis()).unwrap_or(u64::MAX),
+        fraction,
+        due: common_due(&batch.items, policy, now, fraction),
+        wait: stop.and_then(wait_of).map(|wait| now.plus(wait)),
+        untouched: match stop {
+            Some(Stop::Store(error)) => format!("the gateway's store failed: {error}"),
+            _ => String::new(),
+        },
+        full: batch.items.len() >= batch.live.record.batch as usize,
+    };
+    log(&batch, &common);
+    let failing = batch.items.first().map(|item| item.lease.failing).unwrap_or_default();
+    let reason = first_failed(&batch).map(|failed| failed.refused.verdict.reason.clone()).unwrap_or_default();
+    let record = &batch.live.record;
+    let mut settlements: Vec<Settlement> =
+        batch.items.into_iter().map(|item| common.settlement(item)).collect();
+    gather_effects(&mut settlements);
+    if let Some(Settlement { effect, .. }) = settlements.first_mut() {
+        weigh(effect, &reason, &policy.breaker, failing, now, gateway.entropy.fraction());
+        if let Some((by, reason)) = &effect.pause {
+            tracing::warn!(connection = %record.id, tenant = %record.tenant, by, reason, "a connection was paused");
+        }
+    }
+    settlements
+}
+
+/// Of what was leased together only the first failure counts against the endpoint, whichever way its jobs were settled.
+pub(super) fn count_once(settlements: &mut [Settlement]) {
+    let failures = settlements.iter_mut().filter(|settlement| settlement.effect.healthy == Some(false));
+    for settlement in failures.skip(1) {
+        settlement.effect.healthy = None;
+        settlement.effect.opening = None;
+    }
+}
+
+fn first_failed<'b>(batch: &'b Batch<'_>) -> Option<&'b Failed> {
+    batch.items.iter().find_map(|item| match &item.fate {
+        Some(Fate::Failed(failed)) => Some(failed),
+        _ => None,
+    })
+}
+
+/// One line a batch.
+fn log(batch: &Batch<'_>, common: &Common<'_>) {
+    let written = batch.items.iter().filter(|item| matches!(item.fate, Some(Fate::Written(_)))).count();
+    let failed = first_failed(batch);
+    tracing::info!(
+        target: "patchbay::attempt",
+        connection = %batch.live.record.id,
+        tenant = %batch.live.record.tenant,
+        rows = batch.items.len(),
+        written,
+        outcome = failed.map_or("delivered", |failed| failed.refused.verdict.outcome.name()),
+        status = failed.and_then(|failed| failed.status),
+        duration_ms = common.duration_ms,
+        "rows"
+    );
+}
+
+impl Common<'_> {
+    fn settlement(&self, item: Item) -> Settlement {
+        let lease = item.lease.reference();
+        match item.fate {
+            None => Settlement {
+                lease,
+                attempt: None,
+                next: Next::Requeue,
+                reason: self.untouched.clone(),
+                effect: LaneEffect { wait_until: self.wait, ..LaneEffect::default() },
+                rendered: None,
+            },
+            Some(Fate::Written(reason)) => {
+                let verdict = Verdict::plain(Outcome::Delivered, reason);
+                let (next, mut effect) =
+                    decide(verdict.outcome, "", self.policy, 0, None, self.now, self.fraction);
+                effect.wait_until = self.wait.or_else(|| (!self.full).then(|| self.began.plus(GATHER)));
+                let attempt = Some(self.attempt(item.lease.job.tries + 1, &verdict, None));
+                Settlement { lease, attempt, next, reason: verdict.reason, effect, rendered: None }
+            }
+            Some(Fate::Failed(failed)) => {
+                let verdict = &failed.refused.verdict;
+                let after = retry_after(&failed, self.fraction);
+                let spent = item.lease.job.attempts + 1;
+                let (mut next, effect) = decide(
+                    verdict.outcome,
+                    &verdict.reason,
+                    self.policy,
+                    spent,
+                    after,
+                    self.now,
+                    self.fraction,
+                );
+                if let (Next::Due(_), Some(due)) = (&next, self.due) {
+                    next = Next::Due(due);
+                }
+                let kept = item.row.to_bytes();
+                Settlement {
+                    lease,
+                    attempt: Some(self.attempt(item.lease.job.tries + 1, verdict, Some(&failed))),
+                    next,
+                    reason: verdict.reason.clone(),
+                    effect,
+                    rendered: (item.lease.rendered.as_ref() != Some(&kept)).then_some(kept),
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, number: u32, verdict: &Verdict, failed: Option<&Failed>) -> Attempt {
+        self.gateway.metrics.attempt(verdict.outcome, Duration::from_millis(self.duration_ms));
+        Attempt {
+            number,
+            at: self.began,
+            duration_ms: self.duration_ms,
+            status: failed.map_or(Some(200), |failed| failed.status),
+            outcome: verdict.outcome,
+            reason: verdict.reason.clone(),
+            remote_id: None,
+            headers: Vec::new(),
+            body: failed.map(|failed| failed.body.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// How long a lane waits for what stopped its batch.
+fn wait_of(stop: &Stop) -> Option<Duration> {
+    match stop {
+        Stop::Wait(wait) => Some(*wait),
+        Stop::Store(_) => Some(OWN_FAULT),
+        Stop::Failed(..) => None,
+    }
+}
+
+/// What a batch does to its lane and its connection is done once, by its first settlement.
+fn gather_effects(settlements: &mut [Settlement]) {
+    let mut all = LaneEffect::default();
+    for effect in settlements.iter_mut().map(|settlement| std::mem::take(&mut settlement.effect)) {
+        all.wait_until = all.wait_until.max(effect.wait_until);
+        all.pause = all.pause.or(effect.pause);
+        all.close = all.close.or(effect.close);
+        all.healthy = all.healthy.or(effect.healthy);
+    }
+    if let Some(first) = settlements.first_mut() {
+        first.effect = all;
+    }
+}
+
+fn retry_after(failed: &Failed, fraction: f64) -> Option<Duration> {
+    let said = failed.retry_after.map(Duration::from_secs);
+    let throttled = failed.refused.verdict.outcome == Outcome::Throttled;
+    let base = said.or_else(|| throttled.then_some(THROTTLED))?;
+    Some(if throttled { base.mul_f64(1.0 + fraction) } else { base })
+}
+
+/// When those that failed are due: all together, after the longest of their delays.
+fn common_due(items: &[Item], policy: &DeliveryPolicy, now: Timestamp, fraction: f64) -> Option<Timestamp> {
+    let failed = items.iter().filter_map(|item| match &item.fate {
+        Some(Fate::Failed(failed)) => Some((item.lease.job.attempts + 1, failed)),
+        _ => None,
+    });
+    failed
+        .filter_map(|(spent, failed)| {
+            let delay = policy.retry.delay(spent, fraction)?.max(Duration::from_millis(1));
+            let floor = retry_after(failed, fraction).unwrap_or_default();
+            Some(now.plus(delay.max(floor)))
+        })
+        .max()
+}
