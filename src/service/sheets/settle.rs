@@ -227,3 +227,38 @@ fn common_due(items: &[Item], policy: &DeliveryPolicy, now: Timestamp, fraction:
         })
         .max()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::breaker::Opening;
+    use crate::domain::id::{ConnectionId, JobId};
+    use crate::store::LeaseRef;
+
+    fn settled(healthy: Option<bool>) -> Settlement {
+        let opening = (healthy == Some(false)).then(|| Opening { after: 5, probe_at: Timestamp::default() });
+        let wait_until = Some(Timestamp::from_millis(7));
+        Settlement {
+            lease: LeaseRef { job: JobId::from_bits(1), connection: ConnectionId::from_bits(2), token: 3 },
+            attempt: None,
+            next: Next::Requeue,
+            reason: String::new(),
+            effect: LaneEffect { healthy, opening, wait_until, ..LaneEffect::default() },
+            rendered: None,
+        }
+    }
+
+    #[test]
+    fn a_batch_counts_as_one_failure() {
+        let mut settlements = [None, Some(false), Some(false), Some(true), Some(false)].map(settled);
+        count_once(&mut settlements);
+        let health: Vec<_> = settlements.iter().map(|settlement| settlement.effect.healthy).collect();
+        assert_eq!(health, [None, Some(false), None, Some(true), None]);
+        let openings = settlements.iter().filter(|settlement| settlement.effect.opening.is_some()).count();
+        assert_eq!(openings, 1);
+        assert!(
+            settlements.iter().all(|settlement| settlement.effect.wait_until.is_some()),
+            "what else it does to its lane stays"
+        );
+    }
+}
