@@ -115,7 +115,7 @@ pub enum ConnectionState {
     Paused {
         /// Why, in plain words.
         reason: String,
-        /// `person`, or what of the gateway did it (`auth_failed`, `retries_ended`).
+        /// `person`, or what of the gateway did it (`auth_failed`, `retries_ended`, `breaker`).
         by: String,
         /// Since when.
         at: Timestamp,

@@ -1,6 +1,7 @@
 //! The words of the house as types and pure rules: no clock, no network, no store.
 
 pub mod account;
+pub mod breaker;
 pub mod connection;
 pub mod document;
 pub mod event;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::breaker::BreakerPolicy;
 use serde::{Deserialize, Serialize};
 
 /// The longest that a `Retry-After` is obeyed.
@@ -98,6 +99,8 @@ pub struct DeliveryPolicy {
     pub concurrency: u32,
     /// How many jobs one attempt may take; above 1 only with a concurrency of 1. A connection can't change it.
     pub batch: u32,
+    /// What a run of failures does.
+    pub breaker: BreakerPolicy,
 }
 
 impl Default for DeliveryPolicy {
@@ -108,6 +111,7 @@ impl Default for DeliveryPolicy {
             when_retries_end: RetriesEnd::default(),
             concurrency: 16,
             batch: 1,
+            breaker: BreakerPolicy::default(),
         }
     }
 }
@@ -125,6 +129,15 @@ pub struct PolicyOverrides {
     /// 1 to 256.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
+    /// Failures in a row that open the breaker, 1 to 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker_failures: Option<u32>,
+    /// Failures in a row that pause the connection, 1 to 100000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_failures: Option<u32>,
+    /// Seconds that they must have taken at the least, 60 to 2592000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_secs: Option<u32>,
 }
 
 impl PolicyOverrides {
@@ -139,6 +152,15 @@ impl PolicyOverrides {
         }
         if let Some(concurrency) = self.concurrency {
             policy.concurrency = if policy.batch > 1 { 1 } else { concurrency };
+        }
+        if let Some(failures) = self.breaker_failures {
+            policy.breaker.opens_after = failures;
+        }
+        if let Some(failures) = self.pause_failures {
+            policy.breaker.pauses_after = failures;
+        }
+        if let Some(secs) = self.pause_secs {
+            policy.breaker.pauses_after_span = Duration::from_secs(u64::from(secs));
         }
         policy
     }

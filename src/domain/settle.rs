@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::breaker::Opening;
 use super::job::{JobState, Outcome};
 use super::policy::{DeliveryPolicy, RETRY_AFTER_CAP, RetriesEnd};
 use super::time::Timestamp;
@@ -35,12 +36,14 @@ impl Next {
 pub struct LaneEffect {
     /// Gives out nothing before this time.
     pub wait_until: Option<Timestamp>,
-    /// Stops until a person resumes it: who did it (`auth_failed`, `retries_ended`) and why.
+    /// Stops until a person resumes it: who did it (`auth_failed`, `retries_ended`, `breaker`) and why.
     pub pause: Option<(&'static str, String)>,
     /// Ends, and its other jobs are cancelled, for this reason.
     pub close: Option<String>,
     /// Whether the endpoint works: widens the lane on success, narrows it on failure; `None` says nothing.
     pub healthy: Option<bool>,
+    /// With a failure: when the lane's breaker opens and for how long; see [`weigh`](super::breaker::weigh).
+    pub opening: Option<Opening>,
 }
 
 /// Decides what follows from `outcome`. `attempts` counts this one; `retry_after` is what the other side asked for;

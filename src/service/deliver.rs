@@ -13,6 +13,7 @@ use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use super::sheets;
 use crate::connector::{self, Endpoint, Verdict};
+use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId};
@@ -227,17 +228,16 @@ fn settle(
         duration_ms = attempt.duration_ms,
         "attempt"
     );
-    let (next, effect) = decide(
-        verdict.outcome,
-        &verdict.reason,
-        policy,
-        lease.job.attempts + 1,
-        verdict.retry_after,
-        gateway.clock.now(),
-        gateway.entropy.fraction(),
-    );
+    let (now, fraction) = (gateway.clock.now(), gateway.entropy.fraction());
+    let attempts = lease.job.attempts + 1;
+    let (next, mut effect) =
+        decide(verdict.outcome, &verdict.reason, policy, attempts, verdict.retry_after, now, fraction);
+    weigh(&mut effect, &verdict.reason, &policy.breaker, lease.failing, now, gateway.entropy.fraction());
     if let Some(until) = effect.wait_until {
         gateway.triggers.hold(lease.job.connection, until, gateway.clock.now());
+    }
+    if let Some((by, reason)) = &effect.pause {
+        tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, by, reason, "a connection was paused");
     }
     let delivered = matches!(next, Next::Done(JobState::Delivered));
     let reason = match (&next, policy.when_retries_end) {

@@ -9,6 +9,10 @@ use crate::domain::policy::{DeliveryPolicy, PolicyOverrides, RetriesEnd, RetrySc
 const TIMEOUT_SECS: (i64, i64) = (1, 60);
 const CONCURRENCY: (i64, i64) = (1, 256);
 const MAX_BATCH: i64 = 500;
+const BREAKER_FAILURES: (i64, i64) = (1, 1_000);
+const PAUSE_FAILURES: (i64, i64) = (1, 100_000);
+/// A minute to 30 days.
+const PAUSE_SECS: (i64, i64) = (60, 2_592_000);
 const MAX_RETRIES: usize = 20;
 /// Seven days.
 const MAX_DELAY_SECS: i64 = 604_800;
@@ -58,6 +62,16 @@ pub(super) fn parse(mut table: TableReader<'_>) -> DeliveryPolicy {
             policy.concurrency = 1;
         }
     }
+    let mut whole = |key, (least, most)| {
+        table.integer_within(key, least, most).and_then(|number| u32::try_from(number).ok())
+    };
+    let breaker = PolicyOverrides {
+        breaker_failures: whole("breaker_failures", BREAKER_FAILURES),
+        pause_failures: whole("pause_failures", PAUSE_FAILURES),
+        pause_secs: whole("pause_secs", PAUSE_SECS),
+        ..PolicyOverrides::default()
+    };
+    policy = breaker.over(&policy);
     table.finish();
     policy
 }
@@ -125,6 +139,16 @@ pub fn check_overrides(overrides: &PolicyOverrides, field: &str) -> Result<(), F
     if let Some(concurrency) = overrides.concurrency {
         within("concurrency".to_owned(), concurrency, CONCURRENCY);
     }
+    let breaker = [
+        ("breaker_failures", overrides.breaker_failures, BREAKER_FAILURES),
+        ("pause_failures", overrides.pause_failures, PAUSE_FAILURES),
+        ("pause_secs", overrides.pause_secs, PAUSE_SECS),
+    ];
+    for (key, number, bounds) in breaker {
+        if let Some(number) = number {
+            within(key.to_owned(), number, bounds);
+        }
+    }
     let delays = overrides.retry_delays_secs.as_deref().unwrap_or_default();
     for (index, secs) in delays.iter().enumerate().take(MAX_RETRIES) {
         within(format!("retry_delays_secs[{index}]"), *secs, (1, MAX_DELAY_SECS));
@@ -151,9 +175,13 @@ mod tests {
     #[test]
     fn what_is_left_out_is_the_default() {
         assert_eq!(read("").unwrap(), DeliveryPolicy::default());
-        let policy =
-            read("timeout_secs = 10\nretry_delays_secs = [60, 300]\njitter_percent = 0\nconcurrency = 1")
-                .unwrap();
+        let policy = read(
+            "timeout_secs = 10\nretry_delays_secs = [60, 300]\njitter_percent = 0\nconcurrency = 1\n\
+                  breaker_failures = 2\npause_failures = 9\npause_secs = 60",
+        )
+        .unwrap();
+        assert_eq!((policy.breaker.opens_after, policy.breaker.pauses_after), (2, 9));
+        assert_eq!(policy.breaker.pauses_after_span, Duration::from_mins(1));
         assert_eq!(policy.timeout, Duration::from_secs(10));
         assert_eq!(policy.retry.delays_ms, [60_000, 300_000]);
         assert_eq!((policy.retry.jitter_percent, policy.concurrency), (0, 1));
@@ -179,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_file_and_a_connection_have_the_same_bounds() {
-        let text = "timeout_secs = 61\nconcurrency = 0\nretry_delays_secs = [0, 604801, 5]";
+        let text = "timeout_secs = 61\nconcurrency = 0\nretry_delays_secs = [0, 604801, 5]\nbreaker_failures = 0\n\
+                    pause_failures = 0\npause_secs = 59";
         let overrides: PolicyOverrides = toml::from_str(text).unwrap();
         let messages = |faults: Faults| -> Vec<(String, String)> {
             let mut told: Vec<_> = faults
@@ -191,7 +220,7 @@ mod tests {
             told
         };
         let of_file = messages(read(text).unwrap_err());
-        assert_eq!(of_file.len(), 4, "{of_file:?}");
+        assert_eq!(of_file.len(), 7, "{of_file:?}");
         assert_eq!(messages(check_overrides(&overrides, "policy").unwrap_err()), of_file);
         let many = PolicyOverrides { retry_delays_secs: Some(vec![1; 21]), ..PolicyOverrides::default() };
         assert_eq!(check_overrides(&many, "policy").unwrap_err().len(), 1);

@@ -289,6 +289,24 @@ const POLICY: Keys = &[
         "Requests to one endpoint under way at once; 1 means strict order.",
     ),
     (
+        "breaker_failures",
+        Takes::Whole(1, 1_000),
+        false,
+        "Failures in a row that open the breaker; 5 where left out.",
+    ),
+    (
+        "pause_failures",
+        Takes::Whole(1, 100_000),
+        false,
+        "Failures in a row that pause the connection, if they took pause_secs; 20 where left out.",
+    ),
+    (
+        "pause_secs",
+        Takes::Whole(60, 2_592_000),
+        false,
+        "How long failures in a row must have lasted to pause the connection; a day where left out.",
+    ),
+    (
         "batch",
         Takes::Whole(1, 500),
         false,

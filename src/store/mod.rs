@@ -14,6 +14,9 @@
 //! - A lane with a batch is strict, and a whole batch is its one attempt: it gives nothing while one of its jobs is leased.
 //! - A job's order in its lane is the order in which jobs were written. In a lane of concurrency 1 a job that waits for its
 //!   retry holds back those behind it.
+//! - A lane's failures in a row outlive a crash. A success ends the run, and so does whoever resumes the connection. While its breaker is open
+//!   ([`LaneEffect::opening`](crate::domain::settle::LaneEffect::opening)) and it waits, further failures don't count: they
+//!   were under way before.
 //! - An event and its dedupe key are written together: while its jobs do not exist, neither does the refusal of a repeat.
 //! - No step's cost grows with the number of jobs or lanes; what is large is done in bounded steps by [`Store::sweep`].
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::Next;
 pub use super::log::{Delivery, DeliveryPage, DeliveryQuery, Tally, Totals, Tried};
 use crate::domain::account::{ApiKey, Tenant};
+use crate::domain::breaker::Failing;
 use crate::domain::connection::Connection;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, KeyId, MappingVersion, SourceId, TenantId};
@@ -172,6 +173,8 @@ pub struct Lease {
     /// An earlier lease of it may have been lost to a crash or a deadline: what was done under it is not known. Never
     /// `false` where that happened; `true` also for jobs that only may have been leased.
     pub doubtful: bool,
+    /// The failures in a row of its lane when it was leased.
+    pub failing: Failing,
 }
 
 impl Lease {

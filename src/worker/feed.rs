@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
+use super::room::Rooms;
 use crate::service::Gateway;
 use crate::service::deliver::Ticket;
 use crate::store::{Lease, StoreError};
@@ -24,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What the feed needs.
 pub(super) struct Feed {
     pub gateway: Arc<Gateway>,
-    pub room: Arc<Semaphore>,
+    pub rooms: Rooms,
     pub handover: mpsc::Sender<Task<Leases>>,
     pub lease: Duration,
     pub stopped: watch::Receiver<bool>,
@@ -43,11 +44,11 @@ impl Feed {
     async fn lease_on(&mut self) {
         loop {
             // A permit that is waited for and put back: only the feed takes permits for good, so it stays available.
-            match self.room.acquire().await {
+            match self.rooms.usual.acquire().await {
                 Ok(permit) => drop(permit),
                 Err(_) => return,
             }
-            let room = self.room.available_permits().min(STEP);
+            let room = self.rooms.usual.available_permits().min(STEP);
             let leases = self.gateway.store.lease(room, self.lease).await;
             if leases.is_ok() {
                 self.gateway.progress.beat(self.gateway.clock.now());
@@ -78,13 +79,10 @@ impl Feed {
     }
 
     async fn hand_over(&self, leases: Leases) -> bool {
-        // The permit comes back with the outcome; see the settler.
-        match self.room.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(_) => return false,
-        }
+        // The place comes back with the outcome; see the settler.
+        let Some(place) = self.rooms.enter() else { return false };
         let tickets: Tickets = leases.iter().map(Ticket::of).collect();
-        self.handover.send(TaskBuilder::new(leases).data(tickets).build()).await.is_ok()
+        self.handover.send(TaskBuilder::new(leases).data(tickets).data(place).build()).await.is_ok()
     }
 }
 

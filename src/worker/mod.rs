@@ -6,7 +6,8 @@
 //! (`feed`). A batch of a lane is one task and takes room for one attempt. apalis runs the handler over our lanes as its `Backend` (`backend`): its worker, monitor, panic guard,
 //! time limit and graceful stop are used as they are. The *settler* collects outcomes and writes them in batches
 //! (`settler`); a job's room is free again when its outcome is handed over, and the settler's queue is bounded, so a
-//! store that can't write stops the leasing instead of filling memory.
+//! store that can't write stops the leasing instead of filling memory. An attempt whose answer is long in coming makes room
+//! for another, within bounds (`room`).
 //!
 //! # Stopping
 //!
@@ -15,6 +16,7 @@
 
 mod backend;
 mod feed;
+mod room;
 mod settler;
 
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use apalis_core::task::data::Data;
 use apalis_core::worker::builder::WorkerBuilder;
 use apalis_core::worker::ext::ack::AcknowledgementExt;
 use apalis_core::worker::ext::parallelize::ParallelizeExt;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::domain::policy::LONGEST_TIMEOUT;
@@ -36,6 +38,7 @@ use crate::service::deliver::deliver;
 use crate::store::Settlement;
 use backend::{LaneBackend, Leased};
 use feed::Leases;
+use room::{Place, Rooms, SLOW_AFTER};
 use settler::Acknowledger;
 
 /// How many leased jobs may wait for apalis to take them.
@@ -44,7 +47,7 @@ const HANDOVER: usize = 64;
 /// How the workers of this process work.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Attempts under way at once, over all lanes.
+    /// Attempts under way at once, over all lanes; three times as many more may wait for endpoints that take their time.
     pub concurrency: usize,
     /// How long a lease lasts; longer than any attempt may take.
     pub lease: Duration,
@@ -103,22 +106,22 @@ pub fn start(
         return Err(WorkerError::NoConcurrency);
     }
     let (stop, stopped) = watch::channel(false);
-    let room = Arc::new(Semaphore::new(settings.concurrency));
+    let rooms = Rooms::new(settings.concurrency);
     let (handover, leased) = mpsc::channel(HANDOVER);
     let (outcomes, settlements) = mpsc::channel(settings.concurrency);
 
     let settler = tokio::spawn(settler::run(Arc::clone(gateway), settlements, settings.lease));
     let feed = tokio::spawn(feed::run(feed::Feed {
         gateway: Arc::clone(gateway),
-        room: Arc::clone(&room),
+        rooms: rooms.clone(),
         handover,
         lease: settings.lease,
         stopped: stopped.clone(),
     }));
-    let leased = Leased::new(leased, Arc::clone(&gateway.store), Arc::clone(&room));
-    let acknowledger = Acknowledger::new(Arc::clone(gateway), outcomes, room);
+    let leased = Leased::new(leased, Arc::clone(&gateway.store), Arc::clone(&rooms.usual));
+    let acknowledger = Acknowledger::new(Arc::clone(gateway), outcomes);
     let clock = gateway.clock.clone();
-    let (gateway, concurrency) = (Arc::clone(gateway), settings.concurrency);
+    let (gateway, concurrency) = (Arc::clone(gateway), rooms.all());
     let build = move |_| {
         WorkerBuilder::new("deliver")
             .backend(LaneBackend::new(leased.clone()))
@@ -145,8 +148,22 @@ pub fn start(
     Ok(Workers { stop, feed, monitor, settler })
 }
 
-async fn handle(leases: Leases, gateway: Data<Arc<Gateway>>) -> Result<Arc<Vec<Settlement>>, BoxDynError> {
-    Ok(Arc::new(deliver(&gateway, leases).await))
+async fn handle(
+    leases: Leases,
+    gateway: Data<Arc<Gateway>>,
+    place: Data<Place>,
+) -> Result<Arc<Vec<Settlement>>, BoxDynError> {
+    let mut delivering = std::pin::pin!(deliver(&gateway, leases));
+    let settlements = tokio::select! {
+        // First, so that the time counts from before anything is sent.
+        biased;
+        () = gateway.clock.sleep(SLOW_AFTER) => {
+            place.move_aside();
+            delivering.await
+        }
+        settlements = &mut delivering => settlements,
+    };
+    Ok(Arc::new(settlements))
 }
 
 impl Workers {

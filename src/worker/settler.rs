@@ -7,10 +7,11 @@ use apalis_core::error::BoxDynError;
 use apalis_core::task::ExecutionContext;
 use apalis_core::worker::ext::ack::Acknowledge;
 use futures::future::BoxFuture;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
-use tokio::sync::{Semaphore, mpsc};
 
 use super::feed::Tickets;
+use super::room::Place;
 use crate::service::Gateway;
 use crate::service::deliver::settle_failure;
 use crate::store::{LeaseRef, Settlement, StoreError};
@@ -29,12 +30,11 @@ type Outcomes = Arc<Vec<Settlement>>;
 pub(super) struct Acknowledger {
     gateway: Arc<Gateway>,
     outcomes: mpsc::Sender<Outcomes>,
-    room: Arc<Semaphore>,
 }
 
 impl Acknowledger {
-    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Outcomes>, room: Arc<Semaphore>) -> Self {
-        Self { gateway, outcomes, room }
+    pub fn new(gateway: Arc<Gateway>, outcomes: mpsc::Sender<Outcomes>) -> Self {
+        Self { gateway, outcomes }
     }
 }
 
@@ -53,13 +53,16 @@ impl Acknowledge<Outcomes> for Acknowledger {
             // The feed gives every task its tickets; without them the leases end by themselves.
             (Err(_), None) => None,
         };
-        let (outcomes, room) = (self.outcomes.clone(), Arc::clone(&self.room));
+        let (outcomes, place) = (self.outcomes.clone(), context.data().get::<Place>().cloned());
         Box::pin(async move {
             let sent = match settlements {
                 Some(settlements) => outcomes.send(settlements).await,
                 None => Ok(()),
             };
-            room.add_permits(1);
+            // The feed gives every task a place.
+            if let Some(place) = place {
+                place.leave();
+            }
             sent
         })
     }

@@ -6,6 +6,7 @@ mod credentials;
 mod deliveries;
 mod events;
 mod hooks;
+mod isolation;
 mod mappings;
 mod operations;
 mod outbound;

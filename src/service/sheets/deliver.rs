@@ -115,6 +115,7 @@ pub async fn deliver(
         super::revoked::pause_all(gateway, &sheet.account, &failed.refused.verdict.reason).await;
     }
     settlements.extend(super::settle::settle(batch, stop.as_ref(), began));
+    super::settle::count_once(&mut settlements);
     settlements
 }
 

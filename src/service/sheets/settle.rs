@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::api::Failed;
 use super::deliver::{Batch, Fate, Item, Stop};
 use crate::connector::Verdict;
+use crate::domain::breaker::weigh;
 use crate::domain::job::{Attempt, Outcome};
 use crate::domain::policy::DeliveryPolicy;
 use crate::domain::settle::{LaneEffect, Next, decide};
@@ -69,19 +70,41 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp
         full: batch.items.len() >= batch.live.record.batch as usize,
     };
     log(&batch, &common);
+    let failing = batch.items.first().map(|item| item.lease.failing).unwrap_or_default();
+    let reason = first_failed(&batch).map(|failed| failed.refused.verdict.reason.clone()).unwrap_or_default();
+    let record = &batch.live.record;
     let mut settlements: Vec<Settlement> =
         batch.items.into_iter().map(|item| common.settlement(item)).collect();
     gather_effects(&mut settlements);
+    if let Some(Settlement { effect, .. }) = settlements.first_mut() {
+        weigh(effect, &reason, &policy.breaker, failing, now, gateway.entropy.fraction());
+        if let Some((by, reason)) = &effect.pause {
+            tracing::warn!(connection = %record.id, tenant = %record.tenant, by, reason, "a connection was paused");
+        }
+    }
     settlements
+}
+
+/// Of what was leased together only the first failure counts against the endpoint, whichever way its jobs were settled.
+pub(super) fn count_once(settlements: &mut [Settlement]) {
+    let failures = settlements.iter_mut().filter(|settlement| settlement.effect.healthy == Some(false));
+    for settlement in failures.skip(1) {
+        settlement.effect.healthy = None;
+        settlement.effect.opening = None;
+    }
+}
+
+fn first_failed<'b>(batch: &'b Batch<'_>) -> Option<&'b Failed> {
+    batch.items.iter().find_map(|item| match &item.fate {
+        Some(Fate::Failed(failed)) => Some(failed),
+        _ => None,
+    })
 }
 
 /// One line a batch.
 fn log(batch: &Batch<'_>, common: &Common<'_>) {
     let written = batch.items.iter().filter(|item| matches!(item.fate, Some(Fate::Written(_)))).count();
-    let failed = batch.items.iter().find_map(|item| match &item.fate {
-        Some(Fate::Failed(failed)) => Some(failed),
-        _ => None,
-    });
+    let failed = first_failed(batch);
     tracing::info!(
         target: "patchbay::attempt",
         connection = %batch.live.record.id,
@@ -203,4 +226,39 @@ fn common_due(items: &[Item], policy: &DeliveryPolicy, now: Timestamp, fraction:
             Some(now.plus(delay.max(floor)))
         })
         .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::breaker::Opening;
+    use crate::domain::id::{ConnectionId, JobId};
+    use crate::store::LeaseRef;
+
+    fn settled(healthy: Option<bool>) -> Settlement {
+        let opening = (healthy == Some(false)).then(|| Opening { after: 5, probe_at: Timestamp::default() });
+        let wait_until = Some(Timestamp::from_millis(7));
+        Settlement {
+            lease: LeaseRef { job: JobId::from_bits(1), connection: ConnectionId::from_bits(2), token: 3 },
+            attempt: None,
+            next: Next::Requeue,
+            reason: String::new(),
+            effect: LaneEffect { healthy, opening, wait_until, ..LaneEffect::default() },
+            rendered: None,
+        }
+    }
+
+    #[test]
+    fn a_batch_counts_as_one_failure() {
+        let mut settlements = [None, Some(false), Some(false), Some(true), Some(false)].map(settled);
+        count_once(&mut settlements);
+        let health: Vec<_> = settlements.iter().map(|settlement| settlement.effect.healthy).collect();
+        assert_eq!(health, [None, Some(false), None, Some(true), None]);
+        let openings = settlements.iter().filter(|settlement| settlement.effect.opening.is_some()).count();
+        assert_eq!(openings, 1);
+        assert!(
+            settlements.iter().all(|settlement| settlement.effect.wait_until.is_some()),
+            "what else it does to its lane stays"
+        );
+    }
 }

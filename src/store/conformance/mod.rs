@@ -6,6 +6,7 @@
 //! lease that has run out is noticed) a case accepts both.
 
 pub(in crate::store) mod batch;
+pub(in crate::store) mod breaker;
 pub(in crate::store) mod crash;
 pub(in crate::store) mod crowd;
 pub(in crate::store) mod ingest;
@@ -44,6 +45,10 @@ macro_rules! conformance_suite {
             lanes: a_flood_does_not_starve_others,
             lanes: waiting_for_work_ends_when_there_is_some,
             lanes: every_sleeper_is_woken_while_work_remains,
+            breaker: failures_in_a_row_open_it_and_it_probes_one_at_a_time,
+            breaker: what_was_under_way_when_it_opened_says_nothing_new,
+            breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,
+            breaker: a_day_of_failures_pauses_the_connection,
             batch: a_batch_counts_as_one_and_is_alone,
             batch: a_batch_is_tried_again_in_its_order,
             batch: a_batch_ends_before_it_is_too_large,

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::clock::{Clock, Entropy, Ids};
 use crate::domain::account::Tenant;
+use crate::domain::breaker::weigh;
 use crate::domain::connection::{Connection, ConnectionState, MappingChoice, Target};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, EventKey, JobId, MappingVersion, TenantId};
@@ -233,8 +234,9 @@ impl World {
         let now = self.now();
         let retry_after = retry_after.map(Duration::from_secs);
         let policy = DeliveryPolicy::default();
-        let (next, effect) =
+        let (next, mut effect) =
             decide(outcome, "because", &policy, lease.job.attempts + 1, retry_after, now, 0.0);
+        weigh(&mut effect, "because", &policy.breaker, lease.failing, now, 0.0);
         let attempt = Attempt {
             number: lease.job.tries + 1,
             at: now,

@@ -13,7 +13,7 @@
 //! | key | type | holds | ends |
 //! |---|---|---|---|
 //! | `pb:{N}:state` | string | the partition's counters (msgpack): token, turn, order, open, leased, ring, server times, lanes by class | never |
-//! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place, batch, doubt | a day after its connection was deleted |
+//! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place, batch, doubt, failures in a row | a day after its connection was deleted |
 //! | `pb:{N}:queue` | zset, score 0 | every open job that is not leased: connection, `D` and due time or `F` and order, job id | when leased, ended |
 //! | `pb:{N}:ready` | zset, score 0 | lanes that may give: tenant, NUL, turn, connection | when its turn comes |
 //! | `pb:{N}:tenants` | zset by turn | tenants with ready lanes | when they have none |

@@ -11,6 +11,7 @@ use super::codec::{self, strange};
 use super::keys::{Base, Partition, job_id, place_of};
 use super::link::Step;
 use super::{BEAT, Core, REPLY};
+use crate::domain::breaker::Failing;
 use crate::domain::id::JobId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -46,6 +47,8 @@ pub(super) struct Given {
     pub first: bool,
     /// An earlier lease of it may have been lost.
     pub doubtful: bool,
+    /// Its lane's failures in a row.
+    pub failing: Failing,
 }
 
 impl Core {
@@ -135,17 +138,19 @@ impl Core {
         let next = Some(codec::number(next)?).filter(|next| *next > 0).map(Timestamp::from_millis);
         self.wake.learn(partition, codec::number(again)? != 0, next, codec::number(others)? != 0);
         given
-            .chunks_exact(3)
+            .chunks_exact(5)
             .map(|one| {
                 let Value::BulkString(id) = &one[0] else { return Err(strange("a job without an id")) };
                 let bits = id.as_slice().try_into().map_err(|_| strange("a job's id"))?;
                 let what = codec::count(&one[2])?;
+                let count = u32::try_from(codec::count(&one[3])?).unwrap_or(u32::MAX);
                 Ok(Given {
                     job: JobId::from_bits(u128::from_be_bytes(bits)),
                     token: codec::count(&one[1])?,
                     batch: what & 1 > 0,
                     first: what & 2 > 0,
                     doubtful: what & 4 > 0,
+                    failing: Failing { count, since: Timestamp::from_millis(codec::number(&one[4])?) },
                 })
             })
             .collect()
@@ -155,11 +160,11 @@ impl Core {
     /// What can't be read is given back before long.
     async fn read_leases(&self, given: Vec<Given>, deadline: Timestamp) -> (Vec<Lease>, Option<StoreError>) {
         let mut events: Vec<(Partition, Base, Vec<u32>)> = Vec::new();
-        let mut known: HashMap<(Partition, Base), usize> = HashMap::new();
+        let mut places: HashMap<(Partition, Base), usize> = HashMap::new();
         for one in &given {
             let Some(partition) = self.keys.partition_of(one.job) else { continue };
             let (base, index) = place_of(one.job);
-            let at = *known.entry((partition, base)).or_insert_with(|| {
+            let at = *places.entry((partition, base)).or_insert_with(|| {
                 events.push((partition, base, Vec::new()));
                 events.len() - 1
             });
@@ -175,7 +180,8 @@ impl Core {
             groups.push(vec![Step::Plain(get)]);
         }
         let answers = self.link.run_groups(groups, REPLY).await;
-        let by_job: HashMap<JobId, Given> = given.iter().map(|given| (given.job, *given)).collect();
+        let known: HashMap<JobId, (usize, Given)> =
+            given.iter().enumerate().map(|(at, given)| (given.job, (at, *given))).collect();
         let mut leases = Vec::with_capacity(given.len());
         let mut failed = None;
         for ((partition, base, indexes), answer) in events.iter().zip(answers) {
@@ -184,8 +190,8 @@ impl Core {
                 .and_then(|fields| read_event(fields, *partition, base, indexes));
             match read {
                 Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
-                    let Given { token, batch, doubtful, .. } = *by_job.get(&job.id)?;
-                    Some(Lease { job, event, rendered, token, deadline, batch, doubtful })
+                    let Given { token, batch, doubtful, failing, .. } = known.get(&job.id)?.1;
+                    Some(Lease { job, event, rendered, token, deadline, batch, doubtful, failing })
                 })),
                 Err(error) => {
                     tracing::error!(%error, "leased jobs cannot be read; giving them back");
@@ -199,9 +205,7 @@ impl Core {
             }
         }
         // The order in which they were given is the order of the lanes.
-        let order: HashMap<JobId, usize> =
-            given.iter().enumerate().map(|(at, given)| (given.job, at)).collect();
-        leases.sort_by_key(|lease| order.get(&lease.job.id).copied());
+        leases.sort_by_key(|lease| known.get(&lease.job.id).map(|(at, _)| *at));
         if failed.is_some() {
             leases = self.cut_torn(&given, leases).await;
         }

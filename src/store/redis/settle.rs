@@ -201,7 +201,7 @@ fn push_slots(call: &mut Call, attempt: Option<&Attempt>) {
     };
 }
 
-/// The four values of what an outcome does to its lane.
+/// The six values of what an outcome does to its lane.
 fn push_effect(call: &mut Call, effect: &LaneEffect, now: Timestamp) -> Result<(), StoreError> {
     let change = Effect::of(effect, now);
     let change =
@@ -209,7 +209,9 @@ fn push_effect(call: &mut Call, effect: &LaneEffect, now: Timestamp) -> Result<(
     call.number(effect.healthy.map_or(-1, i32::from))
         .number(effect.wait_until.map_or(0, Timestamp::millis))
         .value(change.unwrap_or_default())
-        .number(u8::from(effect.close.is_some()));
+        .number(u8::from(effect.close.is_some()))
+        .number(effect.opening.map_or(0, |opening| opening.after))
+        .number(effect.opening.map_or(0, |opening| opening.probe_at.millis()));
     Ok(())
 }
 

@@ -50,6 +50,14 @@ pub(super) fn put(
     if !holds {
         return Err(StoreError::Conflict);
     }
+    // Whoever resumes a connection says that its endpoint works.
+    if let Record::Connection(connection) = record
+        && connection.state.is_active()
+        && let Some(Record::Connection(before)) = read(database, &record.id())?
+        && !before.state.is_active()
+    {
+        forget_failures(database, connection.id)?;
+    }
     write(database, record, effects)
 }
 
@@ -101,9 +109,19 @@ fn erase(database: &Database, id: &RecordId, effects: &mut Effects) -> Result<()
     let revision = upsert(database, id, None)?;
     if let RecordId::Connection(connection) = id {
         effects.lanes.push(Effect::Deleted { connection: *connection, revision });
+        forget_failures(database, *connection)?;
     }
     effects.records = true;
     Ok(())
+}
+
+/// Ends a run of failures. Costs a look into a small table where there is none.
+pub(super) fn forget_failures(database: &Database, connection: ConnectionId) -> Result<(), StoreError> {
+    database
+        .prepare_cached("DELETE FROM failing WHERE connection = ?")
+        .and_then(|mut delete| delete.execute(params![connection.bits().to_be_bytes()]))
+        .map(|_| ())
+        .map_err(|error| unavailable(&error))
 }
 
 fn owned_by(database: &Database, tenant: &TenantId) -> Result<Vec<RecordId>, StoreError> {

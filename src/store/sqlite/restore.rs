@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::lanes::{Effect, Lanes, Restored};
 use super::{records, unavailable};
 use crate::clock::Ids;
+use crate::domain::breaker::Failing;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -38,7 +39,8 @@ pub(super) fn restore(
     let newest = newest.map_or(now, |id| JobId::from_bits(u128::from_be_bytes(id)).time());
     lanes.doubt(newest.max(now));
     restore_jobs(database, lanes, now).map_err(|error| unavailable(&error))?;
-    restore_waits(database, lanes, now).map_err(|error| unavailable(&error))
+    restore_waits(database, lanes, now).map_err(|error| unavailable(&error))?;
+    restore_failing(database, lanes, now).map_err(|error| unavailable(&error))
 }
 
 fn restore_jobs(database: &Connection, lanes: &mut Lanes, now: Timestamp) -> rusqlite::Result<()> {
@@ -66,6 +68,17 @@ fn restore_waits(database: &Connection, lanes: &mut Lanes, now: Timestamp) -> ru
     while let Some(row) = rows.next()? {
         let connection = ConnectionId::from_bits(u128::from_be_bytes(row.get(0)?));
         lanes.apply(Effect::Wait { connection, until: Timestamp::from_millis(row.get(1)?) }, now);
+    }
+    Ok(())
+}
+
+fn restore_failing(database: &Connection, lanes: &mut Lanes, now: Timestamp) -> rusqlite::Result<()> {
+    let mut select = database.prepare("SELECT connection, count, since FROM failing")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let connection = ConnectionId::from_bits(u128::from_be_bytes(row.get(0)?));
+        let failing = Failing { count: row.get(1)?, since: Timestamp::from_millis(row.get(2)?) };
+        lanes.apply(Effect::Failed { connection, failing }, now);
     }
     Ok(())
 }

@@ -6,7 +6,8 @@
 //! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
 //! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `events_newest` gives the newest
 //! events of a type, since an index ends with the row's number. `attempts` and `bodies` hang on
-//! jobs. `tallies` counts what came of a connection's jobs by day and slot (`store::log`). `dedupe` forgets after a day. `records` is the few things that every process knows, under a rising revision.
+//! jobs. `tallies` counts what came of a connection's jobs by day and slot (`store::log`). `dedupe` forgets after a day. `waits` and `failing` are
+//! what lanes must know after a crash. `records` is the few things that every process knows, under a rising revision.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -28,12 +29,13 @@ UPDATE events SET kind = coalesce(json_extract(CAST(document AS TEXT), '$.type')
 CREATE INDEX events_newest ON events(tenant, kind);
 ";
 
-/// From format 2, which counted nothing by connection.
+/// From format 2, which counted nothing by connection, and forgot with each start how often lanes had failed.
 const FROM_2: &str = "
 CREATE TABLE tallies(
     connection BLOB NOT NULL, day INTEGER NOT NULL, slot INTEGER NOT NULL, count INTEGER NOT NULL,
     PRIMARY KEY(connection, day, slot)) WITHOUT ROWID;
 CREATE INDEX tallies_day ON tallies(day);
+CREATE TABLE failing(connection BLOB PRIMARY KEY, count INTEGER NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// How long a statement waits for another process's write before it fails.

@@ -8,6 +8,7 @@ use super::records;
 use super::rows::state_code;
 use super::unavailable;
 use super::writer::Effects;
+use crate::domain::breaker::Failing;
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::ConnectionId;
 use crate::domain::job::{Job, JobState};
@@ -185,10 +186,18 @@ fn lane_effect(
     now: Timestamp,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
-    if let Some(works) = effect.healthy {
-        effects.lanes.push(Effect::Health { connection, works });
+    let mut wait_until = effect.wait_until;
+    if effect.healthy == Some(true) {
+        records::forget_failures(database, connection)?;
+        effects.lanes.push(Effect::Worked { connection });
+    } else if effect.healthy == Some(false) {
+        let opens_after = effect.opening.map_or(u32::MAX, |opening| opening.after);
+        let failing = count_failure(database, connection, opens_after, now)?;
+        effects.lanes.push(Effect::Failed { connection, failing });
+        let opening = effect.opening.filter(|opening| failing.count >= opening.after);
+        wait_until = wait_until.max(opening.map(|opening| opening.probe_at));
     }
-    if let Some(until) = effect.wait_until {
+    if let Some(until) = wait_until {
         execute(
             database,
             "INSERT INTO waits(connection, until) VALUES(?1, ?2)
@@ -205,6 +214,28 @@ fn lane_effect(
         records::set_state(database, connection, state, now, effects)?;
     }
     Ok(())
+}
+
+/// Counts a failure, but not while an open breaker waits.
+fn count_failure(
+    database: &Connection,
+    connection: ConnectionId,
+    opens_after: u32,
+    now: Timestamp,
+) -> Result<Failing, StoreError> {
+    database
+        .prepare_cached(
+            "INSERT INTO failing(connection, count, since) VALUES(?1, 1, ?2)
+             ON CONFLICT(connection) DO UPDATE SET count = min(4294967295, count + (count < ?3
+                 OR coalesce((SELECT until FROM waits WHERE connection = ?1), 0) <= ?2))
+             RETURNING count, since",
+        )
+        .and_then(|mut upsert| {
+            upsert.query_row(params![connection.bits().to_be_bytes(), now.millis(), opens_after], |row| {
+                Ok(Failing { count: row.get(0)?, since: Timestamp::from_millis(row.get(1)?) })
+            })
+        })
+        .map_err(|error| unavailable(&error))
 }
 
 fn execute(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {

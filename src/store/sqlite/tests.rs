@@ -96,19 +96,26 @@ async fn another_format_is_refused() {
 }
 
 #[tokio::test]
-async fn the_format_before_is_brought_up_to_date() {
-    let (mut world, _, file) = inside().await;
-    let events = [world.event_of("acme", "lead.captured"), world.event_of("acme", "rating.given")];
-    world.ingest(events.to_vec()).await;
-    world.store.close().await;
-    let database = Connection::open(&file).unwrap();
-    let before = "DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1";
-    database.execute_batch(before).unwrap();
-    drop(database);
-    world = world.crash().await;
-    assert_eq!(world.newest("acme", &["lead.*"], 9).await, [events[0].event.id.clone()]);
-    world.ingest(vec![events[1].clone()]).await;
-    assert_eq!(world.newest("acme", &["*"], 9).await.len(), 3);
+async fn the_formats_before_are_brought_up_to_date() {
+    let format_2 = "DROP TABLE failing; DROP TABLE tallies; PRAGMA user_version=2;";
+    let format_1 = "DROP TABLE failing; DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1;";
+    for before in [format_2, format_1] {
+        let (mut world, _, file) = inside().await;
+        let events = [world.event_of("acme", "lead.captured"), world.event_of("acme", "rating.given")];
+        world.ingest(events.to_vec()).await;
+        world.store.close().await;
+        let database = Connection::open(&file).unwrap();
+        database.execute_batch(before).unwrap();
+        drop(database);
+        world = world.crash().await;
+        assert_eq!(world.newest("acme", &["lead.*"], 9).await, [events[0].event.id.clone()]);
+        world.ingest(vec![events[1].clone()]).await;
+        assert_eq!(world.newest("acme", &["*"], 9).await.len(), 3);
+        let to = world.connect("acme", 1).await;
+        world.fill("acme", to, 1).await;
+        let lease = world.lease(1).await;
+        assert_eq!(world.settle(&lease, Outcome::Retry).await, 1, "failures are counted");
+    }
 }
 
 #[tokio::test]

@@ -75,15 +75,19 @@ impl Wish {
 
     fn read_policy(&mut self, table: &mut TableReader<'_>) {
         let is_null = |node: Option<&Node>| node.is_some_and(|node| node.kind == Kind::Null);
-        if is_null(table.node("timeout_secs")) {
-            self.policy.timeout_secs = None;
-        } else if let Some(secs) = table.integer_within("timeout_secs", 0, u32::MAX.into()) {
-            self.policy.timeout_secs = u32::try_from(secs).ok();
-        }
-        if is_null(table.node("concurrency")) {
-            self.policy.concurrency = None;
-        } else if let Some(number) = table.integer_within("concurrency", 0, u32::MAX.into()) {
-            self.policy.concurrency = u32::try_from(number).ok();
+        let numbers = [
+            ("timeout_secs", &mut self.policy.timeout_secs),
+            ("concurrency", &mut self.policy.concurrency),
+            ("breaker_failures", &mut self.policy.breaker_failures),
+            ("pause_failures", &mut self.policy.pause_failures),
+            ("pause_secs", &mut self.policy.pause_secs),
+        ];
+        for (key, number) in numbers {
+            if is_null(table.node(key)) {
+                *number = None;
+            } else if let Some(wanted) = table.integer_within(key, 0, u32::MAX.into()) {
+                *number = u32::try_from(wanted).ok();
+            }
         }
         if is_null(table.node("retry_delays_secs")) {
             self.policy.retry_delays_secs = None;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{Model, ModelJob, Standing, end};
+use crate::domain::breaker::Failing;
 use crate::domain::id::JobId;
 use crate::domain::job::{JobState, Outcome};
 use crate::store::conformance::world::RETENTION;
@@ -65,6 +66,7 @@ impl Model {
         for lane in 0..self.lanes.len() {
             if self.lanes[lane].standing == Standing::Paused {
                 self.world().resume(self.lanes[lane].id).await;
+                self.lanes[lane].failing = Failing::default();
                 self.lanes[lane].standing = Standing::Active;
             }
         }

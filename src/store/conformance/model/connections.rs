@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{Model, ModelLane, Op, Standing, TENANTS, WIDTHS, picked};
+use crate::domain::breaker::Failing;
 use crate::domain::time::Timestamp;
 use crate::store::RecordId;
 
@@ -22,6 +23,7 @@ impl Model {
                     batch,
                     standing: Standing::Active,
                     wait_until: Timestamp::default(),
+                    failing: Failing::default(),
                     always_strict: concurrency == 1,
                 });
             }
@@ -34,6 +36,7 @@ impl Model {
             Op::Resume { pick } => {
                 if let Some(lane) = self.pick_lane(pick, |lane| lane.standing == Standing::Paused) {
                     self.world().resume(self.lanes[lane].id).await;
+                    self.lanes[lane].failing = Failing::default();
                     self.lanes[lane].standing = Standing::Active;
                 }
             }

@@ -18,9 +18,10 @@ use proptest::test_runner::{Config, TestRunner};
 
 use super::Engine;
 use super::world::{RETENTION, World};
+use crate::domain::breaker::Failing;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{JobState, Outcome};
-use crate::domain::settle::Next;
+use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
 use crate::store::{Accepted, Lease, Retried};
 use ops::{Op, op};
@@ -47,6 +48,7 @@ struct ModelLane {
     batch: u32,
     standing: Standing,
     wait_until: Timestamp,
+    failing: Failing,
     /// Whether it never had another concurrency than 1.
     always_strict: bool,
 }
@@ -54,6 +56,25 @@ struct ModelLane {
 impl ModelLane {
     fn takes_jobs(&self) -> bool {
         matches!(self.standing, Standing::Active | Standing::Paused)
+    }
+
+    /// Counts failures, and opens the breaker.
+    fn learn(&mut self, effect: &LaneEffect, now: Timestamp) {
+        match (effect.healthy, effect.opening) {
+            (Some(true), _) => self.failing = Failing::default(),
+            (Some(false), Some(opening)) => {
+                if self.failing.count == 0 {
+                    self.failing.since = now;
+                }
+                if self.failing.count < opening.after || self.wait_until <= now {
+                    self.failing.count += 1;
+                }
+                if self.failing.count >= opening.after {
+                    self.wait_until = self.wait_until.max(opening.probe_at);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -223,6 +244,8 @@ impl Model {
             prop_assert!(free, "{} is leased already", id);
             prop_assert_eq!(lane.standing, Standing::Active);
             prop_assert!(lane.wait_until <= now, "{} waits", id);
+            prop_assert_eq!(lease.failing.count, lane.failing.count, "{}", id);
+            prop_assert!(lane.failing.count == 0 || lease.failing == lane.failing, "{}", id);
             prop_assert!(job.due.is_none_or(|due| due <= latest), "{} is not due", id);
             prop_assert_eq!((lease.job.attempts, lease.job.tries), (job.attempts, job.tries), "{}", id);
             if lane.always_strict && !job.by_hand {
@@ -314,6 +337,7 @@ impl Model {
             Next::Requeue => {}
         }
         job.attempts += u32::from(settlement.next.spends_attempt());
+        lane.learn(&settlement.effect, now);
         if let Some(until) = settlement.effect.wait_until {
             lane.wait_until = lane.wait_until.max(until);
         }

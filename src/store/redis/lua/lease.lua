@@ -1,8 +1,9 @@
 -- Leases jobs, going round. ARGV: 4 how many, 5 the deadline, 6 how many jobs one lane gives before the next has its turn,
 -- 7 how long an owner may be silent before its leases go back, 8 how long a silence of everybody must be to be the
--- server's own, 9 how many jobs batches may bring. A batch counts as one job. Answers: whether to call again at once, when something happens by itself (0 for never), whether another
--- process holds leases here; then of each lease id, token and
--- what it is: 1 one of a batch, 2 the batch's first, 4 an earlier lease may have been lost.
+-- server's own, 9 how many jobs batches may bring. A batch counts as one job. Answers: whether to call again at once, when
+-- something happens by itself (0 for never), whether another process holds leases here; then of each lease id, token, what
+-- it is (1 one of a batch, 2 the batch's first, 4 an earlier lease may have been lost), and its lane's failures in a row
+-- with the time of the first.
 local room, deadline, quantum = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local silence, gap, batched = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local STEP = 64
@@ -84,6 +85,8 @@ local function give(connection, l, member)
   answer[#answer + 1] = id
   answer[#answer + 1] = S[S_TOKEN]
   answer[#answer + 1] = what
+  answer[#answer + 1] = l[FAILURES]
+  answer[#answer + 1] = l[SINCE]
 end
 
 local function turn(connection, l)

@@ -16,6 +16,8 @@ local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
 local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 -- How many jobs it gives at once; and the time until which its jobs may have had a lease that was lost.
 local BATCH, DOUBT = 13, 14
+-- Its failures in a row, and when the first of them was written.
+local FAILURES, SINCE = 15, 16
 -- States of a job, as `JobState::ALL` counts them.
 local QUEUED, WAITS, MAPPING_FAILED, DEAD, CANCELLED = 0, 1, 2, 4, 7
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
@@ -39,6 +41,8 @@ local function lane(connection)
   known = cmsgpack.unpack(raw)
   -- Written before there were batches.
   known[BATCH], known[DOUBT] = known[BATCH] or 1, known[DOUBT] or 0
+  -- Written before failures were counted.
+  known[FAILURES], known[SINCE] = known[FAILURES] or 0, known[SINCE] or 0
   touched[connection] = known
   touched_order[#touched_order + 1] = connection
   return known
@@ -187,12 +191,19 @@ local function tally(key, latency, failed, ended)
 end
 
 -- What an outcome does to its lane: health (-1, 0, 1), wait until, effect on the record as JSON (empty for none), whether
--- that effect closes. Answers whether the record must change.
-local function affect(connection, l, health, wait, effect, closes)
+-- that effect closes, from how many failures on the breaker opens (0 for never), when it then probes. Answers whether the
+-- record must change.
+local function affect(connection, l, health, wait, effect, closes, opens_after, probe_at)
   if health == 1 then
     l[WIDTH] = math.min(l[WIDTH] + 1, l[CAP])
+    l[FAILURES], l[SINCE] = 0, 0
   elseif health == 0 then
     l[WIDTH] = math.max(math.floor(l[WIDTH] / 2), 1)
+    if l[FAILURES] == 0 then l[SINCE] = now end
+    -- What was under way when the breaker opened says nothing new.
+    local was_open = opens_after > 0 and l[FAILURES] >= opens_after
+    if not (was_open and l[WAIT] > now) then l[FAILURES] = math.min(l[FAILURES] + 1, 4294967295) end
+    if opens_after > 0 and l[FAILURES] >= opens_after then wait = math.max(wait, probe_at) end
   end
   if wait > l[WAIT] then l[WAIT] = wait end
   if effect == '' or l[IS_CLOSED] == 1 then return false end

@@ -7,16 +7,17 @@ for at = COMMON, #ARGV - EACH, EACH do
   local paused, closed = tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
   local l = lane(connection)
   if not l then
-    l = { 0, tenant, cap, cap, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0 }
+    l = { 0, tenant, cap, cap, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0 }
     touched[connection] = l
     touched_order[#touched_order + 1] = connection
   end
   if revision > l[REV] then
     if l[IN_RING] == 0 then l[TENANT] = tenant end
     -- Whoever resumes a lane says that its endpoint works.
-    local resumed = l[IS_PAUSED] == 1 and paused == 0
+    local resumed = (l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1) and paused == 0 and closed == 0
     l[REV], l[CAP], l[BATCH], l[IS_PAUSED], l[IS_CLOSED] = revision, cap, batch, paused, closed
     l[WIDTH] = resumed and cap or math.min(math.max(l[WIDTH], 1), cap)
+    if resumed then l[FAILURES], l[SINCE] = 0, 0 end
     if closed == 1 and l[OPEN] > 0 then close(connection) end
     if ARGV[at + 8] == '1' then call('ZADD', GONE, now, connection) end
   end

@@ -1,11 +1,11 @@
 -- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]. That of
--- its connection's totals is KEYS[FIXED + count + n]. ARGV from 4 on, fourteen for each: id,
+-- its connection's totals is KEYS[FIXED + count + n]. ARGV from 4 on, sixteen for each: id,
 -- token, attempt's number (0 for none), attempt, next (`done`, `due`, `requeue`), state or due, reason, health (-1, 0, 1),
--- wait until, effect on the record as JSON (empty for none), whether that effect closes, rendered bytes (empty for none),
--- the slot of its latency (empty for no attempt), whether it failed.
+-- wait until, effect on the record as JSON (empty for none), whether that effect closes, from how many failures on
+-- the breaker opens (0 for never), when it then probes, rendered bytes (empty for none), the slot of its latency (empty for no attempt), whether it failed.
 -- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
 -- effect of each whose record must change.
-local EACH = 14
+local EACH = 16
 -- Tries whose records are kept.
 -- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
 local TRIES_KEPT = 100
@@ -19,7 +19,7 @@ for n = 1, COUNT do
   local number_of, attempt = tonumber(ARGV[at + 3]), ARGV[at + 4]
   local next_step, value, reason = ARGV[at + 5], tonumber(ARGV[at + 6]), ARGV[at + 7]
   local health, wait, effect, closes = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), ARGV[at + 10], ARGV[at + 11]
-  local rendered = ARGV[at + 12]
+  local opens_after, probe_at, rendered = tonumber(ARGV[at + 12]), tonumber(ARGV[at + 13]), ARGV[at + 14]
   local held = held_by(id, token)
   if held then
     taken = taken + 1
@@ -54,11 +54,11 @@ for n = 1, COUNT do
       end
       call('HSET', event, index,
         struct.pack(RECORD, connection, mapping, state, attempts, tries, due, finished) .. reason)
-      tally(KEYS[FIXED + COUNT + n], ARGV[at + 13], ARGV[at + 14], next_step == 'done' and state)
+      tally(KEYS[FIXED + COUNT + n], ARGV[at + 15], ARGV[at + 16], next_step == 'done' and state)
     elseif l then
       leave(l, id)
     end
-    if l and affect(connection, l, health, wait, effect, closes) then
+    if l and affect(connection, l, health, wait, effect, closes, opens_after, probe_at) then
       effects[#effects + 1] = connection
       effects[#effects + 1] = effect
     end

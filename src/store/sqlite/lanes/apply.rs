@@ -25,10 +25,16 @@ impl Lanes {
             Effect::Reopened { connection, job, due, was_open } => {
                 self.reopened(connection, job, due, was_open, now);
             }
-            Effect::Health { connection, works } => {
+            Effect::Worked { connection } => {
                 // An idle lane that works is an ordinary one; there is nothing to remember.
-                if self.all.contains_key(&connection) || (!works && !self.is_closed(connection)) {
-                    self.lane(connection).adapt(works);
+                if let Some(lane) = self.all.get_mut(&connection) {
+                    lane.widen();
+                    self.wake(connection, now);
+                }
+            }
+            Effect::Failed { connection, failing } => {
+                if !self.is_closed(connection) {
+                    self.lane(connection).narrow(failing);
                     self.wake(connection, now);
                 }
             }
@@ -140,6 +146,9 @@ impl Lanes {
             lane.concurrency = rule.concurrency.max(1);
             lane.width = lane.width.clamp(1, lane.concurrency);
             lane.batch = rule.batch.max(1);
+            if lane.keeps_nothing() && !rule.paused && !rule.closed {
+                lane.trust();
+            }
             lane.paused = rule.paused;
             lane.closed = rule.closed;
             if lane.keeps_nothing() || lane.is_strict() != was_strict {

@@ -3,6 +3,7 @@
 use super::types::{LaneRule, Slot};
 use super::window::Window;
 use super::{WINDOW, WINDOW_PER_WIDTH};
+use crate::domain::breaker::Failing;
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::store::types::LaneCounts;
@@ -17,6 +18,7 @@ pub(super) struct Lane {
     pub width: u32,
     /// How many jobs it gives at once, when it is strict.
     pub batch: u32,
+    pub failing: Failing,
     pub paused: bool,
     pub closed: bool,
     /// Gives nothing before this (`Retry-After`, a rate limit).
@@ -49,6 +51,7 @@ impl Lane {
             concurrency,
             width: concurrency,
             batch: rule.map_or(1, |rule| rule.batch.max(1)),
+            failing: Failing::default(),
             paused: rule.is_some_and(|rule| rule.paused),
             closed: rule.is_none_or(|rule| rule.closed),
             wait_until: Timestamp::default(),
@@ -73,7 +76,7 @@ impl Lane {
 
     /// Whether nothing would be lost by forgetting this lane.
     pub fn is_idle(&self, now: Timestamp) -> bool {
-        let plain = self.closed || (self.width == self.concurrency && self.wait_until <= now);
+        let plain = self.closed || (self.works() && self.wait_until <= now);
         plain && self.open == 0 && self.leased == 0 && !self.refilling && !self.in_ring
     }
 
@@ -140,9 +143,28 @@ impl Lane {
         head.into_iter().chain(self.next_due).filter(|due| *due > now).min()
     }
 
-    /// Learns from an attempt.
-    pub fn adapt(&mut self, works: bool) {
-        self.width = if works { (self.width + 1).min(self.concurrency) } else { (self.width / 2).max(1) };
+    /// Whether nothing is known against its endpoint.
+    fn works(&self) -> bool {
+        self.width == self.concurrency && self.failing.count == 0
+    }
+
+    /// Learns from an attempt that succeeded.
+    pub fn widen(&mut self) {
+        self.failing = Failing::default();
+        self.width = (self.width + 1).min(self.concurrency);
+    }
+
+    /// Learns from failures: as many as there are more of than it knew of.
+    pub fn narrow(&mut self, failing: Failing) {
+        let more = failing.count.saturating_sub(self.failing.count).max(1);
+        self.failing = failing;
+        self.width = self.width.checked_shr(more).unwrap_or(0).max(1);
+    }
+
+    /// Forgets what is known against its endpoint.
+    pub fn trust(&mut self) {
+        self.failing = Failing::default();
+        self.width = self.concurrency;
     }
 
     /// Remembers that a job that was in memory is now on disk only.

@@ -264,6 +264,7 @@ impl Lanes {
                 deadline,
                 batch,
                 doubtful: slot.job.created <= self.doubtful_until,
+                failing: lane.failing,
             });
             let job = slot.job.id;
             self.leases.insert(job, LeaseEntry::new(slot, self.token, deadline));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::domain::breaker::Failing;
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::domain::job::Job;
@@ -55,8 +56,10 @@ pub(in crate::store::sqlite) enum Effect {
     Back { job: Job, rendered: Option<Bytes> },
     /// A job that had ended is open again, or a waiting one became due: on disk, due at `due`.
     Reopened { connection: ConnectionId, job: JobId, due: Timestamp, was_open: bool },
-    /// The endpoint works, or does not.
-    Health { connection: ConnectionId, works: bool },
+    /// The endpoint works.
+    Worked { connection: ConnectionId },
+    /// The endpoint does not work: its failures in a row, as they were written.
+    Failed { connection: ConnectionId, failing: Failing },
     /// The lane gives nothing before this time.
     Wait { connection: ConnectionId, until: Timestamp },
     /// The connection was written.

@@ -15,7 +15,7 @@ fn idle_lanes_are_forgotten() {
     }
     for one in lease(&mut lanes, 100, NOW) {
         ended(&mut lanes, &one);
-        lanes.apply(Effect::Health { connection: one.job.connection, works: true }, NOW);
+        lanes.apply(Effect::Worked { connection: one.job.connection }, NOW);
         if one.job.id.bits() % 2 == 0 {
             lanes.apply(Effect::Wait { connection: one.job.connection, until: at(9) }, NOW);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
+use crate::domain::breaker::Failing;
 use crate::domain::event::Event;
 use crate::domain::id::{EventKey, MappingVersion};
 use crate::domain::job::Job;
@@ -150,7 +151,15 @@ fn concurrency_caps_and_a_settlement_makes_room() {
 fn width_narrows_by_failures_and_widens_by_successes() {
     let mut lanes = with_rule(1, rule(1, "a", 8));
     made(&mut lanes, lane(1), 1..=40);
-    let health = |lanes: &mut Lanes, works| lanes.apply(Effect::Health { connection: lane(1), works }, NOW);
+    let mut count = 0;
+    let mut health = |lanes: &mut Lanes, works| {
+        count = if works { 0 } else { count + 1 };
+        let (connection, failing) = (lane(1), Failing { count, since: NOW });
+        lanes.apply(
+            if works { Effect::Worked { connection } } else { Effect::Failed { connection, failing } },
+            NOW,
+        );
+    };
     let mut next = 1;
     for (works, width) in [(false, 4), (false, 2), (false, 1), (false, 1), (true, 2), (true, 3)] {
         health(&mut lanes, works);
