@@ -116,14 +116,14 @@ fn scope(text: &str) -> Result<Scope, String> {
 
 /// A way to the accounts.
 enum Door {
-    Remote(Client),
+    Remote(Box<Client>),
     Local(Arc<Gateway>),
 }
 
 impl Where {
     async fn open(&self, environment: &Environment) -> Result<Door, Failure> {
         if let Some(url) = &self.url {
-            return Ok(Door::Remote(Client::new(url.clone(), self.key.clone())?));
+            return Ok(Door::Remote(Box::new(Client::new(url.clone(), self.key.clone())?)));
         }
         let config = self.settings.load(environment, Vec::new())?;
         if !config.data_dir.is_dir() {

@@ -271,7 +271,7 @@ async fn a_signed_id_that_is_written_twice_is_the_same_delivery() {
         let got = api.send(request.body(Body::from(body)).unwrap()).await;
         assert_eq!((got.status, &got.body["accepted"]), (200, &json!(accepted)), "{got:?}");
     }
-    let many: String = (0..1_001).map(|number| format!("f{number}=1&")).collect();
+    let many = (0..1_001).map(|number| format!("f{number}=1&")).collect::<Vec<_>>().concat();
     let request = Request::post(&path).header("content-type", "application/x-www-form-urlencoded");
     let got = api.send(request.body(Body::from(many)).unwrap()).await;
     assert_eq!((got.status, got.code()), (400, "malformed_form"), "{got:?}");

@@ -243,7 +243,7 @@ mod tests {
             attempt: None,
             next: Next::Requeue,
             reason: String::new(),
-            effect: LaneEffect { healthy, opening, wait_until, ..LaneEffect::default() },
+            effect: LaneEffect { wait_until, healthy, opening, ..LaneEffect::default() },
             rendered: None,
         }
     }

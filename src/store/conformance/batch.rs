@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::job::Outcome;
+use crate::domain::settle::LaneEffect;
 use crate::store::{BATCH_BYTES, NewEvent};
 
 use super::world::{SPAN, World, ids_of};
@@ -44,7 +45,13 @@ pub async fn a_batch_is_tried_again_in_its_order(world: World) {
     world.fill("acme", sheet, 7).await;
     let first = world.lease(9).await;
     assert_eq!(first.len(), 5);
-    assert_eq!(world.settle(&first, Outcome::Ambiguous).await, 5);
+    let mut failed: Vec<_> =
+        first.iter().map(|lease| world.settlement(lease, Outcome::Ambiguous, None)).collect();
+    // As workers do: a batch is one failure of its lane.
+    for settlement in failed.iter_mut().skip(1) {
+        settlement.effect = LaneEffect::default();
+    }
+    assert_eq!(world.store.settle(failed).await, Ok(5));
     assert!(world.lease(9).await.is_empty(), "those behind it wait");
     world.fill("acme", sheet, 1).await;
     let world = world.crash().await;
