@@ -4,7 +4,7 @@ use super::codec::{self, strange};
 use super::keys::Partition;
 use super::link::Step;
 use super::{Core, REPLY};
-use crate::domain::id::{ConnectionId, TenantId};
+use crate::domain::id::{ConnectionId, JobId, TenantId};
 use crate::store::StoreError;
 use crate::store::log::{self, COUNTED_OPEN, TALLY_DAYS};
 use crate::store::types::Tally;
@@ -45,7 +45,7 @@ impl Core {
             for entry in entries {
                 let entry = codec::bytes(entry)?.unwrap_or_default();
                 let id = entry.last_chunk::<16>().and_then(|id| codec::read_id(id));
-                let made = id.map(|id| id.time());
+                let made = id.map(JobId::time);
                 tally.oldest = tally.oldest.into_iter().chain(made).min();
             }
             Ok(count)
