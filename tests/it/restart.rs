@@ -28,7 +28,7 @@ async fn a_restart_on_an_inherited_socket_refuses_nobody_and_loses_nothing() {
     let client = reqwest::Client::builder()
         .no_proxy()
         .pool_max_idle_per_host(0)
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_mins(1))
         .build()
         .unwrap();
     let made = door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await;
