@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! A batch is one try ([`deliver`]): a token ([`tokens`]), the spreadsheet for this process alone ([`turn`]), where the columns
-//! are ([`layout`]), which rows may be there already ([`find`]), and one append for each run of rows of a tab. Before each
-//! request its tokens of the shared quota are taken ([`budget`]).
+//! A batch is one try (`deliver`): a token (`tokens`), the spreadsheet for this process alone (`turn`), where the columns
+//! are (`layout`), which rows may be there already (`find`), and one append for each run of rows of a tab. Before each
+//! request its tokens of the shared quota are taken (`budget`).
 //!
 //! Exactly once rests on the job id in each row. A row is written blindly only if nobody can have written it: its job was
 //! never leased before, or every try before surely wrote nothing (`Row::unwritten`). Else it is looked for by its id first:

@@ -38,7 +38,7 @@
 //! | `json_field` | a form's field that holds the body as JSON, where it is there | none |
 //! | `delivery_id` | what names a delivery, so that a repeat is known: a path or a list of paths, of which the first that gives something counts; or `body`, its bytes | what was signed, where something is |
 //! | `ignore` | a condition; what meets it is acknowledged and makes no event | nothing |
-//! | `[[in.options]]` | what it asks of each source, see [`option`](super::option) | nothing |
+//! | `[[in.options]]` | what it asks of each source, see [`option`] | nothing |
 //! | `[[in.handshake]]` | see [`Handshake`] | none |
 //! | `[[in.each]]` | lists of which each item makes an event, from the outside in: `name`, `path` | one event a request |
 //! | `[in.accepted]`, `[in.ignored]` | what is answered: `status`, `body`, `content_type` | 200 and a short JSON summary |

@@ -273,9 +273,10 @@ async fn new_work_is_picked_up_at_once_by_another_process() {
     // Until the other process listens.
     bench.ingest("acme", &[lane]).await;
     received.recv().await.unwrap();
-    // The promise is the store's; a machine that other tests keep busy is given several tries to show it.
+    // The promise is the store's; a machine that other tests keep busy is given time to show it.
+    let patience = std::time::Instant::now() + Duration::from_secs(90);
     let mut p99 = Duration::MAX;
-    for _ in 0..10 {
+    while std::time::Instant::now() < patience {
         let mut waits = Vec::new();
         for _ in 0..200 * SCALE {
             bench.ingest("acme", &[lane]).await;
