@@ -4,6 +4,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY benches benches
 COPY connectors connectors
+COPY docs/operations docs/operations
 COPY mappings mappings
 COPY src src
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -77,7 +77,7 @@ fn what_a_source_needs_is_told_with_a_hint() {
     for (arguments, part) in refused {
         let (code, text) =
             told(&desk.ask_for(&[&["sources", "create", "--tenant", "acme"], arguments].concat()));
-        assert_eq!(code, 1, "{arguments:?}: {text}");
+        assert_eq!(code, 2, "{arguments:?}: {text}");
         assert!(text.contains(part), "{arguments:?}: {text}");
     }
     let listed = stdout(&desk.ask_for(&["connectors"]));

@@ -89,7 +89,7 @@ async fn run(rows: usize, kills: usize) {
         } else {
             // Most rows meet a fault, and each look for them costs requests of the quota: that is what takes its time.
             let arrived = async {
-                while counted(&google).0.len() < first + slice / 2 {
+                while counted(&google).0.len() < (first + slice / 2).min(rows) {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             };
