@@ -179,8 +179,18 @@ async fn subscriptions_and_unsubscriptions_race_with_events() {
     assert!(under_way.values().all(|count| *count <= UNDER_WAY), "{under_way:?}");
     assert_eq!(arrivals.len(), received.len(), "nothing came twice");
     let count = |state: JobState| {
-        let query = DeliveryQuery { state: Some(state), limit: 100_000, ..DeliveryQuery::default() };
-        async move { app.gateway.store.deliveries(query).await.unwrap().items.len() }
+        let mut query = DeliveryQuery { state: Some(state), limit: 1_000, ..DeliveryQuery::default() };
+        async move {
+            let mut count = 0;
+            loop {
+                let page = app.gateway.store.deliveries(query.clone()).await.unwrap();
+                count += page.items.len();
+                query.before = page.next;
+                if page.next.is_none() {
+                    return count;
+                }
+            }
+        }
     };
     let (delivered, cancelled) = (count(JobState::Delivered).await, count(JobState::Cancelled).await);
     assert_eq!(delivered + cancelled, jobs as usize + HOOKS, "every job ended, delivered or cancelled");
