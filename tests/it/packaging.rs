@@ -288,7 +288,9 @@ fn what_is_copied_is_all_that_the_build_reads() {
             sources.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
-        if path.iter().any(|part| part == "tests") || path.extension().is_none_or(|ending| ending != "rs") {
+        let tests =
+            path.iter().any(|part| part == "tests") || path.file_stem().is_some_and(|name| name == "tests");
+        if tests || path.extension().is_none_or(|ending| ending != "rs") {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
