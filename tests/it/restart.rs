@@ -1,4 +1,5 @@
-//! The gateway on its embedded store restarted under load, on a socket that outlives it: nobody is turned away.
+//! The gateway on its embedded store restarted under load, on a socket that outlives it: each event is
+//! taken, though a connection that had sent nothing yet may have to be opened again.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
