@@ -128,6 +128,7 @@ pub struct Metrics {
     received: Family<EventLabels, Counter>,
     deliveries: Family<OutcomeLabels, Counter>,
     attempt_seconds: Histograms<OutcomeLabels>,
+    under_way: Gauge,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histograms<RouteLabels>,
     queue_depth: Gauge,
@@ -139,6 +140,16 @@ pub struct Metrics {
     keys_refused: Counter,
     reloads: Family<ReloadLabels, Counter>,
     catalogue_faults: Gauge,
+}
+
+/// One attempt under way.
+#[derive(Debug)]
+pub struct UnderWay<'a>(&'a Gauge);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 fn attempt_buckets() -> Histogram {
@@ -158,6 +169,7 @@ impl Default for Metrics {
         let received = Family::<EventLabels, Counter>::default();
         let deliveries = Family::<OutcomeLabels, Counter>::default();
         let attempt_seconds: Histograms<OutcomeLabels> = Family::new_with_constructor(attempt_buckets);
+        let under_way = Gauge::default();
         let requests = Family::<RequestLabels, Counter>::default();
         let request_seconds: Histograms<RouteLabels> = Family::new_with_constructor(request_buckets);
         let (queue_depth, leased, oldest_seconds, store_up) = Default::default();
@@ -181,6 +193,11 @@ impl Default for Metrics {
             "How long a delivery attempt took, by outcome",
             Unit::Seconds,
             attempt_seconds.clone(),
+        );
+        registry.register(
+            "attempts_under_way",
+            "Attempts that this process has under way",
+            Gauge::clone(&under_way),
         );
         registry.register("http_requests", "Requests answered, by route and status class", requests.clone());
         registry.register_with_unit(
@@ -222,6 +239,7 @@ impl Default for Metrics {
             received,
             deliveries,
             attempt_seconds,
+            under_way,
             requests,
             request_seconds,
             queue_depth,
@@ -255,6 +273,12 @@ impl Metrics {
         let labels = OutcomeLabels { outcome: outcome.name() };
         self.deliveries.get_or_create(&labels).inc();
         self.attempt_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts an attempt as under way until what is answered is dropped, however the attempt ends.
+    pub fn under_way(&self) -> UnderWay<'_> {
+        self.under_way.inc();
+        UnderWay(&self.under_way)
     }
 
     /// Counts one request to us. `route` is the route's template, never a request's path.
@@ -330,6 +354,8 @@ mod tests {
         metrics.received(Received::Unverified);
         metrics.attempt(Outcome::Delivered, Duration::from_millis(20));
         metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
+        let under_way = metrics.under_way();
+        drop(metrics.under_way());
         let stats = Stats {
             open: 7,
             leased: 2,
@@ -342,6 +368,7 @@ mod tests {
             "patchbay_received_total{result=\"unverified\"} 1",
             "patchbay_attempts_total{outcome=\"delivered\"} 1",
             "patchbay_attempt_duration_seconds_count{outcome=\"delivered\"} 1",
+            "patchbay_attempts_under_way 1",
             "patchbay_http_requests_total{method=\"POST\",route=\"/v1/events\",status=\"2xx\"} 1",
             "patchbay_queue_depth 7",
             "patchbay_jobs_leased 2",
@@ -351,6 +378,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        drop(under_way);
         assert!(metrics.expose(None, false, Timestamp::default()).contains("patchbay_store_up 0"));
     }
 

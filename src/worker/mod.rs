@@ -153,6 +153,7 @@ async fn handle(
     gateway: Data<Arc<Gateway>>,
     place: Data<Place>,
 ) -> Result<Arc<Vec<Settlement>>, BoxDynError> {
+    let _under_way = gateway.metrics.under_way();
     let mut delivering = std::pin::pin!(deliver(&gateway, leases));
     let settlements = tokio::select! {
         // First, so that the time counts from before anything is sent.

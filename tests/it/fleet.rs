@@ -157,14 +157,15 @@ async fn one_of_three_is_killed_under_load_and_its_jobs_come_again_within_ten_se
     fleet.wait_until_settled(&doors[1]).await;
     let settled: BTreeSet<String> = fleet.delivered(&doors[1]).await.into_iter().collect();
     assert_eq!(settled.len(), accepted * 8);
-    // Slow enough that each process has some under way.
+    // Slow enough to be killed while some are under way.
     fleet.receiver.otherwise(Reply::Slow(Duration::from_secs(1)));
     let load = fleet.load(&doors, events / 2..events).await;
     fleet.receiver.wait_for(settled.len() + events).await;
-    processes.remove(0).kill();
+    let victim = fleet.one_at_work(&doors).await;
+    processes.remove(victim).kill();
     let killed = Instant::now();
     let accepted = accepted + load.finish().await;
-    fleet.wait_until_settled(&doors[1]).await;
+    fleet.wait_until_settled(processes[0].door()).await;
 
     let (mut first, mut again) = (BTreeSet::new(), Vec::new());
     for arrival in fleet.receiver.arrivals() {

@@ -137,6 +137,20 @@ impl Fleet {
         .await;
     }
 
+    /// Waits until one of the processes behind these doors has several attempts under way; which one.
+    pub async fn one_at_work(&self, doors: &[Door]) -> usize {
+        within("a process to have attempts under way", async {
+            loop {
+                for (number, door) in doors.iter().enumerate() {
+                    if self.metric(door, "patchbay_attempts_under_way").await.is_some_and(|count| count >= 4) {
+                        return number;
+                    }
+                }
+            }
+        })
+        .await
+    }
+
     /// A count out of `/metrics`; `None` where the store does not tell.
     pub async fn metric(&self, door: &Door, name: &str) -> Option<u64> {
         let url = format!("http://{}/metrics", door.address());
