@@ -24,6 +24,7 @@ use crate::domain::subscription::Subscription;
 use crate::spec::{SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 pub use secrets::SECRET_OVERLAP;
+pub use state::Backlog;
 use secrets::check_secret;
 pub(super) use secrets::renew_secrets;
 use wish::{Checked, Wish};
@@ -129,6 +130,9 @@ impl Gateway {
             concurrency: 1,
             batch: 1,
             state: ConnectionState::Active,
+            history: Vec::new(),
+            unproven: false,
+            unwanted_before: None,
             subscription,
             created: now,
             updated: now,
