@@ -154,8 +154,7 @@ pub async fn delete(call: Call) -> Answer {
 pub async fn pause(mut call: Call) -> Answer {
     let (tenant, id) = whose(&call)?;
     let reason = only_text(&mut call, "reason").await?;
-    let live =
-        call.gateway.pause_connection(tenant.as_ref(), id, reason.as_deref(), key_of(&call)).await?;
+    let live = call.gateway.pause_connection(tenant.as_ref(), id, reason.as_deref(), key_of(&call)).await?;
     Ok(reply(StatusCode::OK, &show_whole(&live)))
 }
 

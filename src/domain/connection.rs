@@ -89,7 +89,9 @@ fn is_false(flag: &bool) -> bool {
 
 /// Why a job was cancelled that was made before [`Connection::unwanted_before`].
 pub fn unwanted(before: Timestamp) -> String {
-    format!("it was made before {before}, and whoever resumed its connection did not want it; it can be replayed")
+    format!(
+        "it was made before {before}, and whoever resumed its connection did not want it; it can be replayed"
+    )
 }
 
 /// Which mapping renders a connection's events.

@@ -62,12 +62,7 @@ pub struct StateChange {
 
 impl StateChange {
     /// A person's change. `key` is missing where a program of the operator's own asked, without a key.
-    pub fn by_person(
-        status: Status,
-        reason: impl Into<String>,
-        key: Option<KeyName>,
-        at: Timestamp,
-    ) -> Self {
+    pub fn by_person(status: Status, reason: impl Into<String>, key: Option<KeyName>, at: Timestamp) -> Self {
         Self { status, reason: reason.into(), by: PERSON.to_owned(), key, at }
     }
 
@@ -83,7 +78,9 @@ impl StateChange {
             ConnectionState::Paused { reason, by, at } => {
                 Some(Self::by_gateway(Status::Paused, reason, by, *at))
             }
-            ConnectionState::Closed { reason, at } => Some(Self::by_gateway(Status::Closed, reason, GONE, *at)),
+            ConnectionState::Closed { reason, at } => {
+                Some(Self::by_gateway(Status::Closed, reason, GONE, *at))
+            }
         }
     }
 

@@ -11,8 +11,8 @@ use patchbay::clock::Clock;
 use patchbay::connector::google_sheets::GoogleSettings;
 use patchbay::domain::id::{ConnectionId, TenantId};
 use patchbay::domain::job::{JobState, Outcome};
-use patchbay::service::connections::Backlog;
 use patchbay::service::Settings;
+use patchbay::service::connections::Backlog;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -24,9 +24,9 @@ use crate::domain::subscription::Subscription;
 use crate::spec::{SecretUse, mapping_version};
 use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 pub use secrets::SECRET_OVERLAP;
-pub use state::Backlog;
 use secrets::check_secret;
 pub(super) use secrets::renew_secrets;
+pub use state::Backlog;
 use wish::{Checked, Wish};
 pub use wish::{MAX_PATTERNS, below, check_patterns};
 

@@ -118,7 +118,8 @@ impl Core {
     async fn cancel(&self, partition: Partition, lanes: &[Closing]) -> Result<usize, StoreError> {
         let mut steps = Vec::new();
         for lane in lanes {
-            let reason = lane.before.map_or_else(|| "its connection was closed or deleted".to_owned(), unwanted);
+            let reason =
+                lane.before.map_or_else(|| "its connection was closed or deleted".to_owned(), unwanted);
             let mut call = self.call(partition);
             call.value(lane.connection.bits().to_be_bytes())
                 .value(reason)
