@@ -1,5 +1,6 @@
 //! Google Sheets against the stand-in: right columns, exactly once, one writer, within the quota.
 
+mod alerts;
 mod faults;
 mod pace;
 
