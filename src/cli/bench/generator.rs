@@ -238,7 +238,10 @@ mod tests {
         let events: Vec<serde_json::Value> = serde_json::from_slice(body(&request)).unwrap();
         for (event, number) in events.iter().zip(7..) {
             let text = Mark { phase: 3, number, sent_us: 99 }.text();
-            assert_eq!((&event["id"], &event["data"]["mark"]), (&format!("bench-{text}").into(), &text.into()));
+            assert_eq!(
+                (&event["id"], &event["data"]["mark"]),
+                (&format!("bench-{text}").into(), &text.into())
+            );
         }
         assert_eq!(events.len(), 3);
         assert_eq!(count(br#"{"status":202},{"status":409},{"status":202}"#, ITEM_ACCEPTED), 2);

@@ -92,7 +92,8 @@ pub async fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
     let bench = Bench::new(gateway, receiver, &settings)?;
     let tenant = bench.tenant(TENANT, settings.fan_out, bench.receiver.address).await?;
 
-    let run = |phase, events, rate| Run { phase, events, rate, fan_out: settings.fan_out, token: &tenant.token };
+    let run =
+        |phase, events, rate| Run { phase, events, rate, fan_out: settings.fan_out, token: &tenant.token };
     bench.phase(run(0, WARM_UP_EVENTS.min(settings.events), None)).await;
     let steady_events = settings.events.min(size(settings.rate * STEADY_SECS));
     let steady = bench.phase(run(1, steady_events, Some(settings.rate))).await;

@@ -46,7 +46,13 @@ impl<'a> Session<'a> {
 
     fn run<'t>(&mut self, tenant: &'t Tenant, events: usize) -> Run<'t> {
         self.phases += 1;
-        Run { phase: self.phases, events, rate: None, fan_out: tenant.connections.len(), token: &tenant.token }
+        Run {
+            phase: self.phases,
+            events,
+            rate: None,
+            fan_out: tenant.connections.len(),
+            token: &tenant.token,
+        }
     }
 
     /// As fast as events are accepted.
@@ -78,7 +84,8 @@ impl<'a> Session<'a> {
         let nowhere = std::sync::Arc::new(Tally::new(run.phase, 0, 0, std::time::Instant::now()));
         let sent = generator::send(&self.bench.load(&run, batch), &nowhere).await;
         if sent.accepted < events {
-            let faults = format!("only {} of {events} events were accepted: {:?}", sent.accepted, sent.refused);
+            let faults =
+                format!("only {} of {events} events were accepted: {:?}", sent.accepted, sent.refused);
             return Err(Failure::failed(faults));
         }
         Ok(per_sec(events, sent.span))
@@ -118,7 +125,8 @@ pub async fn empty(plan: Plan<'_>, place: &Place, figures: &mut Figures) -> Resu
     let sent = generator::send(&session.bench.load(&run, 1), &tally).await;
     if sent.accepted < run.events || tally.arrived() > 0 {
         let counts = (sent.accepted, run.events, tally.arrived());
-        let faults = format!("{} of {} events were accepted, and {} came too early", counts.0, counts.1, counts.2);
+        let faults =
+            format!("{} of {} events were accepted, and {} came too early", counts.0, counts.1, counts.2);
         return Err(Failure::failed(faults));
     }
     figures.set("accept_per_sec", per_sec(sent.accepted, sent.span));

@@ -117,12 +117,20 @@ pub const ROWS: &[Spec] = &[
     Spec::row("cpu_ms_per_delivery", "gateway's CPU a delivery, ms", Empty, most(0.12)),
     Spec::row("memory_idle_mb", "memory idle, MB", Empty, most(30.0)),
     Spec::row("memory_peak_mb", "  at most in that part, MB", Empty, None),
-    Spec { redis: most(100.0), ..Spec::row("memory_queued_mb", "memory with queued jobs, MB", Queued, most(200.0)) },
+    Spec {
+        redis: most(100.0),
+        ..Spec::row("memory_queued_mb", "memory with queued jobs, MB", Queued, most(200.0))
+    },
     Spec::row("memory_queued_restarted_mb", "  after a new start, MB", Queued, None),
     Spec::row("memory_connections_mb", "  memory with many connections, MB", Connections, None),
     Spec::row("start_empty_ms", "start to healthy, empty, ms", Empty, most(100.0)),
     Spec::row("start_queued_ms", "start to healthy, with queued jobs, ms", Queued, most(1_000.0)),
-    Spec::row("throughput_with_connections", "throughput with many connections, of empty", Connections, least(0.8)),
+    Spec::row(
+        "throughput_with_connections",
+        "throughput with many connections, of empty",
+        Connections,
+        least(0.8),
+    ),
     Spec::row("connections_made_per_sec", "  connections made/s by the API", Connections, None),
     Spec::row("throughput_with_queued", "throughput with queued jobs, of empty", Queued, least(0.8)),
     Spec::row("queued_in_batches_per_sec", "  events/s queued in batches", Queued, None),
