@@ -89,6 +89,7 @@ macro_rules! conformance_suite {
             transfer: what_is_imported_goes_on_where_it_stood,
             crash: everything_accepted_is_there_again,
             crash: waits_and_pauses_outlive_a_crash,
+            crash: a_clock_set_back_after_a_crash_finds_the_wait_again,
             crash: a_closed_store_says_so,
             crowd: nothing_is_lost_or_settled_twice_by_many_at_once,
             crowd: concurrent_repeats_store_one_event,
