@@ -48,6 +48,7 @@ macro_rules! conformance_suite {
             breaker: failures_in_a_row_open_it_and_it_probes_one_at_a_time,
             breaker: what_was_under_way_when_it_opened_says_nothing_new,
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,
+            breaker: outcomes_of_one_step_count_in_their_order,
             breaker: a_day_of_failures_pauses_the_connection,
             batch: a_batch_counts_as_one_and_is_alone,
             batch: a_batch_is_tried_again_in_its_order,
