@@ -49,6 +49,7 @@ macro_rules! conformance_suite {
             breaker: failures_in_a_row_open_it_and_it_probes_one_at_a_time,
             breaker: what_was_under_way_when_it_opened_says_nothing_new,
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,
+            breaker: outcomes_of_one_step_count_in_their_order,
             breaker: a_day_of_failures_pauses_the_connection,
             backlog: what_is_not_wanted_is_cancelled_in_steps,
             backlog: what_was_under_way_is_cancelled_when_it_comes_back,
