@@ -153,6 +153,11 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let role = config.role;
     let operator_token = if role.serves_api() { gateway.first_operator_key().await? } else { None };
     gateway.settle_all_concurrency().await;
+    if let Some(tenant) = gateway.settings.alerts_tenant.as_ref()
+        && gateway.directory.tenant(tenant).is_none()
+    {
+        tracing::warn!(%tenant, "alerts.tenant names no tenant yet: nobody is told of all tenants' alerts until it is made");
+    }
 
     let workers = if role.delivers() {
         let settings =

@@ -51,6 +51,7 @@ pub async fn what_is_not_wanted_is_cancelled_in_steps(world: World) {
     let leases = world.lease(9).await;
     assert_eq!(leases.len(), 1, "it gives nothing before the rest is cancelled");
     assert_eq!(leases[0].job.connection, other, "and disturbs nobody");
+    assert_eq!(world.settle(&leases, Outcome::Delivered).await, 1);
     assert_eq!(world.stats().await.lanes.paused, 1);
     let step = world.store.sweep().await.unwrap();
     assert!(step.more && step.cancelled > 0 && step.cancelled <= 500, "one bounded step: {step:?}");
@@ -151,4 +152,22 @@ pub async fn a_pause_in_between_and_a_closing_are_no_obstacle(world: World) {
         world.lease(9).await;
         world.sweep().await;
     }
+}
+
+pub async fn whoever_does_upkeep_is_called_at_once(world: World) {
+    let to = world.connect("acme", 8).await;
+    world.pause(to).await;
+    world.fill("acme", to, 3).await;
+    world.sweep().await;
+    world.advance_secs(1);
+    // As a process does: it waits, and its clock stands still.
+    let store = std::sync::Arc::clone(&world.store);
+    let upkeep = tokio::spawn(async move {
+        while store.sweep().await.unwrap().cancelled == 0 {
+            store.wait_for_upkeep().await;
+        }
+    });
+    resume_without(&world, to, world.now()).await;
+    tokio::time::timeout(Duration::from_secs(60), upkeep).await.unwrap().unwrap();
+    assert_eq!(cancelled(&world).await.len(), 3);
 }

@@ -54,6 +54,7 @@ macro_rules! conformance_suite {
             backlog: what_is_not_wanted_is_cancelled_in_steps,
             backlog: what_was_under_way_is_cancelled_when_it_comes_back,
             backlog: an_empty_backlog_holds_nobody_back,
+            backlog: whoever_does_upkeep_is_called_at_once,
             backlog: a_pause_in_between_and_a_closing_are_no_obstacle,
             batch: a_batch_counts_as_one_and_is_alone,
             batch: a_batch_is_tried_again_in_its_order,

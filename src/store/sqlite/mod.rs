@@ -327,6 +327,9 @@ impl Store for SqliteStore {
         for effect in records::effects_of(&changes) {
             lanes.apply(effect, now);
         }
+        if lanes.has_closing() {
+            self.shared.upkeep.notify_one();
+        }
         drop(lanes);
         self.shared.work.notify_one();
         Ok(changes)
@@ -422,7 +425,10 @@ impl Store for SqliteStore {
     }
 
     async fn wait_for_upkeep(&self) {
-        self.clock.sleep(SWEEP_EVERY).await;
+        tokio::select! {
+            () = self.shared.upkeep.notified() => {}
+            () = self.clock.sleep(SWEEP_EVERY) => {}
+        }
     }
 
     async fn export(&self, after: Option<Cursor>, limit: usize) -> Result<Exported, StoreError> {

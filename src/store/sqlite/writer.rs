@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub work: Notify,
     /// Notified after a commit that changed records.
     pub records: Notify,
+    /// Notified while lanes have jobs that are to be cancelled.
+    pub upkeep: Notify,
     closed: AtomicBool,
     /// A [`Command::Refill`] is on its way: one is enough.
     refill_asked: AtomicBool,
@@ -278,7 +280,7 @@ impl Loop {
     fn finish(&self, mut writes: Vec<Box<dyn Request>>) {
         let now = self.clock.now();
         let mut records = false;
-        {
+        let has_closing = {
             let mut lanes = self.shared.lanes.lock();
             for write in &mut writes {
                 let effects = write.effects();
@@ -287,6 +289,10 @@ impl Loop {
                     lanes.apply(effect, now);
                 }
             }
+            lanes.has_closing()
+        };
+        if has_closing {
+            self.shared.upkeep.notify_one();
         }
         // Even where no lane became ready, a timer may have come closer.
         self.shared.work.notify_one();

@@ -75,8 +75,14 @@ async fn a_row_that_is_refused_for_good_is_a_dead_letter() {
     let receiver = Receiver::start().await;
     scene.gateway.connection(&scene.tenant, &receiver.url, json!({"events": ["gateway.dead_letter"]})).await;
     scene.connect(json!({}), name_and_email()).await;
-    scene.lead(json!({"name": "x".repeat(60_000)})).await;
+    scene.google.edit(BOOK, |book| book.refused = Some("poison".to_owned()));
+    for name in ["Jane", "poison", "Joe"] {
+        scene.lead(json!({"name": name})).await;
+    }
     let told = told(&scene, &receiver, 1).await;
-    assert_eq!((&told[0]["data"]["event_type"]), &json!("lead.captured"));
+    let data = &told[0]["data"];
+    assert_eq!((&data["event_type"], &data["state"]), (&json!("lead.captured"), &json!("rejected")));
+    assert_eq!(data["last_error"]["status"], json!(400));
+    assert!(!data.to_string().contains("poison"), "{data}");
     scene.gateway.stop().await;
 }

@@ -132,6 +132,11 @@ impl Lanes {
         }
     }
 
+    /// Whether there may be lanes with jobs that are to be cancelled.
+    pub fn has_closing(&self) -> bool {
+        !self.closing.is_empty()
+    }
+
     /// Whether other lanes wait behind that one.
     pub fn more_closing(&self) -> bool {
         self.closing.len() > 1
