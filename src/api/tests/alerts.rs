@@ -129,8 +129,8 @@ async fn a_run_of_failures_is_told_at_its_levels_then_its_end_and_its_recovery()
     let shown = api.get(&path, &key).await.body;
     assert_eq!((&shown["state"]["by"], &shown["state"]["key"]), (&json!("breaker"), &Value::Null));
     let target = Receiver::start([]).await;
-    let patch = json!({ "target": { "url": target.url } });
-    assert_eq!(api.call("PATCH", &path, &key, Some(&patch)).await.status, 200);
+    let mended = json!({ "target": { "url": target.url } });
+    assert_eq!(api.call("PATCH", &path, &key, Some(&mended)).await.status, 200);
     assert_eq!(api.post(&format!("{path}/resume"), &key, &json!({})).await.status, 200);
     // Its retries are due at the latest now.
     api.clock.advance(Duration::from_hours(30));

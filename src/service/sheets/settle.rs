@@ -89,10 +89,8 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp
     }
     let watched = Watched { gateway, events: &events, failing, policy, unproven: record.unproven };
     watched.notice(&settlements);
-    if let Some(Settlement { effect, .. }) = settlements.first() {
-        if let Some((by, reason)) = &effect.pause {
-            tracing::warn!(connection = %record.id, tenant = %record.tenant, by, reason, "a connection was paused");
-        }
+    if let Some((by, reason)) = settlements.first().and_then(|settlement| settlement.effect.pause.as_ref()) {
+        tracing::warn!(connection = %record.id, tenant = %record.tenant, by, reason, "a connection was paused");
     }
     settlements
 }

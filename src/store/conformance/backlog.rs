@@ -168,6 +168,6 @@ pub async fn whoever_does_upkeep_is_called_at_once(world: World) {
         }
     });
     resume_without(&world, to, world.now()).await;
-    tokio::time::timeout(Duration::from_secs(60), upkeep).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_mins(1), upkeep).await.unwrap().unwrap();
     assert_eq!(cancelled(&world).await.len(), 3);
 }
