@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{BOOK, Scene, name_and_email};
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Arrival, Receiver};
 use crate::support::within;
 
 /// The alerts that a connection was told of, once there are so many.
@@ -15,7 +15,7 @@ async fn told(scene: &Scene, receiver: &Receiver, count: usize) -> Vec<Value> {
         }
     })
     .await;
-    let mut told: Vec<Value> = receiver.arrivals().iter().map(|arrival| arrival.json()).collect();
+    let mut told: Vec<Value> = receiver.arrivals().iter().map(Arrival::json).collect();
     told.sort_by_key(|event| event["data"]["connection"]["id"].as_str().unwrap().to_owned());
     told
 }
