@@ -73,6 +73,7 @@ mod script;
 mod server;
 mod settle;
 mod shares;
+mod states;
 mod tally;
 #[cfg(test)]
 pub(crate) mod tests;

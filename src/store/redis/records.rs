@@ -8,7 +8,6 @@ use super::link::Step;
 use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::{Connection, ConnectionState};
-use crate::domain::history::StateChange;
 use crate::domain::id::{ConnectionId, MappingVersion, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -18,8 +17,6 @@ use crate::store::types::{Change, Expected, Record, RecordId, Revision};
 const STEP: usize = 200;
 /// Changes read in one step.
 const CHANGES: usize = 500;
-/// How often a record is read again because it changed while its state was being set.
-const ROUNDS: usize = 16;
 
 /// What a lane follows.
 #[derive(Debug, Clone)]
@@ -55,7 +52,7 @@ impl Rule {
         }
     }
 
-    fn gone(connection: ConnectionId, revision: Revision, tenant: &str) -> Self {
+    pub fn gone(connection: ConnectionId, revision: Revision, tenant: &str) -> Self {
         Self {
             connection,
             revision,
@@ -194,7 +191,7 @@ impl Core {
     }
 
     /// Records as they are now; `None` for those that are not.
-    async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<(Record, Revision)>>, StoreError> {
+    pub(super) async fn read(&self, ids: &[RecordId]) -> Result<Vec<Option<(Record, Revision)>>, StoreError> {
         // The revision first: a document that is newer than its revision is told again by whoever wrote it.
         let mut revisions = redis::cmd("ZMSCORE");
         revisions.arg(self.keys.feed());
@@ -250,67 +247,6 @@ impl Core {
             })
             .collect();
         self.mirror(partition, &rules).await
-    }
-
-    /// Changes a connection's state, if it is still there and open.
-    pub(super) async fn set_state(
-        &self,
-        connection: ConnectionId,
-        state: &ConnectionState,
-    ) -> Result<(), StoreError> {
-        for _ in 0..ROUNDS {
-            let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
-            let Some((Record::Connection(mut record), revision)) = found else { return Ok(()) };
-            if !record.state.takes_jobs() || record.state == *state {
-                return Ok(());
-            }
-            if let Some(change) = StateChange::of_attempt(state) {
-                record.enter(change);
-            }
-            record.updated = self.clock.now();
-            match self.put(&Record::Connection(record), Expected::At(revision)).await {
-                Err(StoreError::Conflict) => {}
-                written => return written.map(|_| ()),
-            }
-        }
-        Err(StoreError::Overloaded)
-    }
-
-    /// Notes that no job is left of those that were not wanted.
-    pub(super) async fn end_clearing(
-        &self,
-        connection: ConnectionId,
-        before: Timestamp,
-    ) -> Result<(), StoreError> {
-        for _ in 0..ROUNDS {
-            let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
-            let Some((Record::Connection(mut record), revision)) = found else { return Ok(()) };
-            if record.unwanted_before != Some(before) {
-                return Ok(());
-            }
-            record.unwanted_before = None;
-            match self.put(&Record::Connection(record), Expected::At(revision)).await {
-                Err(StoreError::Conflict) => {}
-                written => return written.map(|_| ()),
-            }
-        }
-        Err(StoreError::Overloaded)
-    }
-
-    /// Tells a lane what its record says after an effect was written into it.
-    pub(super) async fn mirror_resolved(
-        &self,
-        partition: Partition,
-        connection: ConnectionId,
-        resolves: &str,
-    ) -> Result<(), StoreError> {
-        let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
-        let mut rule = match found {
-            Some((Record::Connection(record), revision)) => Rule::of(&record, revision),
-            _ => Rule::gone(connection, 0, ""),
-        };
-        resolves.clone_into(&mut rule.resolves);
-        self.mirror(partition, &[rule]).await
     }
 
     /// Deletes a record; see [`Store::delete`](crate::store::Store::delete).
