@@ -19,7 +19,7 @@ use crate::store::{StoreError, log};
 pub(super) const STEP: usize = 500;
 
 /// A lane's wait is forgotten so long after it has passed: a clock may be set back by less.
-const PASSED: Duration = Duration::from_secs(60);
+const PASSED: Duration = Duration::from_mins(1);
 
 /// How far the walk over old rows has come; it begins again once it reached what must be kept.
 #[derive(Debug, Clone, Default)]
