@@ -85,7 +85,7 @@ impl<'a> Session<'a> {
     async fn fill(&mut self, tenant: &Tenant, events: usize) -> Result<f64, Failure> {
         let batch = BATCH.min(BATCH_BYTES / self.plan.settings.payload_bytes).max(1);
         let run = self.run(tenant, events);
-        let load = Load { concurrency: FILLERS, ..self.bench.load(&run, batch) };
+        let load = Load { concurrency: FILLERS, insists: true, ..self.bench.load(&run, batch) };
         let nowhere = Arc::new(Tally::new(run.phase, 0, 0, Instant::now()));
         let sent = generator::send(&load, &nowhere).await;
         if sent.accepted < events {
