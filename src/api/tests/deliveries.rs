@@ -70,7 +70,8 @@ async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
         reason: "because".to_owned(),
         effect: LaneEffect::default(),
         rendered: None,
-    });
+ forget: false,
+});
     let settlements: Vec<Settlement> = settlements.collect();
     let count = settlements.len();
     assert_eq!(api.gateway.store.settle(settlements).await.unwrap(), count);

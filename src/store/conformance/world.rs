@@ -255,7 +255,8 @@ impl World {
             reason: "because".to_owned(),
             effect,
             rendered: None,
-        }
+ forget: false,
+}
     }
 
     /// Settles all with one outcome; how many were taken.

@@ -35,7 +35,7 @@ impl Engine for Shared {
     async fn open(&self, clock: Clock, ids: Ids) -> Arc<dyn Store> {
         let settings = RedisSettings {
             prefix: self.prefix.clone(),
-            retention: RETENTION,
+            retention: RETENTION.into(),
             ..RedisSettings::new(self.server.url())
         };
         Arc::new(RedisStore::open(settings, clock, ids).await.unwrap())
