@@ -138,7 +138,9 @@ pub async fn retry(mut call: Call) -> Answer {
         Retried::Erased => {
             Err(Problem::new(Code::WrongState, "its event was erased: there is nothing to send"))
         }
-        Retried::Open | Retried::Already => Err(Problem::new(Code::WrongState, "it is queued or under way already")),
+        Retried::Open | Retried::Already => {
+            Err(Problem::new(Code::WrongState, "it is queued or under way already"))
+        }
         Retried::Missing => Err(Problem::missing("delivery")),
         Retried::Closed => Err(Problem::new(Code::WrongState, "its connection was closed or deleted")
             .hint("resume the connection first, if it was closed")),

@@ -78,7 +78,10 @@ pub async fn read(call: Call) -> Answer {
 pub async fn cancel(call: Call) -> Answer {
     let live = owned(&call, is_erasure, "erasure")?;
     if matches!(live.record.work, Work::Purge { .. }) {
-        return Err(Problem::new(Code::WrongState, "what is left of a deleted tenant is erased whatever happens"));
+        return Err(Problem::new(
+            Code::WrongState,
+            "what is left of a deleted tenant is erased whatever happens",
+        ));
     }
     let chore = call.gateway.cancel_chore(live, &call.who()).await?;
     Ok(reply(StatusCode::OK, &show(&chore)))

@@ -181,9 +181,7 @@ pub(super) fn list_chores(call: &Call, is_such: fn(&Work) -> bool, show: fn(&Cho
     query.finish()?;
     let whose = |owner: Option<&TenantId>| tenant.is_none() || owner == tenant.as_ref();
     let mut found = call.gateway.directory.chores(|chore| {
-        is_such(&chore.work)
-            && whose(chore.tenant.as_ref())
-            && before.is_none_or(|before| chore.id < before)
+        is_such(&chore.work) && whose(chore.tenant.as_ref()) && before.is_none_or(|before| chore.id < before)
     });
     found.truncate(limit + 1);
     Ok(page(found, limit, |live| live.record.id.to_string(), |live| show(&live.record)))

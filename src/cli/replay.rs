@@ -14,7 +14,18 @@ use crate::domain::time::Timestamp;
 /// How replays are shown.
 pub const REPLAYS: Kind = Kind {
     path: "/v1/replays",
-    columns: &["id", "tenant", "status", "connection", "state", "done", "skipped", "left", "created", "reason"],
+    columns: &[
+        "id",
+        "tenant",
+        "status",
+        "connection",
+        "state",
+        "done",
+        "skipped",
+        "left",
+        "created",
+        "reason",
+    ],
     progress: &["done", "skipped", "left"],
 };
 
@@ -115,8 +126,7 @@ pub async fn run_replays(command: &ChoresCommand, output: Output) -> Result<(), 
 
 /// What a replay would do.
 fn rehearsed(made: &Value) -> String {
-    let mut lines: Vec<String> =
-        made["sample"].as_array().into_iter().flatten().map(shown).collect();
+    let mut lines: Vec<String> = made["sample"].as_array().into_iter().flatten().map(shown).collect();
     let least = if made["complete"] == json!(true) { "" } else { "at least " };
     lines.push(format!("{least}{} deliveries would be sent again; nothing was sent", made["count"]));
     lines.join("\n")

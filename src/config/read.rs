@@ -217,7 +217,8 @@ fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {
 }
 
 fn read_retention(table: &mut TableReader<'_>) -> Option<Retention> {
-    const HINT: &str = "a type or a family and its days, such as \"conversation.*=1\"; no more than deliveries_days";
+    const HINT: &str =
+        "a type or a family and its days, such as \"conversation.*=1\"; no more than deliveries_days";
     let days = |days: u64| Duration::from_hours(24 * days);
     let all: Option<u64> = whole(table, "deliveries_days");
     let mut types = Vec::new();

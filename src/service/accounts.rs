@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{Gateway, ServiceError};
-use crate::domain::chore::Chore;
 use crate::domain::account::{ApiKey, Scope, Tenant};
+use crate::domain::chore::Chore;
 use crate::domain::fault::Faults;
 use crate::domain::id::{KeyId, TenantId};
 use crate::domain::secret::Secret;

@@ -287,7 +287,7 @@ fn settle(
         effect,
         rendered: body.filter(|body| !delivered && lease.rendered.as_ref() != Some(body)),
         forget: !policy.log_bodies,
-}
+    }
 }
 
 pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstacle) -> Settlement {
@@ -345,8 +345,8 @@ pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settl
         next,
         effect: LaneEffect { healthy: None, ..effect },
         rendered: None,
- forget: false,
-}
+        forget: false,
+    }
 }
 
 /// What is needed to settle a job whose handler did not come back.
@@ -372,5 +372,13 @@ fn end_untried(lease: &Lease, reason: &str) -> Settlement {
 }
 
 fn untried(lease: &Lease, next: Next, reason: String, effect: LaneEffect) -> Settlement {
-    Settlement { lease: lease.reference(), attempt: None, next, reason, effect, rendered: None, forget: false }
+    Settlement {
+        lease: lease.reference(),
+        attempt: None,
+        next,
+        reason,
+        effect,
+        rendered: None,
+        forget: false,
+    }
 }

@@ -27,8 +27,8 @@ use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
-pub use chores::LiveChore;
 use chores::Chores;
+pub use chores::LiveChore;
 use hooks::Hooks;
 pub use hooks::MadeBy;
 use sources::Sources;
@@ -289,7 +289,9 @@ impl Directory {
                 }
                 Ready::Source(Arc::new(live))
             }
-            Some(Record::Chore(record)) => Ready::Chore(LiveChore { record: *record, revision: change.revision }),
+            Some(Record::Chore(record)) => {
+                Ready::Chore(LiveChore { record: *record, revision: change.revision })
+            }
         }
     }
 

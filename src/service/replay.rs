@@ -23,8 +23,8 @@ use crate::domain::id::{JobId, TenantId};
 use crate::domain::job::JobState;
 use crate::mapping::MappingError;
 use crate::store::{
-    Added, Cursor, Delivery, DeliveryPage, DeliveryQuery, ERASED, EventPage, EventWalk, NewJob, PlacedEvent, Retried,
-    StoreError,
+    Added, Cursor, Delivery, DeliveryPage, DeliveryQuery, ERASED, EventPage, EventWalk, NewJob, PlacedEvent,
+    Retried, StoreError,
 };
 
 /// Deliveries a second where nobody says how many.
@@ -94,11 +94,19 @@ impl Gateway {
     /// The mapping that replaces the one by which a delivery failed.
     fn mended(&self, delivery: &Delivery) -> Option<crate::domain::id::MappingVersion> {
         let failed = delivery.state == JobState::MappingFailed;
-        failed.then(|| self.directory.connection(delivery.job.connection)).flatten().map(|live| live.mapping_version)
+        failed
+            .then(|| self.directory.connection(delivery.job.connection))
+            .flatten()
+            .map(|live| live.mapping_version)
     }
 
     /// Begins a replay of a tenant's deliveries.
-    pub async fn make_replay(&self, tenant: TenantId, replay: Replay, by: &str) -> Result<Chore, ServiceError> {
+    pub async fn make_replay(
+        &self,
+        tenant: TenantId,
+        replay: Replay,
+        by: &str,
+    ) -> Result<Chore, ServiceError> {
         if let Some(id) = replay.connection
             && let Some(live) = self.directory.connection(id)
             && !live.record.state.takes_jobs()
@@ -123,7 +131,12 @@ impl Gateway {
     }
 
     /// Counts what a replay would send, as far as a bounded walk goes.
-    async fn count_replay(&self, chore: &Chore, replay: &Replay, samples: usize) -> Result<Rehearsal, ServiceError> {
+    async fn count_replay(
+        &self,
+        chore: &Chore,
+        replay: &Replay,
+        samples: usize,
+    ) -> Result<Rehearsal, ServiceError> {
         let mut found = Rehearsal { count: 0, complete: false, sample: Vec::new() };
         let mut cursor: Option<String> = None;
         for _ in 0..COUNT_PAGES {
@@ -155,7 +168,11 @@ impl Gateway {
         Ok(found)
     }
 
-    pub(super) async fn replay_turn(&self, chore: &mut Chore, replay: &Replay) -> Result<Ended, ServiceError> {
+    pub(super) async fn replay_turn(
+        &self,
+        chore: &mut Chore,
+        replay: &Replay,
+    ) -> Result<Ended, ServiceError> {
         if let Some(id) = replay.connection {
             match self.directory.connection(id) {
                 None => return Ok(Some((ChoreState::Failed, "its connection was deleted".to_owned()))),
@@ -268,7 +285,9 @@ impl Gateway {
         }
         let own = placed.jobs.iter().filter(|delivery| delivery.job.connection == live.record.id);
         match own.max_by_key(|delivery| delivery.job.id) {
-            Some(delivery) if delivery.state == JobState::Cancelled => Some(Missed::Cancelled(delivery.clone())),
+            Some(delivery) if delivery.state == JobState::Cancelled => {
+                Some(Missed::Cancelled(delivery.clone()))
+            }
             Some(_) => None,
             None => (live.wants_type(&event.kind) && live.passes(event)).then_some(Missed::Never(live)),
         }

@@ -145,7 +145,15 @@ impl Common<'_> {
                     decide(verdict.outcome, "", self.policy, 0, None, self.now, self.fraction);
                 effect.wait_until = self.wait.or_else(|| (!self.full).then(|| self.began.plus(GATHER)));
                 let attempt = Some(self.attempt(item.lease.job.tries + 1, &verdict, None));
-                Settlement { lease, attempt, next, reason: verdict.reason, effect, rendered: None, forget: !self.policy.log_bodies }
+                Settlement {
+                    lease,
+                    attempt,
+                    next,
+                    reason: verdict.reason,
+                    effect,
+                    rendered: None,
+                    forget: !self.policy.log_bodies,
+                }
             }
             Some(Fate::Failed(failed)) => {
                 let verdict = &failed.refused.verdict;
@@ -172,7 +180,7 @@ impl Common<'_> {
                     effect,
                     rendered: (item.lease.rendered.as_ref() != Some(&kept)).then_some(kept),
                     forget: !self.policy.log_bodies,
-}
+                }
             }
         }
     }
@@ -255,8 +263,8 @@ mod tests {
             reason: String::new(),
             effect: LaneEffect { wait_until, healthy, opening, ..LaneEffect::default() },
             rendered: None,
- forget: false,
-}
+            forget: false,
+        }
     }
 
     #[test]

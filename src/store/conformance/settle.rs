@@ -127,7 +127,7 @@ pub async fn the_last_bytes_are_kept(world: World) {
         let (_, lease) = one(&world, concurrency).await;
         let with = |lease: &Lease, outcome, body: &'static str| {
             let rendered = (!body.is_empty()).then(|| Bytes::from(body));
-            crate::store::Settlement { rendered, ..world.settlement(lease, outcome, None), forget: false }
+            crate::store::Settlement { rendered, ..world.settlement(lease, outcome, None) }
         };
         assert_eq!(world.store.settle(vec![with(&lease, Outcome::Throttled, "first")]).await, Ok(1));
         world.advance_secs(2);

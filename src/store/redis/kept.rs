@@ -20,7 +20,8 @@ use crate::domain::time::Timestamp;
 use crate::store::kept::LOOKED_AT;
 use crate::store::log::{TALLY_DAYS, day_of};
 use crate::store::{
-    Added, Cursor, ERASED, Erased, EventPage, EventWalk, Kept, NewJob, PlacedEvent, Purged, Retried, StoreError,
+    Added, Cursor, ERASED, Erased, EventPage, EventWalk, Kept, NewJob, PlacedEvent, Purged, Retried,
+    StoreError,
 };
 
 /// Jobs of an event that one read or one script call touches.
@@ -70,11 +71,7 @@ impl Kept for RedisStore {
 }
 
 fn base_of(place: &Cursor) -> Result<Base, StoreError> {
-    place
-        .0
-        .first_chunk()
-        .copied()
-        .ok_or_else(|| StoreError::Corrupt("a cursor of another store".to_owned()))
+    place.0.first_chunk().copied().ok_or_else(|| StoreError::Corrupt("a cursor of another store".to_owned()))
 }
 
 /// Sorts behind every entry of an event, however many jobs it comes to have.

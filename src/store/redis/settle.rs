@@ -103,7 +103,9 @@ impl Core {
             push_effect(&mut call, &settlement.effect, now)?;
             match &settlement.next {
                 Next::Done(_) => call.value(if settlement.forget { "1" } else { "" }),
-                Next::Due(_) | Next::Requeue => call.value(settlement.rendered.as_deref().unwrap_or_default()),
+                Next::Due(_) | Next::Requeue => {
+                    call.value(settlement.rendered.as_deref().unwrap_or_default())
+                }
             };
             push_slots(&mut call, settlement.attempt.as_ref());
         }

@@ -17,7 +17,8 @@ use crate::domain::job::{Job, JobState};
 use crate::domain::time::Timestamp;
 use crate::store::kept::LOOKED_AT;
 use crate::store::{
-    Added, Cursor, ERASED, Erased, EventPage, EventWalk, Kept, NewJob, PlacedEvent, Purged, Retried, StoreError,
+    Added, Cursor, ERASED, Erased, EventPage, EventWalk, Kept, NewJob, PlacedEvent, Purged, Retried,
+    StoreError,
 };
 
 /// How often a database that is busy is asked again to let go of its log.
@@ -137,7 +138,8 @@ fn sequences(
         .prepare_cached("SELECT seq, tenant = ?, received FROM events WHERE seq > ? ORDER BY seq LIMIT ?")
         .map_err(|error| unavailable(&error))?;
     let most = i64::try_from(LOOKED_AT).unwrap_or(i64::MAX);
-    let mut found = select.query(params![tenant.as_str(), after, most]).map_err(|error| unavailable(&error))?;
+    let mut found =
+        select.query(params![tenant.as_str(), after, most]).map_err(|error| unavailable(&error))?;
     let (mut sequences, mut looked, mut last) = (Vec::new(), 0, after);
     while sequences.len() < limit
         && let Some(row) = found.next().map_err(|error| unavailable(&error))?

@@ -9,8 +9,8 @@ use super::writer::{Effects, Shared};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion};
 use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
-use crate::store::{ERASED, StoreError};
 use crate::store::types::Retried;
+use crate::store::{ERASED, StoreError};
 
 /// Makes a job due now with a fresh schedule; what happened before stays on record. `only_ended` leaves one alone that waits
 /// for its retry.

@@ -7,13 +7,11 @@ local raw = call('HGET', event, index)
 -- A marked event is being removed.
 if not raw or call('HEXISTS', event, 'x') == 1 then return 'missing' end
 local connection, mapping, state, _, tries, due = struct.unpack(RECORD, raw)
-if state == QUEUED or call('HEXISTS', HELD, id) == 1 then return 'open' end
 local replay, by = ARGV[7], 'r' .. index
-if replay ~= '' then
-  if state == WAITS then return 'open' end
-  local before = call('HGET', event, by)
-  if before and (before == replay or ARGV[8] ~= '1') then return 'already' end
-end
+local before = replay ~= '' and call('HGET', event, by)
+if before and (before == replay or ARGV[8] ~= '1') then return 'already' end
+if state == QUEUED or call('HEXISTS', HELD, id) == 1 then return 'open' end
+if replay ~= '' and state == WAITS then return 'open' end
 if raw:sub(54) == ARGV[6] then return 'erased' end
 local l = lane(connection)
 if not l or l[IS_CLOSED] == 1 then return 'closed' end

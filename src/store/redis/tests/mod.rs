@@ -216,8 +216,8 @@ fn settlement(lease: &Lease, next: Next) -> Settlement {
         next,
         reason: "because".to_owned(),
         rendered: None,
- forget: false,
-}
+        forget: false,
+    }
 }
 
 fn delivered() -> Next {
