@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod cut;
 mod fault;
+mod kept;
 mod lanes;
 mod large;
 mod log;
