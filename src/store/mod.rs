@@ -22,6 +22,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod engine;
 pub mod kept;
 pub mod log;
 mod record;

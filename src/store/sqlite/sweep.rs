@@ -21,6 +21,8 @@ use crate::store::{StoreError, log};
 /// Rows that one step touches of each kind.
 pub(super) const STEP: usize = 500;
 
+/// A lane's wait is forgotten so long after it has passed: a clock may be set back by less.
+const PASSED: Duration = Duration::from_secs(60);
 /// How often what is kept shorter than the rest is looked at again that had not ended when its time came.
 const AGAIN: Duration = Duration::from_hours(1);
 
@@ -152,7 +154,7 @@ fn remove_old(
     run(
         database,
         "DELETE FROM waits WHERE connection IN (SELECT connection FROM waits WHERE until <= ? LIMIT ?)",
-        params![now.millis(), step],
+        params![now.minus(PASSED).millis(), step],
     )?;
     Ok(())
 }
