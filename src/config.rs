@@ -23,7 +23,6 @@ use zeroize::Zeroizing;
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
-use crate::domain::retention::Retention;
 use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 pub use environment::{
@@ -69,7 +68,7 @@ pub struct Config {
     /// What one tenant may use.
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.
-    pub retention: Retention,
+    pub retention: crate::domain::retention::Retention,
     /// How log lines look.
     pub log: LogConfig,
     /// The key that seals secrets, when the environment gives it.

@@ -54,7 +54,7 @@
 //! | outlet | what a connection delivers through: an endpoint, or a Google sheet |
 //! | hold, bucket | what processes share: a thing that one has at a time, tokens of a quota |
 //! | chore | long work over what is kept that someone asked for: a replay, an erasure |
-| record | a tenant, a key, a connection, a source or a chore: small, and known to every process |
+//! | record | a tenant, a key, a connection, a source or a chore: small, and known to every process |
 
 pub mod api;
 pub mod app;

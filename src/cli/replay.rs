@@ -30,6 +30,7 @@ pub const REPLAYS: Kind = Kind {
 };
 
 /// What to replay.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {
     /// Which gateway.

@@ -195,7 +195,7 @@ enum Ready {
     Key(Arc<ApiKey>),
     Connection(Arc<LiveConnection>),
     Source(Arc<LiveSource>),
-    Chore(LiveChore),
+    Chore(Arc<LiveChore>),
 }
 
 impl Directory {
@@ -289,9 +289,7 @@ impl Directory {
                 }
                 Ready::Source(Arc::new(live))
             }
-            Some(Record::Chore(record)) => {
-                Ready::Chore(LiveChore { record: *record, revision: change.revision })
-            }
+            Some(Record::Chore(record)) => Ready::Chore(LiveChore::of(*record, change.revision)),
         }
     }
 

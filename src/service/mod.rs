@@ -20,6 +20,7 @@ pub mod public;
 pub mod rate;
 pub mod receive;
 pub mod recent;
+pub mod rehearsal;
 pub mod reload;
 pub mod replay;
 mod running;

@@ -8,20 +8,13 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde::Serialize;
-use serde_json::Value;
 
 use super::chores::Ended;
-use super::exchange::Outgoing;
-use super::live::{LiveConnection, event_context};
-use super::tryout::Shown;
+use super::live::LiveConnection;
 use super::{Gateway, ServiceError};
-use crate::connector::Names;
 use crate::domain::chore::{Chore, ChoreState, Replay, Which, Work};
-use crate::domain::event::Event;
-use crate::domain::id::{JobId, TenantId};
+use crate::domain::id::TenantId;
 use crate::domain::job::JobState;
-use crate::mapping::MappingError;
 use crate::store::{
     Added, Cursor, Delivery, DeliveryPage, DeliveryQuery, ERASED, EventPage, EventWalk, NewJob, PlacedEvent,
     Retried, StoreError,
@@ -37,53 +30,6 @@ pub const MAX_SAMPLES: usize = 50;
 const PAGE: usize = 100;
 /// Pages of one turn at the most.
 const PAGES: usize = 100;
-/// Deliveries of one page of a count, and its pages.
-const COUNTED: usize = 500;
-const COUNT_PAGES: usize = 20;
-
-/// What sending a delivery again would come to.
-#[derive(Debug, Serialize)]
-pub struct Rehearsed {
-    /// The delivery; `None` where there is none yet.
-    pub id: Option<JobId>,
-    /// Its event.
-    pub event: String,
-    /// Its event's type.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Why it stands where it stands; empty where there is no delivery yet.
-    pub before: String,
-    /// The request that would be sent now; `None` when it fails again.
-    pub request: Option<Shown>,
-    /// What the connection's mapping makes of it now.
-    pub output: Option<Value>,
-    /// Why it fails again.
-    pub error: Option<Failing>,
-}
-
-/// Why a delivery would fail again.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Failing {
-    /// The mapping can't be applied.
-    Mapping(MappingError),
-    /// Something else is in the way.
-    Other {
-        /// What.
-        reason: String,
-    },
-}
-
-/// What a replay would do.
-#[derive(Debug)]
-pub struct Rehearsal {
-    /// How many deliveries it would send.
-    pub count: u64,
-    /// Whether all were counted; else there are at least so many.
-    pub complete: bool,
-    /// What becomes of the first of them.
-    pub sample: Vec<Rehearsed>,
-}
 
 impl Gateway {
     /// Sends one delivery again. One that failed by its mapping is rendered by the connection's mapping of now.
@@ -117,55 +63,6 @@ impl Gateway {
         let counted = self.count_replay(&chore, &replay, 0).await?;
         chore.progress.expected = counted.complete.then_some(counted.count);
         self.make_chore(chore).await
-    }
-
-    /// What a replay would do; nothing is sent, and nothing changes. At most `samples` are shown.
-    pub async fn rehearse(
-        &self,
-        tenant: TenantId,
-        replay: Replay,
-        samples: usize,
-    ) -> Result<Rehearsal, ServiceError> {
-        let chore = self.new_chore(Some(tenant), Work::Replay(replay.clone()), "");
-        self.count_replay(&chore, &replay, samples.min(MAX_SAMPLES)).await
-    }
-
-    /// Counts what a replay would send, as far as a bounded walk goes.
-    async fn count_replay(
-        &self,
-        chore: &Chore,
-        replay: &Replay,
-        samples: usize,
-    ) -> Result<Rehearsal, ServiceError> {
-        let mut found = Rehearsal { count: 0, complete: false, sample: Vec::new() };
-        let mut cursor: Option<String> = None;
-        for _ in 0..COUNT_PAGES {
-            if replay.which == Which::Missed {
-                let page = self.events_of(chore, replay, cursor.as_deref()).await?;
-                for placed in &page.items {
-                    let Some(missed) = self.missed(replay, placed) else { continue };
-                    found.count += 1;
-                    if found.sample.len() < samples {
-                        found.sample.push(self.rehearse_missed(&missed, placed));
-                    }
-                }
-                cursor = page.next.map(|next| next.to_string());
-            } else {
-                let page = self.deliveries_of(chore, replay, cursor.as_deref(), COUNTED).await?;
-                for delivery in page.items {
-                    found.count += 1;
-                    if found.sample.len() < samples {
-                        found.sample.push(self.rehearse_one(delivery).await?);
-                    }
-                }
-                cursor = page.next.map(|next| next.to_string());
-            }
-            if cursor.is_none() {
-                found.complete = true;
-                break;
-            }
-        }
-        Ok(found)
     }
 
     pub(super) async fn replay_turn(
@@ -232,7 +129,7 @@ impl Gateway {
     }
 
     /// A page of the deliveries that a replay names, and that had ended when it was asked for.
-    async fn deliveries_of(
+    pub(super) async fn deliveries_of(
         &self,
         chore: &Chore,
         replay: &Replay,
@@ -258,7 +155,7 @@ impl Gateway {
         Ok(page)
     }
 
-    async fn events_of(
+    pub(super) async fn events_of(
         &self,
         chore: &Chore,
         replay: &Replay,
@@ -277,7 +174,7 @@ impl Gateway {
     }
 
     /// What a connection missed of an event; `None` where that is nothing.
-    fn missed(&self, replay: &Replay, placed: &PlacedEvent) -> Option<Missed> {
+    pub(super) fn missed(&self, replay: &Replay, placed: &PlacedEvent) -> Option<Missed> {
         let live = self.directory.connection(replay.connection?)?;
         let event = &placed.event;
         if event.is_erased() || replay.kind.as_ref().is_some_and(|kind| *kind != event.kind) {
@@ -286,7 +183,7 @@ impl Gateway {
         let own = placed.jobs.iter().filter(|delivery| delivery.job.connection == live.record.id);
         match own.max_by_key(|delivery| delivery.job.id) {
             Some(delivery) if delivery.state == JobState::Cancelled => {
-                Some(Missed::Cancelled(delivery.clone()))
+                Some(Missed::Cancelled(Box::new(delivery.clone())))
             }
             Some(_) => None,
             None => (live.wants_type(&event.kind) && live.passes(event)).then_some(Missed::Never(live)),
@@ -312,97 +209,17 @@ impl Gateway {
             }
         })
     }
-
-    fn rehearse_missed(&self, missed: &Missed, placed: &PlacedEvent) -> Rehearsed {
-        match missed {
-            Missed::Cancelled(delivery) => {
-                let live = self.directory.connection(delivery.job.connection);
-                self.shown(live.as_deref(), &placed.event, Some(delivery))
-            }
-            Missed::Never(live) => self.shown(Some(live), &placed.event, None),
-        }
-    }
-
-    async fn rehearse_one(&self, delivery: Delivery) -> Result<Rehearsed, StoreError> {
-        let found = self.store.event(&delivery.job.tenant, &delivery.event_id).await?;
-        let live = self.directory.connection(delivery.job.connection);
-        Ok(match found.filter(|event| event.key == delivery.job.event && !event.is_erased()) {
-            Some(event) => self.shown(live.as_deref(), &event, Some(&delivery)),
-            None => {
-                let mut shown = Rehearsed::of(&delivery.event_id, &delivery.kind, Some(&delivery));
-                shown.error = Some(Failing::other("its event can't be read any more"));
-                shown
-            }
-        })
-    }
-
-    /// What would be sent of an event now.
-    fn shown(&self, live: Option<&LiveConnection>, event: &Event, delivery: Option<&Delivery>) -> Rehearsed {
-        let mut shown = Rehearsed::of(&event.id, &event.kind, delivery);
-        let Some(live) = live else {
-            shown.error = Some(Failing::other("its connection was deleted"));
-            return shown;
-        };
-        let working = match &live.works {
-            Ok(working) => working,
-            Err(reason) => {
-                shown.error = Some(Failing::other(reason.as_str()));
-                return shown;
-            }
-        };
-        let connection = live.record.id.to_string();
-        let job = delivery.map_or_else(String::new, |delivery| delivery.job.name.to_string());
-        let tries = delivery.map_or(0, |delivery| delivery.job.tries);
-        let context = event_context(event, &connection, &job, tries + 1);
-        let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
-        let outgoing = Outgoing { event: &event.document, context, names };
-        let mapped = working.mapping.apply(&event.document, &context).and_then(|output| {
-            let endpoint = working.outlet.endpoint();
-            let request = endpoint
-                .map(|endpoint| Shown::ahead(endpoint, &working.mapping, &outgoing, self.clock.now()))
-                .transpose()?;
-            Ok((output, request))
-        });
-        match mapped {
-            Ok((output, request)) => {
-                shown.output = Some(Value::Object(output));
-                shown.request = request;
-            }
-            Err(error) => shown.error = Some(Failing::Mapping(error)),
-        }
-        shown
-    }
 }
 
 /// Why nothing of a closed connection is sent.
 const CLOSED: &str = "its connection is closed: resume it first, then replay";
 
 /// What a connection missed.
-enum Missed {
+pub(super) enum Missed {
     /// Its delivery was cancelled.
-    Cancelled(Delivery),
+    Cancelled(Box<Delivery>),
     /// It has none.
     Never(std::sync::Arc<LiveConnection>),
-}
-
-impl Rehearsed {
-    fn of(event: &str, kind: &str, delivery: Option<&Delivery>) -> Self {
-        Self {
-            id: delivery.map(|delivery| delivery.job.id),
-            event: event.to_owned(),
-            kind: kind.to_owned(),
-            before: delivery.map(|delivery| delivery.reason.clone()).unwrap_or_default(),
-            request: None,
-            output: None,
-            error: None,
-        }
-    }
-}
-
-impl Failing {
-    fn other(reason: &str) -> Self {
-        Self::Other { reason: reason.to_owned() }
-    }
 }
 
 fn count_sent(chore: &mut Chore, sent: bool) {

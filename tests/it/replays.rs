@@ -48,8 +48,8 @@ async fn a_killed_replay_goes_on(start: impl Fn(&Path, &Door) -> Process) {
         .map(|number| json!({ "tenant": "acme", "type": "x", "id": format!("e{number}"), "data": null }))
         .collect();
     assert_eq!(post("/v1/events", Value::Array(events)).await.0, 202);
-    let stats = format!("/v1/connections/{connection}/stats");
-    until(&door, &stats, "all to end", |stats| stats["totals"]["dead"] == EVENTS).await;
+    let totals = format!("/v1/connections/{connection}/stats");
+    until(&door, &totals, "all to end", |stats| stats["totals"]["dead"] == EVENTS).await;
     assert_eq!(receiver.arrivals().len(), EVENTS);
 
     // While the connection is paused, what is sent again stands in its lane: a kill interrupts no request.
@@ -71,7 +71,7 @@ async fn a_killed_replay_goes_on(start: impl Fn(&Path, &Door) -> Process) {
     assert_eq!(waiting["items"].as_array().unwrap().len(), EVENTS);
 
     assert_eq!(post(&format!("/v1/connections/{connection}/resume"), json!({})).await.0, 200);
-    until(&door, &stats, "all to arrive", |stats| stats["totals"]["delivered"] == EVENTS).await;
+    until(&door, &totals, "all to arrive", |stats| stats["totals"]["delivered"] == EVENTS).await;
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     for arrival in receiver.arrivals() {
         *times.entry(arrival.json()["id"].as_str().unwrap().to_owned()).or_default() += 1;
@@ -82,7 +82,7 @@ async fn a_killed_replay_goes_on(start: impl Fn(&Path, &Door) -> Process) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_replay_goes_on_where_it_was_on_the_embedded_store() {
-    a_killed_replay_goes_on(|folder, door| Process::start(folder, door)).await;
+    a_killed_replay_goes_on(Process::start).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -289,7 +289,7 @@ async fn what_a_connection_missed_is_made_good() {
     let shown = dry(&api, &key, wanted.clone()).await;
     assert_eq!(shown["count"], 2, "{shown}");
     assert_eq!((&shown["sample"][0]["id"], shown["sample"][1]["id"].is_string()), (&Value::Null, true));
-    assert!(shown["sample"][0]["request"]["body"].as_str().unwrap().contains("9"), "{shown}");
+    assert!(shown["sample"][0]["request"]["body"].as_str().unwrap().contains('9'), "{shown}");
     let ended = replay(&api, &key, &wanted).await;
     assert_eq!((&ended["done"], &ended["missed"], &ended["state"]), (&json!(2), &json!(true), &Value::Null));
     let mut leases = Vec::new();

@@ -17,13 +17,20 @@ pub struct LiveChore {
     pub revision: Revision,
 }
 
+impl LiveChore {
+    /// A chore as it was read.
+    pub(super) fn of(record: Chore, revision: Revision) -> Arc<Self> {
+        Arc::new(Self { record, revision })
+    }
+}
+
 /// All chores.
 #[derive(Debug, Default)]
 pub(super) struct Chores(BTreeMap<ChoreId, Arc<LiveChore>>);
 
 impl Chores {
-    pub(super) fn put(&mut self, live: LiveChore) {
-        self.0.insert(live.record.id, Arc::new(live));
+    pub(super) fn put(&mut self, live: Arc<LiveChore>) {
+        self.0.insert(live.record.id, live);
     }
 
     pub(super) fn forget(&mut self, id: ChoreId) {

@@ -106,6 +106,7 @@ use crate::store::types::{
 use cadence::Cadence;
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
+use lease::named;
 use link::Link;
 use script::{Call, Scripts};
 pub use server::Durability;
@@ -193,7 +194,7 @@ struct Core {
     /// Held by each lease until its answer is noted, so that nobody takes it for a lost one.
     leasing: tokio::sync::RwLock<()>,
     /// How far each partition was looked through for events past each retention, and when that began.
-    walk: Mutex<HashMap<(Partition, Duration), (Vec<u8>, Timestamp)>>,
+    walk: Mutex<HashMap<(Partition, Duration), upkeep::Walked>>,
     cadence: Cadence,
     /// Whether the server was found to be emptied.
     emptied: AtomicBool,
@@ -288,10 +289,6 @@ impl RedisStore {
     fn core(&self) -> Result<&Arc<Core>, StoreError> {
         if self.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(&self.core) }
     }
-}
-
-fn named(leases: &[LeaseRef]) -> Vec<(JobId, u64)> {
-    leases.iter().map(|lease| (lease.job, lease.token)).collect()
 }
 
 impl Drop for RedisStore {

@@ -34,6 +34,9 @@ const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
 
+/// The last entry that a walk over a partition looked at, and when the walk began.
+pub(super) type Walked = (Vec<u8>, Timestamp);
+
 /// Jobs of a closed lane, by their members of the queue.
 #[derive(Debug)]
 struct Closing {

@@ -22,7 +22,7 @@ use crate::store::{StoreError, log};
 pub(super) const STEP: usize = 500;
 
 /// A lane's wait is forgotten so long after it has passed: a clock may be set back by less.
-const PASSED: Duration = Duration::from_secs(60);
+const PASSED: Duration = Duration::from_mins(1);
 /// How often what is kept shorter than the rest is looked at again that had not ended when its time came.
 const AGAIN: Duration = Duration::from_hours(1);
 

@@ -34,7 +34,7 @@ async fn everything(server: &Server) -> Vec<u8> {
             redis::Value::BulkString(text) => vec![text],
             list => redis::from_redis_value(list).unwrap(),
         };
-        parts.iter().for_each(|part| all.extend_from_slice(part));
+        all.extend(parts.concat());
     }
     all
 }
