@@ -12,6 +12,7 @@ use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use super::sheets;
+use super::watch::Tried;
 use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
@@ -95,7 +96,7 @@ async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     };
     match live.works.as_ref().map(|working| (working, working.outlet.endpoint())) {
         Ok((working, Some(endpoint))) => match turn(gateway, working).await {
-            Ok(()) => send(gateway, &lease, working, endpoint, body).await,
+            Ok(()) => send(gateway, &lease, (&live, working, endpoint), body).await,
             Err(obstacle) => settle_obstacle(gateway, &lease, obstacle),
         },
         // It was changed a moment ago: the next lease goes the right way.
@@ -224,20 +225,20 @@ async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
 async fn send(
     gateway: &Gateway,
     lease: &Lease,
-    working: &Working,
-    endpoint: &Endpoint,
+    (live, working, endpoint): (&LiveConnection, &Working, &Endpoint),
     body: Bytes,
 ) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
     let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
-    settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
+    let unproven = live.record.unproven;
+    settle(gateway, lease, (&working.policy, unproven), &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
-/// What follows from a try that has a verdict.
+/// What follows from a try that has a verdict; `unproven` as the connection's record has it.
 fn settle(
     gateway: &Gateway,
     lease: &Lease,
-    policy: &DeliveryPolicy,
+    (policy, unproven): (&DeliveryPolicy, bool),
     verdict: &Verdict,
     attempt: Attempt,
     body: Option<Bytes>,
@@ -266,6 +267,18 @@ fn settle(
     if let Some((by, reason)) = &effect.pause {
         tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, by, reason, "a connection was paused");
     }
+    let tried = Tried {
+        job: lease.job.id,
+        connection: lease.job.connection,
+        kind: &lease.event.kind,
+        outcome: verdict.outcome,
+        status: attempt.status,
+        reason: &verdict.reason,
+        failing: lease.failing,
+        breaker: &policy.breaker,
+        unproven,
+    };
+    gateway.notice(&tried, &next, &effect);
     let delivered = matches!(next, Next::Done(JobState::Delivered));
     let reason = match (&next, policy.when_retries_end) {
         (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {
@@ -306,7 +319,7 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Mapping(error) => {
             let verdict = Verdict::mapping_failed(&error);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+            settle(gateway, lease, (&DeliveryPolicy::default(), false), &verdict, attempt, None)
         }
         Obstacle::Broken(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(BROKEN_WAIT)), ..LaneEffect::default() };
@@ -315,7 +328,7 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Lost(reason) => {
             let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+            settle(gateway, lease, (&DeliveryPolicy::default(), false), &verdict, attempt, None)
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod trigger;
 pub mod tryout;
 pub mod turn;
 pub mod vault;
+pub mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ use running::Running;
 use sheets::Sheets;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
+use watch::Watch;
 
 /// The most events of one request.
 pub const MAX_BATCH: usize = 1_000;
@@ -82,6 +84,8 @@ pub struct Settings {
     pub chat: Option<ChatSettings>,
     /// The address by which others reach the gateway, without a slash at its end.
     pub public_url: Option<String>,
+    /// The operator's tenant, which is told of alerts about every tenant.
+    pub alerts_tenant: Option<TenantId>,
 }
 
 impl Default for Settings {
@@ -96,6 +100,7 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             chat: None,
             public_url: None,
+            alerts_tenant: None,
         }
     }
 }
@@ -161,6 +166,7 @@ pub struct Gateway {
     hooks_changed: tokio::sync::Notify,
     /// Rung when a chore was made.
     chores_changed: tokio::sync::Notify,
+    watch: Watch,
 }
 
 impl Gateway {
@@ -188,6 +194,7 @@ impl Gateway {
             subscribing: tokio::sync::Mutex::default(),
             hooks_changed: tokio::sync::Notify::default(),
             chores_changed: tokio::sync::Notify::default(),
+            watch: Watch::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
             sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
@@ -242,6 +249,7 @@ impl Gateway {
         loop {
             self.store.wait_for_change(self.directory.revision()).await;
             if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
+                self.store_failed(&error);
                 match error {
                     StoreError::Closed => return,
                     StoreError::Emptied => match self.rebuild().await {

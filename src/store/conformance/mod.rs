@@ -5,6 +5,7 @@
 //! its clock moves by hand, and no case sleeps. Where engines may differ (whether a lease outlives a crash, when a
 //! lease that has run out is noticed) a case accepts both.
 
+pub(in crate::store) mod backlog;
 pub(in crate::store) mod batch;
 pub(in crate::store) mod breaker;
 pub(in crate::store) mod crash;
@@ -51,6 +52,10 @@ macro_rules! conformance_suite {
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,
             breaker: outcomes_of_one_step_count_in_their_order,
             breaker: a_day_of_failures_pauses_the_connection,
+            backlog: what_is_not_wanted_is_cancelled_in_steps,
+            backlog: what_was_under_way_is_cancelled_when_it_comes_back,
+            backlog: an_empty_backlog_holds_nobody_back,
+            backlog: a_pause_in_between_and_a_closing_are_no_obstacle,
             batch: a_batch_counts_as_one_and_is_alone,
             batch: a_batch_is_tried_again_in_its_order,
             batch: a_batch_ends_before_it_is_too_large,
