@@ -144,6 +144,9 @@ impl Bench {
             batch: 1,
             state: ConnectionState::Active,
             subscription: None,
+            history: Vec::new(),
+            unproven: false,
+            unwanted_before: None,
             created: now,
             updated: now,
         };
@@ -211,6 +214,7 @@ impl Bench {
             reason: "200 OK".to_owned(),
             effect: LaneEffect { healthy: Some(true), ..LaneEffect::default() },
             rendered: None,
+            forget: false,
         };
         leases.iter().map(settlement).collect()
     }

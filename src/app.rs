@@ -36,6 +36,9 @@ pub use reload::Reloader;
 /// Before the store is swept again after that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long the last alerts may take to be written when the gateway stops.
+const LAST_ALERTS: Duration = Duration::from_secs(2);
+
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -163,6 +166,8 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
     background.spawn(tend_hooks(Arc::clone(&gateway)));
+    background.spawn(tend_chores(Arc::clone(&gateway)));
+    background.spawn(watch_over(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
     let router = match role {
@@ -239,6 +244,7 @@ async fn open_gateway(
             visitor_requests_per_minute: config.limits.visitor_requests_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
             chat: config.chat.clone(),
+            alerts_tenant: config.alerts_tenant.clone(),
             public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
         },
     };
@@ -272,7 +278,7 @@ async fn open_store(
     let (folder, clock, ids) = (&config.data_dir, clock.clone(), ids.clone());
     Ok(match (&config.store, place) {
         (StoreConfig::Sqlite, Place::Owner) => {
-            Arc::new(SqliteStore::open(folder, clock, ids, config.retention).await?)
+            Arc::new(SqliteStore::open(folder, clock, ids, config.retention.clone()).await?)
         }
         (StoreConfig::Sqlite, Place::Guest) => Arc::new(SqliteStore::open_guest(folder, clock, ids).await?),
         (StoreConfig::Redis(settings), _) => Arc::new(RedisStore::open(settings.clone(), clock, ids).await?),
@@ -293,6 +299,14 @@ async fn follow(gateway: Arc<Gateway>) {
 
 async fn tend_hooks(gateway: Arc<Gateway>) {
     gateway.tend_hooks_forever().await;
+}
+
+async fn tend_chores(gateway: Arc<Gateway>) {
+    gateway.tend_chores_forever().await;
+}
+
+async fn watch_over(gateway: Arc<Gateway>) {
+    gateway.watch_forever().await;
 }
 
 /// Sweeps the store as long as it is open.
@@ -344,6 +358,12 @@ impl RunningApp {
             self.server.abort();
         }
         self.background.shutdown().await;
+        // What the last attempts left to tell.
+        match tokio::time::timeout(LAST_ALERTS, self.gateway.raise_alerts()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last alerts could not be sent"),
+            Err(_) => tracing::warn!("the last alerts could not be sent in time"),
+        }
         self.gateway.store.close().await;
     }
 }

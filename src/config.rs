@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::domain::id::TenantId;
 use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
 pub use environment::{
@@ -55,6 +56,8 @@ pub struct Config {
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
     pub public_url: Option<Url>,
+    /// The operator's tenant, which is told of alerts about every tenant.
+    pub alerts_tenant: Option<TenantId>,
     /// The proxies that tell who a request comes from.
     pub trusted_proxies: Vec<IpNet>,
     /// Where a public chat's messages are answered.
@@ -68,7 +71,7 @@ pub struct Config {
     /// What one tenant may use.
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.
-    pub retention: Duration,
+    pub retention: crate::domain::retention::Retention,
     /// How log lines look.
     pub log: LogConfig,
     /// The key that seals secrets, when the environment gives it.

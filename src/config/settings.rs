@@ -96,6 +96,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("public_url", Text, "", "The address by which others reach this gateway, for links"),
     setting(
+        "alerts.tenant",
+        Text,
+        "",
+        "The operator's own tenant: its connections are told of alerts about every tenant, where they ask for gateway.*",
+    ),
+    setting(
         "trusted_proxies",
         Texts,
         "[]",
@@ -172,6 +178,12 @@ pub const SETTINGS: &[Setting] = &[
         Whole(1, 3_650),
         "7",
         "Days for which events and their finished deliveries are kept",
+    ),
+    setting(
+        "retention.types",
+        Texts,
+        "[]",
+        "Types that are kept shorter, with their days, such as \"conversation.*=1\"; the first that matches counts",
     ),
     setting(
         "log.format",

@@ -4,10 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::id::{EventKey, TenantId};
 use super::time::Timestamp;
+
+/// What an erased event's document has.
+const ERASED_MARK: &str = "_erased";
 
 /// One event, immutable once accepted.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,13 +32,32 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether what it told was erased. No sender can write the mark: an attribute's name has no underscore at its beginning.
+    pub fn is_erased(&self) -> bool {
+        self.document.get(ERASED_MARK).is_some()
+    }
+
+    /// What is kept of its document when it is erased.
+    pub fn erased_document(&self) -> Value {
+        json!({ "id": self.id, "type": self.kind, "tenant": self.tenant, ERASED_MARK: true })
+    }
+
     /// When it happened, RFC 3339 as sent, else as accepted.
     pub fn time(&self) -> &str {
         self.document.get("time").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
-/// Which events a connection wants: one type exactly, a family (`lead.*`), or all (`*`).
+/// What the types of the gateway's own events begin with.
+pub const RESERVED: &str = "gateway.";
+
+/// Whether a type is the gateway's own, which nobody else may send.
+pub fn is_reserved(kind: &str) -> bool {
+    kind.starts_with(RESERVED)
+}
+
+/// Which events a connection wants: one type exactly, a family (`lead.*`), or all (`*`) but for
+/// the gateway's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventPattern {
     /// `lead.captured`
@@ -65,7 +87,7 @@ impl EventPattern {
         match self {
             Self::Exact(exact) => exact == kind,
             Self::Family(family) => kind.starts_with(family.as_str()),
-            Self::All => true,
+            Self::All => !is_reserved(kind),
         }
     }
 }
@@ -121,6 +143,10 @@ mod tests {
             ("lead.*", "lead", false),
             ("lead.*", "leader.captured", false),
             ("*", "anything", true),
+            ("*", "gatewayed", true),
+            ("*", "gateway.dead_letter", false),
+            ("gateway.*", "gateway.dead_letter", true),
+            ("gateway.dead_letter", "gateway.dead_letter", true),
         ];
         for (pattern, kind, wanted) in cases {
             let parsed: EventPattern = pattern.parse().unwrap();

@@ -12,6 +12,7 @@ use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use super::sheets;
+use super::watch::Tried;
 use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
@@ -22,7 +23,7 @@ use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::mapping::{Mapping, MappingError};
 use crate::spec::Names;
-use crate::store::{Lease, LeaseRef, Settlement};
+use crate::store::{ERASED, Lease, LeaseRef, Settlement};
 
 /// How long a lane waits when the gateway itself could not try a job.
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
@@ -48,6 +49,19 @@ pub(super) enum Obstacle {
 
 /// Tries jobs once: one, or a batch of one connection. Answers a settlement for each.
 pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
+    if leases.iter().any(|lease| lease.event.is_erased()) {
+        // Their turn has come, and there is nothing to send.
+        let (erased, leases): (Vec<Lease>, Vec<Lease>) =
+            leases.into_iter().partition(|lease| lease.event.is_erased());
+        let mut settlements: Vec<Settlement> =
+            erased.iter().map(|lease| end_untried(lease, ERASED)).collect();
+        settlements.extend(deliver_kept(gateway, leases).await);
+        return settlements;
+    }
+    deliver_kept(gateway, leases).await
+}
+
+async fn deliver_kept(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
     if let Some(first) = leases.first()
         && let Ok(Some(live)) = connection(gateway, first).await
         && live.record.state.is_active()
@@ -70,7 +84,8 @@ async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
-        return end_untried(&lease, &format!("its connection was closed: {reason}"));
+        let forget = live.record.policy.log_bodies == Some(false);
+        return Settlement { forget, ..end_untried(&lease, &format!("its connection was closed: {reason}")) };
     }
     if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
         return end_untried(&lease, &over.reason());
@@ -81,7 +96,7 @@ async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     };
     match live.works.as_ref().map(|working| (working, working.outlet.endpoint())) {
         Ok((working, Some(endpoint))) => match turn(gateway, working).await {
-            Ok(()) => send(gateway, &lease, working, endpoint, body).await,
+            Ok(()) => send(gateway, &lease, (&live, working, endpoint), body).await,
             Err(obstacle) => settle_obstacle(gateway, &lease, obstacle),
         },
         // It was changed a moment ago: the next lease goes the right way.
@@ -140,6 +155,18 @@ pub(super) struct Sent {
     pub kept: Bytes,
 }
 
+impl Sent {
+    /// Without what the other side said, for a log that is to keep nothing of it.
+    fn without_words(mut self) -> Self {
+        self.verdict.reason = connector::without_words(&self.verdict, self.attempt.status);
+        self.verdict.remote_id = None;
+        let Attempt { reason, remote_id, headers, body, .. } = &mut self.attempt;
+        reason.clone_from(&self.verdict.reason);
+        (*remote_id, *headers, *body) = (None, Vec::new(), String::new());
+        self
+    }
+}
+
 /// Sends a job once and reads the answer.
 pub(super) async fn send_once(
     gateway: &Gateway,
@@ -161,7 +188,8 @@ pub(super) async fn send_once(
     let tried = exchange(&wire, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
-    Sent { verdict: tried.verdict, attempt, kept: tried.kept }
+    let sent = Sent { verdict: tried.verdict, attempt, kept: tried.kept };
+    if working.policy.log_bodies { sent } else { sent.without_words() }
 }
 
 /// The mapping that the job is pinned to.
@@ -197,20 +225,20 @@ async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
 async fn send(
     gateway: &Gateway,
     lease: &Lease,
-    working: &Working,
-    endpoint: &Endpoint,
+    (live, working, endpoint): (&LiveConnection, &Working, &Endpoint),
     body: Bytes,
 ) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
     let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
-    settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
+    let unproven = live.record.unproven;
+    settle(gateway, lease, (&working.policy, unproven), &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
-/// What follows from a try that has a verdict.
+/// What follows from a try that has a verdict; `unproven` as the connection's record has it.
 fn settle(
     gateway: &Gateway,
     lease: &Lease,
-    policy: &DeliveryPolicy,
+    (policy, unproven): (&DeliveryPolicy, bool),
     verdict: &Verdict,
     attempt: Attempt,
     body: Option<Bytes>,
@@ -239,6 +267,18 @@ fn settle(
     if let Some((by, reason)) = &effect.pause {
         tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, by, reason, "a connection was paused");
     }
+    let tried = Tried {
+        job: lease.job.id,
+        connection: lease.job.connection,
+        kind: &lease.event.kind,
+        outcome: verdict.outcome,
+        status: attempt.status,
+        reason: &verdict.reason,
+        failing: lease.failing,
+        breaker: &policy.breaker,
+        unproven,
+    };
+    gateway.notice(&tried, &next, &effect);
     let delivered = matches!(next, Next::Done(JobState::Delivered));
     let reason = match (&next, policy.when_retries_end) {
         (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {
@@ -259,6 +299,7 @@ fn settle(
         next,
         effect,
         rendered: body.filter(|body| !delivered && lease.rendered.as_ref() != Some(body)),
+        forget: !policy.log_bodies,
     }
 }
 
@@ -278,7 +319,7 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Mapping(error) => {
             let verdict = Verdict::mapping_failed(&error);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+            settle(gateway, lease, (&DeliveryPolicy::default(), false), &verdict, attempt, None)
         }
         Obstacle::Broken(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(BROKEN_WAIT)), ..LaneEffect::default() };
@@ -287,7 +328,7 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Lost(reason) => {
             let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+            settle(gateway, lease, (&DeliveryPolicy::default(), false), &verdict, attempt, None)
         }
     }
 }
@@ -317,6 +358,7 @@ pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settl
         next,
         effect: LaneEffect { healthy: None, ..effect },
         rendered: None,
+        forget: false,
     }
 }
 
@@ -343,5 +385,13 @@ fn end_untried(lease: &Lease, reason: &str) -> Settlement {
 }
 
 fn untried(lease: &Lease, next: Next, reason: String, effect: LaneEffect) -> Settlement {
-    Settlement { lease: lease.reference(), attempt: None, next, reason, effect, rendered: None }
+    Settlement {
+        lease: lease.reference(),
+        attempt: None,
+        next,
+        reason,
+        effect,
+        rendered: None,
+        forget: false,
+    }
 }

@@ -4,19 +4,23 @@
 //! what is here is either a snapshot of it ([`directory`]) or may be lost (rates, metrics, requests under way).
 
 pub mod accounts;
+pub mod chores;
 pub mod connections;
 pub mod deliver;
 pub mod directory;
+pub mod erasure;
 pub mod exchange;
 pub mod hooks;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod migrate;
+mod progress;
 pub mod public;
 pub mod rate;
 pub mod receive;
 pub mod recent;
+pub mod rehearsal;
 pub mod reload;
 pub mod replay;
 mod running;
@@ -28,10 +32,10 @@ pub mod trigger;
 pub mod tryout;
 pub mod turn;
 pub mod vault;
+pub mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -41,12 +45,12 @@ use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
 use crate::domain::id::{SourceId, TenantId};
 use crate::domain::secret::Sealed;
-use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
 use metrics::Metrics;
+pub use progress::Progress;
 use public::ChatSettings;
 use rate::Rates;
 use reload::Reloads;
@@ -54,6 +58,7 @@ use running::Running;
 use sheets::Sheets;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
+use watch::Watch;
 
 /// The most events of one request.
 pub const MAX_BATCH: usize = 1_000;
@@ -79,6 +84,8 @@ pub struct Settings {
     pub chat: Option<ChatSettings>,
     /// The address by which others reach the gateway, without a slash at its end.
     pub public_url: Option<String>,
+    /// The operator's tenant, which is told of alerts about every tenant.
+    pub alerts_tenant: Option<TenantId>,
 }
 
 impl Default for Settings {
@@ -93,6 +100,7 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             chat: None,
             public_url: None,
+            alerts_tenant: None,
         }
     }
 }
@@ -156,6 +164,9 @@ pub struct Gateway {
     subscribing: tokio::sync::Mutex<()>,
     /// Rung when a subscription may need upkeep before its time.
     hooks_changed: tokio::sync::Notify,
+    /// Rung when a chore was made.
+    chores_changed: tokio::sync::Notify,
+    watch: Watch,
 }
 
 impl Gateway {
@@ -182,6 +193,8 @@ impl Gateway {
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             subscribing: tokio::sync::Mutex::default(),
             hooks_changed: tokio::sync::Notify::default(),
+            chores_changed: tokio::sync::Notify::default(),
+            watch: Watch::default(),
             metrics: Metrics::default(),
             progress: Progress::default(),
             sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
@@ -236,6 +249,7 @@ impl Gateway {
         loop {
             self.store.wait_for_change(self.directory.revision()).await;
             if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
+                self.store_failed(&error);
                 match error {
                     StoreError::Closed => return,
                     StoreError::Emptied => match self.rebuild().await {
@@ -282,43 +296,13 @@ async fn keep_mappings(catalogue: &Catalogue, store: &dyn Store) -> Result<(), S
     Ok(())
 }
 
-/// When the workers last showed that they get on: for readiness.
-#[derive(Debug)]
-pub struct Progress(AtomicI64);
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self(AtomicI64::new(i64::MIN))
-    }
-}
-
-impl Progress {
-    /// Workers that were not heard of for so long are stuck. They beat a few times as often, idle or not.
-    pub const STALE: Duration = Duration::from_secs(15);
-
-    /// A worker's lease loop came round.
-    pub fn beat(&self, now: Timestamp) {
-        self.0.fetch_max(now.millis(), Ordering::Relaxed);
-    }
-
-    /// This process has no workers, so that nothing is expected of them.
-    pub fn expect_nothing(&self) {
-        self.0.store(i64::MAX, Ordering::Relaxed);
-    }
-
-    /// Whether the workers were heard of lately.
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        Timestamp::from_millis(self.0.load(Ordering::Relaxed)) >= now.minus(Self::STALE)
-    }
-}
-
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event`, `delivery`, `replay` or `erasure`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.
@@ -381,17 +365,5 @@ mod tests {
                 testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;
             assert_eq!(gateway.check_secret_key(), wanted);
         }
-    }
-
-    #[test]
-    fn progress_is_fresh_only_for_a_while_after_a_beat() {
-        let progress = Progress::default();
-        let now = Timestamp::from_millis(1_000_000);
-        assert!(!progress.is_fresh(now), "nothing was heard yet");
-        progress.beat(now);
-        assert!(progress.is_fresh(now.plus(Progress::STALE)));
-        assert!(!progress.is_fresh(now.plus(Progress::STALE + Duration::from_millis(1))));
-        progress.expect_nothing();
-        assert!(progress.is_fresh(now.plus(Duration::from_hours(1))));
     }
 }

@@ -1,9 +1,11 @@
 //! The API in this process, on the embedded store. Every answer of every test is compared with the `OpenAPI` document.
 
 mod accounts;
+mod alerts;
 mod connections;
 mod credentials;
 mod deliveries;
+mod erasures;
 mod events;
 mod hooks;
 mod isolation;
@@ -15,8 +17,10 @@ mod receive;
 mod receiver;
 mod redis;
 mod reload;
+mod replays;
 mod schema;
 mod sources;
+mod state;
 mod trigger;
 mod walk;
 

@@ -206,7 +206,10 @@ impl Gateway {
                 self.metrics.events(Taken::Conflict, 1);
             }
             Err(PublishError::Limited(_)) => self.metrics.events(Taken::RateLimited, 1),
-            Err(PublishError::Store(_)) => self.metrics.events(Taken::Unavailable, 1),
+            Err(PublishError::Store(error)) => {
+                self.store_failed(error);
+                self.metrics.events(Taken::Unavailable, 1);
+            }
         }
         published
     }

@@ -8,7 +8,9 @@ use super::link::Step;
 use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::{Connection, ConnectionState};
+use crate::domain::history::StateChange;
 use crate::domain::id::{ConnectionId, MappingVersion, TenantId};
+use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::types::{Change, Expected, Record, RecordId, Revision};
 
@@ -31,6 +33,8 @@ pub(super) struct Rule {
     pub paused: bool,
     pub closed: bool,
     pub deleted: bool,
+    /// Jobs made before are to be cancelled before it gives any.
+    pub unwanted_before: Option<Timestamp>,
     /// The noted effect that is written now.
     pub resolves: String,
 }
@@ -46,6 +50,7 @@ impl Rule {
             paused: matches!(connection.state, ConnectionState::Paused { .. }),
             closed: !connection.state.takes_jobs(),
             deleted: false,
+            unwanted_before: connection.unwanted_before,
             resolves: String::new(),
         }
     }
@@ -60,6 +65,7 @@ impl Rule {
             paused: false,
             closed: true,
             deleted: true,
+            unwanted_before: None,
             resolves: String::new(),
         }
     }
@@ -71,6 +77,7 @@ fn name_of(id: &RecordId) -> String {
         RecordId::Key(id) => format!("k:{id}"),
         RecordId::Connection(id) => format!("c:{id}"),
         RecordId::Source(id) => format!("s:{id}"),
+        RecordId::Chore(id) => format!("h:{id}"),
     }
 }
 
@@ -80,28 +87,14 @@ fn id_of(name: &str) -> Result<RecordId, StoreError> {
         Some(("k:", id)) => id.parse().ok().map(RecordId::Key),
         Some(("c:", id)) => id.parse().ok().map(RecordId::Connection),
         Some(("s:", id)) => id.parse().ok().map(RecordId::Source),
+        Some(("h:", id)) => id.parse().ok().map(RecordId::Chore),
         _ => None,
     };
     read.ok_or_else(|| StoreError::Corrupt(format!("a record is called {name:?}")))
 }
 
-fn parse(id: &RecordId, document: &[u8]) -> Result<Record, StoreError> {
-    match id {
-        RecordId::Tenant(_) => serde_json::from_slice(document).map(Record::Tenant),
-        RecordId::Key(_) => serde_json::from_slice(document).map(Record::Key),
-        RecordId::Connection(_) => serde_json::from_slice(document).map(Record::Connection),
-        RecordId::Source(_) => serde_json::from_slice(document).map(Record::Source),
-    }
-    .map_err(|error| StoreError::Corrupt(format!("a record cannot be read: {error}")))
-}
-
 fn owner_of(record: &Record) -> &str {
-    match record {
-        Record::Tenant(_) => "",
-        Record::Key(key) => key.tenant.as_ref().map_or("", TenantId::as_str),
-        Record::Connection(connection) => connection.tenant.as_str(),
-        Record::Source(source) => source.tenant.as_str(),
-    }
+    record.owner().map_or("", TenantId::as_str)
 }
 
 impl Core {
@@ -124,13 +117,7 @@ impl Core {
         expected: Expected,
         epoch: &str,
     ) -> Result<Call, StoreError> {
-        let document = match record {
-            Record::Tenant(tenant) => serde_json::to_vec(tenant),
-            Record::Key(key) => serde_json::to_vec(key),
-            Record::Connection(connection) => serde_json::to_vec(connection),
-            Record::Source(source) => serde_json::to_vec(source),
-        }
-        .map_err(|error| StoreError::Corrupt(format!("a record cannot be written: {error}")))?;
+        let document = record.document()?;
         let owner = owner_of(record);
         let mut call = self.control(owner);
         call.value(name_of(&record.id())).value(document);
@@ -174,6 +161,7 @@ impl Core {
                     .number(u8::from(rule.paused))
                     .number(u8::from(rule.closed))
                     .number(u8::from(rule.deleted))
+                    .number(rule.unwanted_before.map_or(0, Timestamp::millis))
                     .value(rule.resolves.as_str());
                 known
                     .value(name_of(&RecordId::Connection(rule.connection)))
@@ -211,7 +199,7 @@ impl Core {
                     Value::Double(revision) => format!("{revision:.0}").parse().unwrap_or(0),
                     revision => codec::count(&revision)?,
                 };
-                Ok(Some((parse(id, &document)?, revision)))
+                Ok(Some((id.parse(&document)?, revision)))
             })
             .collect()
     }
@@ -257,8 +245,31 @@ impl Core {
             if !record.state.takes_jobs() || record.state == *state {
                 return Ok(());
             }
-            record.state = state.clone();
+            if let Some(change) = StateChange::of_attempt(state) {
+                record.enter(change);
+            }
             record.updated = self.clock.now();
+            match self.put(&Record::Connection(record), Expected::At(revision)).await {
+                Err(StoreError::Conflict) => {}
+                written => return written.map(|_| ()),
+            }
+        }
+        Err(StoreError::Overloaded)
+    }
+
+    /// Notes that no job is left of those that were not wanted.
+    pub(super) async fn end_clearing(
+        &self,
+        connection: ConnectionId,
+        before: Timestamp,
+    ) -> Result<(), StoreError> {
+        for _ in 0..ROUNDS {
+            let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
+            let Some((Record::Connection(mut record), revision)) = found else { return Ok(()) };
+            if record.unwanted_before != Some(before) {
+                return Ok(());
+            }
+            record.unwanted_before = None;
             match self.put(&Record::Connection(record), Expected::At(revision)).await {
                 Err(StoreError::Conflict) => {}
                 written => return written.map(|_| ()),
@@ -378,7 +389,7 @@ impl Core {
                 let mut next = || change.next().unwrap_or(Value::Nil);
                 let id = id_of(&codec::text(next())?)?;
                 let revision = codec::count(&next())?;
-                let record = codec::bytes(next())?.map(|document| parse(&id, &document)).transpose()?;
+                let record = codec::bytes(next())?.map(|document| id.parse(&document)).transpose()?;
                 Ok(Change { revision, id, record })
             })
             .collect()

@@ -12,13 +12,14 @@ use super::link::Step;
 use super::read::read_records;
 use super::settle::connection_of;
 use super::{Core, REPLY};
+use crate::domain::connection::unwanted;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::types::{LaneCounts, Stats, Sweep};
 
 /// Jobs or events that one step touches in each partition.
-const STEP: usize = 200;
+pub(super) const STEP: usize = 200;
 /// Lanes left behind that one step tells of their records, about.
 const LEFT_BEHIND: usize = 100;
 /// How often events past their retention are looked at again that were kept.
@@ -34,12 +35,17 @@ const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
 
-/// Jobs of a closed lane, by their members of the queue.
+/// The last entry that a walk over a partition looked at, and when the walk began.
+pub(super) type Walked = (Vec<u8>, Timestamp);
+
+/// Jobs of a lane that is closed or has some that nobody wants, by their members of the queue.
 #[derive(Debug)]
 struct Closing {
     connection: ConnectionId,
     members: Vec<Vec<u8>>,
     is_all: bool,
+    /// Those made before are to go; `None` for all of a closed lane.
+    before: Option<Timestamp>,
 }
 
 /// What there is to do in a partition.
@@ -62,7 +68,8 @@ impl Core {
         self.cadence.begin();
         let now = self.clock.now();
         let mut sweep = Sweep { more: self.mirror_left_behind().await? >= LEFT_BEHIND, ..Sweep::default() };
-        let cutoff = now.minus(self.retention);
+        let all = self.retention.all();
+        let cutoff = now.minus(all);
         let forget = now.minus(GONE);
         let mut due: Option<Timestamp> = None;
         let groups = (0..self.keys.partitions())
@@ -70,7 +77,7 @@ impl Core {
                 let mut walk = self.walk.lock();
                 // What was kept because it had not ended, or not long ago, is looked at again now and then.
                 let (after, _) = walk
-                    .entry(partition)
+                    .entry((partition, all))
                     .and_modify(|(after, began)| {
                         if began.plus(WALK_AGAIN) <= now {
                             (*after, *began) = (Vec::new(), now);
@@ -98,39 +105,54 @@ impl Core {
                     self.cadence.ask(UNFINISHED);
                 }
             }
-            sweep.removed += self.remove(partition, &found.old, cutoff).await?;
+            sweep.removed +=
+                self.remove(partition, &found.old, &|kind| self.retention.cutoff(kind, now)).await?;
             sweep.more |= found.old.len() == STEP;
-            due = due.into_iter().chain(found.young.map(|young| young.plus(self.retention))).min();
+            due = due.into_iter().chain(found.young.map(|young| young.plus(all))).min();
             if let Some(last) = found.old.into_iter().next_back()
-                && let Some((after, _)) = self.walk.lock().get_mut(&partition)
+                && let Some((after, _)) = self.walk.lock().get_mut(&(partition, all))
             {
                 *after = last;
             }
         }
-        self.cadence.end(due);
+        let sooner = self.remove_shorter(now, &mut sweep).await?;
+        self.cadence.end(due.into_iter().chain(sooner).min());
         Ok(sweep)
     }
 
-    /// Cancels jobs of closed lanes.
+    /// Cancels jobs of closed lanes, and those of others that nobody wants.
     async fn cancel(&self, partition: Partition, lanes: &[Closing]) -> Result<usize, StoreError> {
         let mut steps = Vec::new();
         for lane in lanes {
+            let reason =
+                lane.before.map_or_else(|| "its connection was closed or deleted".to_owned(), unwanted);
             let mut call = self.call(partition);
             call.value(lane.connection.bits().to_be_bytes())
-                .value("its connection was closed or deleted")
-                .number(u8::from(lane.is_all));
+                .value(reason)
+                .number(u8::from(lane.is_all))
+                .number(lane.before.map_or(0, Timestamp::millis))
+                .value(lane.members.last().cloned().unwrap_or_default());
             for member in &lane.members {
                 let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
-                let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
+                let id = JobId::from_bits(u128::from_be_bytes(*id));
+                let (base, _) = place_of(id);
+                if lane.before.is_some_and(|before| time_of(&base) >= before) {
+                    continue;
+                }
                 call.key(self.keys.event(partition, &base));
                 call.value(&member[..]);
             }
             steps.push(Step::Script(&self.scripts.cancel, call));
         }
         let mut cancelled = 0;
-        for answer in self.link.run(&steps, REPLY).await? {
-            let count = usize::try_from(codec::count(&answer?)?);
+        for (lane, answer) in lanes.iter().zip(self.link.run(&steps, REPLY).await?) {
+            let answer = codec::list(answer?)?;
+            let [count, told] = answer.as_slice() else { return Err(strange("a count of cancelled jobs")) };
+            let count = usize::try_from(codec::count(count)?);
             cancelled += count.map_err(|_| strange("a count of cancelled jobs"))?;
+            if let Some(before) = lane.before.filter(|_| codec::count(told).is_ok_and(|told| told == 1)) {
+                self.end_clearing(lane.connection, before).await?;
+            }
         }
         Ok(cancelled)
     }
@@ -240,6 +262,7 @@ fn read_found(answer: Value) -> Result<Found, StoreError> {
             connection: connection_of(part())?,
             members: bytes_of(part())?,
             is_all: codec::count(&part())? == 1,
+            before: Some(codec::number(&part())?).filter(|before| *before > 0).map(Timestamp::from_millis),
         });
     }
     let more_closing = codec::count(&next())? > 0;

@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod cut;
 mod fault;
+mod kept;
 mod lanes;
 mod large;
 mod log;
@@ -151,6 +152,9 @@ fn connection(ids: &Ids, owner: &str, concurrency: u32) -> Connection {
         concurrency,
         batch: 1,
         state: ConnectionState::Active,
+        history: Vec::new(),
+        unproven: false,
+        unwanted_before: None,
         subscription: None,
         created: START,
         updated: START,
@@ -217,6 +221,7 @@ fn settlement(lease: &Lease, next: Next) -> Settlement {
         next,
         reason: "because".to_owned(),
         rendered: None,
+        forget: false,
     }
 }
 

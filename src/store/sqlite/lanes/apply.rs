@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::types::{Effect, LaneRule, Slot};
+use super::types::{Effect, LaneRule, Place, Slot};
 use super::{BUDGET_BYTES, Lanes};
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::Job;
@@ -25,6 +25,7 @@ impl Lanes {
             Effect::Reopened { connection, job, due, was_open } => {
                 self.reopened(connection, job, due, was_open, now);
             }
+            Effect::Dropped { connection, job } => self.dropped(connection, job, now),
             Effect::Worked { connection } => {
                 // An idle lane that works is an ordinary one; there is nothing to remember.
                 if let Some(lane) = self.all.get_mut(&connection) {
@@ -41,9 +42,10 @@ impl Lanes {
             Effect::Wait { connection, until } => self.wait(connection, until, now),
             Effect::Rule { connection, rule } => self.set_rule(connection, rule, now),
             Effect::Deleted { connection, revision } => self.deleted(connection, revision, now),
-            Effect::Cancelled { connection, count } => {
+            Effect::Cancelled { connection, count, seen } => {
                 let Some(lane) = self.all.get_mut(&connection) else { return };
                 lane.closing = false;
+                lane.seen = seen;
                 let count = count.min(lane.open);
                 lane.open -= count;
                 self.open -= count;
@@ -123,6 +125,20 @@ impl Lanes {
         self.wake(connection, now);
     }
 
+    fn dropped(&mut self, connection: ConnectionId, job: JobId, now: Timestamp) {
+        if self.is_leased(job) {
+            return self.ended(job, now);
+        }
+        if let Some(slot) = self.lane(connection).window.remove(job) {
+            self.known.remove(&job);
+            self.window_bytes -= slot.bytes();
+        }
+        let lane = self.lane(connection);
+        lane.open = lane.open.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
+        self.wake(connection, now);
+    }
+
     fn wait(&mut self, connection: ConnectionId, until: Timestamp, now: Timestamp) {
         if self.is_closed(connection) || (until <= now && !self.all.contains_key(&connection)) {
             return;
@@ -147,16 +163,24 @@ impl Lanes {
             lane.concurrency = rule.concurrency.max(1);
             lane.width = lane.width.clamp(1, lane.concurrency);
             lane.batch = rule.batch.max(1);
-            if lane.keeps_nothing() && !rule.paused && !rule.closed {
+            if (lane.paused || lane.closed) && !rule.paused && !rule.closed {
                 lane.trust();
             }
             lane.paused = rule.paused;
             lane.closed = rule.closed;
+            if lane.unwanted_before != rule.unwanted_before {
+                (lane.unwanted_before, lane.seen) = (rule.unwanted_before, Place::default());
+            }
             if lane.keeps_nothing() || lane.is_strict() != was_strict {
                 self.evict(connection);
             }
         }
+        let clears = rule.unwanted_before.is_some();
         self.rules.insert(connection, rule);
+        if clears {
+            // Even an empty one is looked at once: whoever looks takes the mark away.
+            self.lane(connection);
+        }
         self.wake(connection, now);
     }
 
