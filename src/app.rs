@@ -171,6 +171,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
     background.spawn(tend_hooks(Arc::clone(&gateway)));
+    background.spawn(tend_chores(Arc::clone(&gateway)));
     background.spawn(watch_over(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
@@ -282,7 +283,7 @@ async fn open_store(
     let (folder, clock, ids) = (&config.data_dir, clock.clone(), ids.clone());
     Ok(match (&config.store, place) {
         (StoreConfig::Sqlite, Place::Owner) => {
-            Arc::new(SqliteStore::open(folder, clock, ids, config.retention).await?)
+            Arc::new(SqliteStore::open(folder, clock, ids, config.retention.clone()).await?)
         }
         (StoreConfig::Sqlite, Place::Guest) => Arc::new(SqliteStore::open_guest(folder, clock, ids).await?),
         (StoreConfig::Redis(settings), _) => Arc::new(RedisStore::open(settings.clone(), clock, ids).await?),
@@ -303,6 +304,10 @@ async fn follow(gateway: Arc<Gateway>) {
 
 async fn tend_hooks(gateway: Arc<Gateway>) {
     gateway.tend_hooks_forever().await;
+}
+
+async fn tend_chores(gateway: Arc<Gateway>) {
+    gateway.tend_chores_forever().await;
 }
 
 async fn watch_over(gateway: Arc<Gateway>) {

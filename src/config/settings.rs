@@ -180,6 +180,12 @@ pub const SETTINGS: &[Setting] = &[
         "Days for which events and their finished deliveries are kept",
     ),
     setting(
+        "retention.types",
+        Texts,
+        "[]",
+        "Types that are kept shorter, with their days, such as \"conversation.*=1\"; the first that matches counts",
+    ),
+    setting(
         "log.format",
         OneOf(&["text", "json"]),
         "\"text\"",

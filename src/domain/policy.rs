@@ -101,6 +101,9 @@ pub struct DeliveryPolicy {
     pub batch: u32,
     /// What a run of failures does.
     pub breaker: BreakerPolicy,
+    /// Whether the delivery log keeps what the other side said, and the bytes that were sent once the job has ended. Only a
+    /// connection says so.
+    pub log_bodies: bool,
 }
 
 impl Default for DeliveryPolicy {
@@ -112,6 +115,7 @@ impl Default for DeliveryPolicy {
             concurrency: 16,
             batch: 1,
             breaker: BreakerPolicy::default(),
+            log_bodies: true,
         }
     }
 }
@@ -138,6 +142,9 @@ pub struct PolicyOverrides {
     /// Seconds that they must have taken at the least, 60 to 2592000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_secs: Option<u32>,
+    /// Whether the delivery log keeps bodies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bodies: Option<bool>,
 }
 
 impl PolicyOverrides {
@@ -153,6 +160,7 @@ impl PolicyOverrides {
         if let Some(concurrency) = self.concurrency {
             policy.concurrency = if policy.batch > 1 { 1 } else { concurrency };
         }
+        policy.log_bodies = self.log_bodies.unwrap_or(policy.log_bodies);
         if let Some(failures) = self.breaker_failures {
             policy.breaker.opens_after = failures;
         }

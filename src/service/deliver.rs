@@ -23,7 +23,7 @@ use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::mapping::{Mapping, MappingError};
 use crate::spec::Names;
-use crate::store::{Lease, LeaseRef, Settlement};
+use crate::store::{ERASED, Lease, LeaseRef, Settlement};
 
 /// How long a lane waits when the gateway itself could not try a job.
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
@@ -49,6 +49,19 @@ pub(super) enum Obstacle {
 
 /// Tries jobs once: one, or a batch of one connection. Answers a settlement for each.
 pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
+    if leases.iter().any(|lease| lease.event.is_erased()) {
+        // Their turn has come, and there is nothing to send.
+        let (erased, leases): (Vec<Lease>, Vec<Lease>) =
+            leases.into_iter().partition(|lease| lease.event.is_erased());
+        let mut settlements: Vec<Settlement> =
+            erased.iter().map(|lease| end_untried(lease, ERASED)).collect();
+        settlements.extend(deliver_kept(gateway, leases).await);
+        return settlements;
+    }
+    deliver_kept(gateway, leases).await
+}
+
+async fn deliver_kept(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
     if let Some(first) = leases.first()
         && let Ok(Some(live)) = connection(gateway, first).await
         && live.record.state.is_active()
@@ -71,7 +84,8 @@ async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
-        return end_untried(&lease, &format!("its connection was closed: {reason}"));
+        let forget = live.record.policy.log_bodies == Some(false);
+        return Settlement { forget, ..end_untried(&lease, &format!("its connection was closed: {reason}")) };
     }
     if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
         return end_untried(&lease, &over.reason());
@@ -141,6 +155,18 @@ pub(super) struct Sent {
     pub kept: Bytes,
 }
 
+impl Sent {
+    /// Without what the other side said, for a log that is to keep nothing of it.
+    fn without_words(mut self) -> Self {
+        self.verdict.reason = connector::without_words(&self.verdict, self.attempt.status);
+        self.verdict.remote_id = None;
+        let Attempt { reason, remote_id, headers, body, .. } = &mut self.attempt;
+        reason.clone_from(&self.verdict.reason);
+        (*remote_id, *headers, *body) = (None, Vec::new(), String::new());
+        self
+    }
+}
+
 /// Sends a job once and reads the answer.
 pub(super) async fn send_once(
     gateway: &Gateway,
@@ -162,7 +188,8 @@ pub(super) async fn send_once(
     let tried = exchange(&wire, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
-    Sent { verdict: tried.verdict, attempt, kept: tried.kept }
+    let sent = Sent { verdict: tried.verdict, attempt, kept: tried.kept };
+    if working.policy.log_bodies { sent } else { sent.without_words() }
 }
 
 /// The mapping that the job is pinned to.
@@ -272,6 +299,7 @@ fn settle(
         next,
         effect,
         rendered: body.filter(|body| !delivered && lease.rendered.as_ref() != Some(body)),
+        forget: !policy.log_bodies,
     }
 }
 
@@ -330,6 +358,7 @@ pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settl
         next,
         effect: LaneEffect { healthy: None, ..effect },
         rendered: None,
+        forget: false,
     }
 }
 
@@ -356,5 +385,13 @@ fn end_untried(lease: &Lease, reason: &str) -> Settlement {
 }
 
 fn untried(lease: &Lease, next: Next, reason: String, effect: LaneEffect) -> Settlement {
-    Settlement { lease: lease.reference(), attempt: None, next, reason, effect, rendered: None }
+    Settlement {
+        lease: lease.reference(),
+        attempt: None,
+        next,
+        reason,
+        effect,
+        rendered: None,
+        forget: false,
+    }
 }

@@ -1,4 +1,4 @@
-//! Whether the workers of this process get on.
+//! Whether the workers get on.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
