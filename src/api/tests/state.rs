@@ -112,9 +112,11 @@ async fn whoever_resumes_says_what_of_the_backlog_is_wanted() {
         assert_eq!(leases.len(), kept.len());
         if clears {
             // Whoever wants it after all has it sent.
-            let replay = json!({ "state": "cancelled" });
-            let replayed = api.post(&format!("{path}/replay"), &key, &replay).await;
-            assert_eq!(replayed.body["items"].as_array().unwrap().len(), left.len(), "{replayed:?}");
+            let id = path.rsplit('/').next().unwrap();
+            let replay = json!({ "connection": id, "state": "cancelled" });
+            let replayed = api.post("/v1/replays", &key, &replay).await;
+            assert_eq!(replayed.body["left"], left.len(), "{replayed:?}");
+            api.gateway.tend_chores(1).await;
             sweep(&api).await;
             assert_eq!(events_in(&api, JobState::Cancelled).await, Vec::<String>::new());
         }
