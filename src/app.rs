@@ -23,6 +23,7 @@ use crate::config::{Config, Role, StoreConfig, inherited_listener};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
+use crate::service::traces::{LAST_POSTS, Traces};
 use crate::service::vault::{Vault, VaultError};
 use crate::service::{Gateway, Parts, ServiceError, Settings};
 use crate::spec::{Catalogue, Stamp};
@@ -132,6 +133,7 @@ pub struct RunningApp {
     server: JoinHandle<std::io::Result<()>>,
     workers: Option<Workers>,
     background: JoinSet<()>,
+    exporter: JoinHandle<()>,
 }
 
 /// Starts the gateway. It answers when this returns.
@@ -163,6 +165,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
     background.spawn(tend_hooks(Arc::clone(&gateway)));
+    let exporter = tokio::spawn(export_traces(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
     let router = match role {
@@ -178,7 +181,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let drain = config.delivery.drain;
     tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
     let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
-    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background })
+    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background, exporter })
 }
 
 /// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
@@ -221,6 +224,9 @@ async fn open_gateway(
         Arc::clone(&addresses),
         EgressSettings { connect_timeout: config.egress.connect_timeout, ..EgressSettings::default() },
     )?;
+    // A command beside the gateway tells nothing of what it does.
+    let recorded = config.telemetry.as_ref().filter(|_| place == Place::Owner);
+    let traces = Traces::new(recorded, &clock, &entropy)?;
     let parts = Parts {
         store,
         vault: Vault::new(key.reveal(), entropy.clone()),
@@ -230,6 +236,7 @@ async fn open_gateway(
         catalogue: Arc::new(catalogue),
         egress: Arc::new(egress),
         addresses,
+        traces,
         settings: Settings {
             events_per_second: config.limits.events_per_second,
             connections_per_tenant: config.limits.connections_per_tenant,
@@ -291,6 +298,10 @@ async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
 }
 
+async fn export_traces(gateway: Arc<Gateway>) {
+    gateway.traces.export(&gateway.metrics).await;
+}
+
 async fn tend_hooks(gateway: Arc<Gateway>) {
     gateway.tend_hooks_forever().await;
 }
@@ -343,6 +354,10 @@ impl RunningApp {
             tracing::warn!("requests were still open when the time to stop was up");
             self.server.abort();
         }
+        self.gateway.traces.stop();
+        // What the collector does not take by then is lost, like all that it did not take before.
+        let _ = tokio::time::timeout(LAST_POSTS, &mut self.exporter).await;
+        self.exporter.abort();
         self.background.shutdown().await;
         self.gateway.store.close().await;
     }

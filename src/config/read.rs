@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::settings::{SETTINGS, SettingKind, setting_of};
+use super::telemetry;
 use super::{
     Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, Role, SecretKey, StoreConfig,
 };
@@ -81,6 +82,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let retention = section(&mut table, "retention", |table| {
         Some(Duration::from_hours(24 * whole::<u64>(table, "deliveries_days")?))
     });
+    let telemetry = section(&mut table, "telemetry", telemetry::read);
     let log = section(&mut table, "log", |table| {
         let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let level = read_level(table);
@@ -106,6 +108,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         google: google?,
         limits: limits?,
         retention: retention?,
+        telemetry: telemetry?,
         log: log?,
         secret_key,
     })
@@ -133,7 +136,7 @@ fn seconds(table: &mut TableReader<'_>, key: &'static str) -> Option<Duration> {
 }
 
 /// A whole number within the bounds of its setting.
-fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Option<T> {
+pub(super) fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Option<T> {
     let (least, most) = match setting_of(&table.path(key)).map(|setting| setting.kind) {
         Some(SettingKind::Whole(least, most)) => (least, most),
         _ => (0, i64::MAX),
@@ -141,7 +144,11 @@ fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Opt
     table.integer_within(key, least, most).and_then(|number| T::try_from(number).ok())
 }
 
-fn parsed<T: std::str::FromStr>(table: &mut TableReader<'_>, key: &'static str, wanted: &str) -> Option<T> {
+pub(super) fn parsed<T: std::str::FromStr>(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    wanted: &str,
+) -> Option<T> {
     let text = table.text(key)?;
     let value = text.parse().ok();
     if value.is_none() {

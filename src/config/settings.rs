@@ -174,6 +174,25 @@ pub const SETTINGS: &[Setting] = &[
         "Days for which events and their finished deliveries are kept",
     ),
     setting(
+        "telemetry.otlp_endpoint",
+        Text,
+        "",
+        "OpenTelemetry collector that traces are sent to, as OTLP over HTTP with JSON; also OTEL_EXPORTER_OTLP_ENDPOINT",
+    ),
+    setting(
+        "telemetry.otlp_headers",
+        Texts,
+        "[]",
+        "Headers of each request to the collector, such as \"x-api-key=abc\"; also OTEL_EXPORTER_OTLP_HEADERS",
+    ),
+    setting(
+        "telemetry.sample_percent",
+        Whole(0, 100),
+        "100",
+        "Of 100 traces that begin at the gateway so many are recorded; a caller's traceparent says for itself",
+    ),
+    setting("telemetry.tenants", Flag, "false", "Whether spans name the tenant"),
+    setting(
         "log.format",
         OneOf(&["text", "json"]),
         "\"text\"",

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::id::{EventKey, TenantId};
 use super::time::Timestamp;
+use super::trace::{TRACEPARENT, TraceContext};
 
 /// One event, immutable once accepted.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +33,11 @@ impl Event {
     /// When it happened, RFC 3339 as sent, else as accepted.
     pub fn time(&self) -> &str {
         self.document.get("time").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The span that it comes out of, where it belongs to a trace.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.document.get(TRACEPARENT)?.as_str()?.parse().ok()
     }
 }
 

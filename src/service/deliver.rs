@@ -12,6 +12,7 @@ use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use super::sheets;
+use super::traces::{Attempted, traceparent};
 use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
@@ -66,14 +67,14 @@ pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
 async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     let live = match connection(gateway, &lease).await {
         Ok(Some(live)) => live,
-        Ok(None) => return end_untried(&lease, "its connection was deleted"),
+        Ok(None) => return end_untried(gateway, &lease, "its connection was deleted"),
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
-        return end_untried(&lease, &format!("its connection was closed: {reason}"));
+        return end_untried(gateway, &lease, &format!("its connection was closed: {reason}"));
     }
     if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
-        return end_untried(&lease, &over.reason());
+        return end_untried(gateway, &lease, &over.reason());
     }
     let body = match body(gateway, &lease, &live).await {
         Ok(body) => body,
@@ -146,21 +147,26 @@ pub(super) async fn send_once(
     (working, endpoint): (&Working, &Endpoint),
     event: &Event,
     connection: ConnectionId,
-    job: JobId,
+    id: JobId,
     number: u32,
     body: Bytes,
 ) -> Sent {
     let at = gateway.clock.now();
-    let (connection_name, job) = (connection.to_string(), job.to_string());
+    let (connection_name, job) = (connection.to_string(), id.to_string());
     let outgoing = Outgoing {
         event: &event.document,
         context: event_context(event, &connection_name, &job, number),
         names: Names { event_type: &event.kind, event_id: &event.id, job_id: &job },
     };
-    let wire = Wire { gateway, connection };
+    let span = gateway.traces.begin_attempt(event);
+    let traceparent = traceparent(span.as_ref(), event);
+    let wire = Wire { gateway, connection, traceparent: traceparent.as_ref() };
     let tried = exchange(&wire, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+    let connector = &working.connector.id;
+    let attempted = Attempted { event, connector, connection, job: id, attempt: &attempt };
+    gateway.traces.end_attempt(span, &attempted, &gateway.metrics);
     Sent { verdict: tried.verdict, attempt, kept: tried.kept }
 }
 
@@ -203,19 +209,20 @@ async fn send(
 ) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
     let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
-    settle(gateway, lease, &working.policy, &sent.verdict, sent.attempt, Some(sent.kept))
+    let connector = &working.connector.id;
+    settle(gateway, lease, (connector, &working.policy), &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
 /// What follows from a try that has a verdict.
 fn settle(
     gateway: &Gateway,
     lease: &Lease,
-    policy: &DeliveryPolicy,
+    (connector, policy): (&str, &DeliveryPolicy),
     verdict: &Verdict,
     attempt: Attempt,
     body: Option<Bytes>,
 ) -> Settlement {
-    gateway.metrics.attempt(verdict.outcome, Duration::from_millis(attempt.duration_ms));
+    gateway.metrics.attempt(connector, verdict.outcome, Duration::from_millis(attempt.duration_ms));
     tracing::info!(
         target: "patchbay::attempt",
         job = %lease.job.id,
@@ -233,6 +240,7 @@ fn settle(
     let (next, mut effect) =
         decide(verdict.outcome, &verdict.reason, policy, attempts, verdict.retry_after, now, fraction);
     weigh(&mut effect, &verdict.reason, &policy.breaker, lease.failing, now, gateway.entropy.fraction());
+    gateway.metrics.flow.follows(&next);
     if let Some(until) = effect.wait_until {
         gateway.triggers.hold(lease.job.connection, until, gateway.clock.now());
     }
@@ -268,6 +276,7 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
     match obstacle {
         Obstacle::Held => untried(lease, Next::Requeue, String::new(), LaneEffect::default()),
         Obstacle::NoTurn(wait, reason) => {
+            gateway.metrics.flow.throttled();
             let effect = LaneEffect { wait_until: Some(now.plus(wait)), ..LaneEffect::default() };
             untried(lease, Next::Requeue, reason, effect)
         }
@@ -278,7 +287,8 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Mapping(error) => {
             let verdict = Verdict::mapping_failed(&error);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+            let connector = connector_of(gateway, lease.job.connection);
+            settle(gateway, lease, (&connector, &DeliveryPolicy::default()), &verdict, attempt, None)
         }
         Obstacle::Broken(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(BROKEN_WAIT)), ..LaneEffect::default() };
@@ -287,9 +297,15 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Lost(reason) => {
             let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, &DeliveryPolicy::default(), &verdict, attempt, None)
+            let connector = connector_of(gateway, lease.job.connection);
+            settle(gateway, lease, (&connector, &DeliveryPolicy::default()), &verdict, attempt, None)
         }
     }
+}
+
+/// The connector of a connection, for what is counted; empty where that has gone.
+fn connector_of(gateway: &Gateway, connection: ConnectionId) -> String {
+    gateway.directory.connection(connection).map(|live| live.record.connector.clone()).unwrap_or_default()
 }
 
 /// What follows when the gateway failed while it tried a job: a panic, or a hang past every time limit. It may have been
@@ -300,7 +316,8 @@ pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settl
     let verdict = Verdict::plain(Outcome::Ambiguous, reason_shown);
     let attempt = connector::attempt(ticket.tries + 1, now, Duration::ZERO, None, &verdict);
     tracing::error!(job = %ticket.lease.job, connection = %ticket.lease.connection, reason, "an attempt failed inside");
-    gateway.metrics.attempt(verdict.outcome, Duration::ZERO);
+    let connector = connector_of(gateway, ticket.lease.connection);
+    gateway.metrics.attempt(&connector, verdict.outcome, Duration::ZERO);
     let (next, effect) = decide(
         verdict.outcome,
         &verdict.reason,
@@ -310,6 +327,7 @@ pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settl
         now,
         gateway.entropy.fraction(),
     );
+    gateway.metrics.flow.follows(&next);
     Settlement {
         lease: ticket.lease,
         reason: verdict.reason,
@@ -338,7 +356,8 @@ impl Ticket {
     }
 }
 
-fn end_untried(lease: &Lease, reason: &str) -> Settlement {
+fn end_untried(gateway: &Gateway, lease: &Lease, reason: &str) -> Settlement {
+    gateway.metrics.flow.ended(JobState::Cancelled);
     untried(lease, Next::Done(JobState::Cancelled), reason.to_owned(), LaneEffect::default())
 }
 

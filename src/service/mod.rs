@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod live;
 pub mod metrics;
 pub mod migrate;
+mod progress;
 pub mod public;
 pub mod rate;
 pub mod receive;
@@ -24,6 +25,7 @@ pub mod sheets;
 pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod traces;
 pub mod trigger;
 pub mod tryout;
 pub mod turn;
@@ -31,7 +33,6 @@ pub mod vault;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -41,17 +42,18 @@ use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::fault::Faults;
 use crate::domain::id::{SourceId, TenantId};
 use crate::domain::secret::Sealed;
-use crate::domain::time::Timestamp;
 use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
 use metrics::Metrics;
+pub use progress::Progress;
 use public::ChatSettings;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
 use sheets::Sheets;
+use traces::Traces;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
 
@@ -117,6 +119,8 @@ pub struct Parts {
     pub addresses: Arc<AddressPolicy>,
     /// Limits.
     pub settings: Settings,
+    /// Tells spans.
+    pub traces: Traces,
 }
 
 /// One process's gateway.
@@ -141,6 +145,8 @@ pub struct Gateway {
     pub directory: Directory,
     /// What is counted.
     pub metrics: Metrics,
+    /// Spans on their way to a collector.
+    pub traces: Traces,
     /// Limits.
     pub settings: Settings,
     /// Whether the workers get on.
@@ -162,7 +168,7 @@ impl Gateway {
     /// Loads every record and keeps the catalogue's mappings in the store, so that jobs can be pinned to them.
     /// [`Gateway::follow`] must run beside it.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
+        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings, traces } = parts;
         let vault = Arc::new(vault);
         let directory = Directory::new(
             Arc::clone(&catalogue),
@@ -183,6 +189,7 @@ impl Gateway {
             subscribing: tokio::sync::Mutex::default(),
             hooks_changed: tokio::sync::Notify::default(),
             metrics: Metrics::default(),
+            traces,
             progress: Progress::default(),
             sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
             store,
@@ -282,36 +289,6 @@ async fn keep_mappings(catalogue: &Catalogue, store: &dyn Store) -> Result<(), S
     Ok(())
 }
 
-/// When the workers last showed that they get on: for readiness.
-#[derive(Debug)]
-pub struct Progress(AtomicI64);
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self(AtomicI64::new(i64::MIN))
-    }
-}
-
-impl Progress {
-    /// Workers that were not heard of for so long are stuck. They beat a few times as often, idle or not.
-    pub const STALE: Duration = Duration::from_secs(15);
-
-    /// A worker's lease loop came round.
-    pub fn beat(&self, now: Timestamp) {
-        self.0.fetch_max(now.millis(), Ordering::Relaxed);
-    }
-
-    /// This process has no workers, so that nothing is expected of them.
-    pub fn expect_nothing(&self) {
-        self.0.store(i64::MAX, Ordering::Relaxed);
-    }
-
-    /// Whether the workers were heard of lately.
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
-        Timestamp::from_millis(self.0.load(Ordering::Relaxed)) >= now.minus(Self::STALE)
-    }
-}
-
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceError {
@@ -381,17 +358,5 @@ mod tests {
                 testing::gateway_in(folder.path(), clock.clone(), Settings::default(), key, false).await;
             assert_eq!(gateway.check_secret_key(), wanted);
         }
-    }
-
-    #[test]
-    fn progress_is_fresh_only_for_a_while_after_a_beat() {
-        let progress = Progress::default();
-        let now = Timestamp::from_millis(1_000_000);
-        assert!(!progress.is_fresh(now), "nothing was heard yet");
-        progress.beat(now);
-        assert!(progress.is_fresh(now.plus(Progress::STALE)));
-        assert!(!progress.is_fresh(now.plus(Progress::STALE + Duration::from_millis(1))));
-        progress.expect_nothing();
-        assert!(progress.is_fresh(now.plus(Duration::from_hours(1))));
     }
 }

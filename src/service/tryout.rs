@@ -115,7 +115,7 @@ impl Gateway {
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
         let marked =
-            Marked { wire: Wire { gateway: self, connection: id }, endpoint, shown: Mutex::default() };
+            Marked { wire: Wire { gateway: self, connection: id, traceparent: None }, endpoint, shown: Mutex::default() };
         let tried = exchange(&marked, &self.clock, endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);

@@ -22,4 +22,5 @@ mod restart;
 mod sheets;
 mod store_faults;
 mod support;
+mod traces;
 mod zapier;

@@ -103,10 +103,22 @@ impl Process {
 
     /// The same on a Redis that other processes share, with `more` arguments.
     pub fn start_on(redis: &str, folder: &Path, door: &Door, more: &[&str]) -> Self {
+        Self::start_on_with(redis, folder, door, more, &[])
+    }
+
+    /// The same with more settings, as environment variables.
+    pub fn start_on_with(
+        redis: &str,
+        folder: &Path,
+        door: &Door,
+        more: &[&str],
+        settings: &[(&str, String)],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
         command.env("PATCHBAY_STORE", redis).env("PATCHBAY_SECRET_KEY", SECRET_KEY);
         // It is made to fail all the time, and says so.
         command.env("PATCHBAY_LOG_LEVEL", "off");
+        command.envs(settings.iter().map(|(name, value)| (*name, value.as_str())));
         Self::start_as(command, folder, door, more)
     }
 
