@@ -165,6 +165,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
     background.spawn(tend_hooks(Arc::clone(&gateway)));
+    background.spawn(keep_quotas(Arc::clone(&gateway)));
     let exporter = tokio::spawn(export_traces(Arc::clone(&gateway)));
 
     let (stop, mut stopped) = watch::channel(false);
@@ -181,7 +182,18 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     let drain = config.delivery.drain;
     tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
     let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
-    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background, exporter })
+    Ok(RunningApp {
+        address,
+        operator_token,
+        gateway,
+        reloader,
+        drain,
+        stop,
+        server,
+        workers,
+        background,
+        exporter,
+    })
 }
 
 /// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
@@ -239,6 +251,7 @@ async fn open_gateway(
         traces,
         settings: Settings {
             events_per_second: config.limits.events_per_second,
+            jobs_per_tenant: config.limits.jobs_per_tenant,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,
             google: config.google.clone(),
@@ -296,6 +309,10 @@ pub fn store_name(config: &Config) -> String {
 
 async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
+}
+
+async fn keep_quotas(gateway: Arc<Gateway>) {
+    gateway.keep_quotas().await;
 }
 
 async fn export_traces(gateway: Arc<Gateway>) {

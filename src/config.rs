@@ -145,6 +145,8 @@ pub struct EgressConfig {
 pub struct LimitsConfig {
     /// Events a second.
     pub events_per_second: u32,
+    /// Open jobs.
+    pub jobs_per_tenant: u64,
     /// Connections.
     pub connections_per_tenant: usize,
     /// The largest request body.
@@ -284,7 +286,9 @@ fn given_by(environment: &Environment, flags: &[Given], faults: &mut Faults) -> 
             given.push(Given { key, name: name.to_owned(), text: text.to_owned() });
         }
     }
-    for name in environment.names().filter(|name| !telemetry::VARIABLES.iter().any(|(other, _)| name == other)) {
+    for name in
+        environment.names().filter(|name| !telemetry::VARIABLES.iter().any(|(other, _)| name == other))
+    {
         if let Some((_, setting)) = variables.iter().find(|(variable, _)| variable == name) {
             let text = environment.get(name).unwrap_or_default().to_owned();
             given.push(Given { key: setting.key, name: name.to_owned(), text });

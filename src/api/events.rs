@@ -11,6 +11,8 @@ use crate::service::ingest::{ItemError, Publish, PublishError, Published, Receip
 use crate::service::rate::Standing;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// When to come again to a tenant whose queue is full.
+const QUEUE_WAIT_SECS: u64 = 5;
 /// Says that an earlier request had done it.
 pub(super) const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
 
@@ -157,6 +159,9 @@ impl From<PublishError> for Problem {
             PublishError::Limited(standing) => {
                 Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing))
             }
+            PublishError::QueueFull(_) => Self::new(Code::QueueFull, detail)
+                .retry_after(QUEUE_WAIT_SECS)
+                .hint("what waits is delivered first: look for connections that fail or are paused"),
             PublishError::Store(error) => error.into(),
         }
     }

@@ -111,6 +111,8 @@ codes! {
     KeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
     /// The event's source and id stood for another event.
     IdReused = "event_id_reused", UNPROCESSABLE_ENTITY, "The event's source and id were used for another event";
+    /// A tenant has as many open jobs as it may.
+    QueueFull = "queue_full", TOO_MANY_REQUESTS, "As many jobs wait as may";
     /// Over the rate.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "More is sent than may be";
     /// Our own fault.
@@ -327,6 +329,8 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::Limit(faults) => Self::faults(Code::LimitReached, faults),
             ServiceError::State(reason) => Self::new(Code::WrongState, reason),
+            ServiceError::Throttled(wait, reason) => Self::new(Code::RateLimited, reason)
+                .retry_after(wait.as_millis().div_ceil(1_000).max(1) as u64),
             ServiceError::Busy(reason) => Self::new(Code::Overloaded, reason).retry_after(1),
             ServiceError::Store(error) => error.into(),
             ServiceError::Vault(error) => Self::internal(error.to_string()),

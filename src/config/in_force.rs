@@ -111,8 +111,7 @@ mod tests {
             ("PATCHBAY_LISTEN".to_owned(), "0.0.0.0:1".to_owned()),
             ("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), "x-key=pass,x-other=pass=2".to_owned()),
         ]);
-        let text =
-            "data_dir = \"here\"\n[delivery]\nconcurrency = 7\n[egress]\nallow_ranges = [\"10.0.0.0/8\"]\n\
+        let text = "data_dir = \"here\"\n[delivery]\nconcurrency = 7\n[egress]\nallow_ranges = [\"10.0.0.0/8\"]\n\
              [chat]\nupstream_key = \"pass-3\"\n";
         let flags = [Given { key: "listen", name: "--listen".to_owned(), text: "127.0.0.1:0".to_owned() }];
         let all = of_text("my.toml", text, &environment, &flags).unwrap();

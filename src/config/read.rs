@@ -67,12 +67,14 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     });
     let limits = section(&mut table, "limits", |table| {
         let events_per_second = whole(table, "events_per_second");
+        let jobs_per_tenant = whole(table, "jobs_per_tenant");
         let connections_per_tenant = whole(table, "connections_per_tenant");
         let body_bytes = whole(table, "body_bytes");
         let deliveries_per_second = whole(table, "deliveries_per_second");
         let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
         Some(LimitsConfig {
             events_per_second: events_per_second?,
+            jobs_per_tenant: jobs_per_tenant?,
             connections_per_tenant: connections_per_tenant?,
             body_bytes: body_bytes?,
             deliveries_per_second: deliveries_per_second?,

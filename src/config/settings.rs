@@ -146,7 +146,13 @@ pub const SETTINGS: &[Setting] = &[
         "limits.events_per_second",
         Whole(0, 1_000_000),
         "1000",
-        "Events a tenant may send in a second; bursts of twice that pass; 0 is no limit",
+        "Events a tenant may send in a second, to all processes together; bursts of twice that pass; 0 is no limit",
+    ),
+    setting(
+        "limits.jobs_per_tenant",
+        Whole(0, 1_000_000_000),
+        "0",
+        "Jobs of a tenant that may wait to be delivered before its events are refused (429); 0 is no limit",
     ),
     setting("limits.connections_per_tenant", Whole(1, 100_000), "1000", "Connections a tenant may have"),
     setting(

@@ -1,3 +1,6 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -158,9 +161,8 @@ fn every_setting_is_read_by_its_own_kind() {
 
 #[test]
 fn opentelemetrys_variables_are_other_names_and_ours_go_before_them() {
-    let traces = |pairs: &[(&str, &str)]| {
-        Config::from_text("", "", &environment(pairs), &[]).unwrap().telemetry
-    };
+    let traces =
+        |pairs: &[(&str, &str)]| Config::from_text("", "", &environment(pairs), &[]).unwrap().telemetry;
     assert!(traces(&[]).is_none(), "nothing is told unless someone asks for it");
     let theirs = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),

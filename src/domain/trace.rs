@@ -44,7 +44,8 @@ impl FromStr for TraceContext {
             if !lengths || ![version, trace, span, flags].into_iter().all(is_hex) || version == "ff" {
                 return None;
             }
-            let ends = if version == "00" { rest.is_empty() } else { rest.is_empty() || rest.starts_with('-') };
+            let ends =
+                if version == "00" { rest.is_empty() } else { rest.is_empty() || rest.starts_with('-') };
             let trace = u128::from_str_radix(trace, 16).ok().filter(|trace| *trace != 0 && ends)?;
             let span = u64::from_str_radix(span, 16).ok().filter(|span| *span != 0)?;
             let flags = u8::from_str_radix(flags, 16).ok()?;

@@ -34,6 +34,8 @@ pub enum Taken {
     Conflict,
     /// Over the tenant's rate.
     RateLimited,
+    /// The tenant has as many open jobs as it may.
+    QueueFull,
     /// The store did not take it.
     Unavailable,
 }
@@ -46,6 +48,7 @@ impl Taken {
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
             Self::RateLimited => "rate_limited",
+            Self::QueueFull => "queue_full",
             Self::Unavailable => "unavailable",
         }
     }

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod migrate;
 mod progress;
 pub mod public;
+pub mod quotas;
 pub mod rate;
 pub mod receive;
 pub mod recent;
@@ -49,6 +50,7 @@ use directory::Directory;
 use metrics::Metrics;
 pub use progress::Progress;
 use public::ChatSettings;
+use quotas::Backlogs;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
@@ -65,6 +67,8 @@ pub const MAX_BATCH: usize = 1_000;
 pub struct Settings {
     /// Events a tenant may send a second; 0 means no limit.
     pub events_per_second: u32,
+    /// Open jobs a tenant may have; 0 means no limit.
+    pub jobs_per_tenant: u64,
     /// Connections a tenant may have.
     pub connections_per_tenant: usize,
     /// The longest body of a request.
@@ -87,6 +91,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             events_per_second: 20_000,
+            jobs_per_tenant: 0,
             connections_per_tenant: 100_000,
             body_bytes: 1 << 20,
             google: GoogleSettings::default(),
@@ -155,6 +160,7 @@ pub struct Gateway {
     rates: Rates<TenantId>,
     source_rates: Rates<SourceId>,
     visitor_rates: Rates<IpAddr>,
+    backlogs: Backlogs,
     running: Running,
     triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
@@ -168,7 +174,8 @@ impl Gateway {
     /// Loads every record and keeps the catalogue's mappings in the store, so that jobs can be pinned to them.
     /// [`Gateway::follow`] must run beside it.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings, traces } = parts;
+        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings, traces } =
+            parts;
         let vault = Arc::new(vault);
         let directory = Directory::new(
             Arc::clone(&catalogue),
@@ -179,10 +186,12 @@ impl Gateway {
         keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
+        let shared = store.about().shared;
         Ok(Arc::new(Self {
-            rates: Rates::new(settings.events_per_second, batch),
-            source_rates: Rates::new(settings.deliveries_per_second, 1),
-            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute),
+            rates: Rates::new(settings.events_per_second, batch).shared(shared),
+            source_rates: Rates::new(settings.deliveries_per_second, 1).shared(shared),
+            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute).shared(shared),
+            backlogs: Backlogs::new(settings.jobs_per_tenant),
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
@@ -310,6 +319,9 @@ pub enum ServiceError {
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),
+    /// It has no turn for so long; the reason is for a person.
+    #[error("{1}")]
+    Throttled(Duration, String),
     /// Too much of it is under way; it may be tried again soon.
     #[error("{0}")]
     Busy(String),

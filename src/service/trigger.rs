@@ -23,6 +23,7 @@ use super::deliver::{map_and_render, send_once};
 use super::ingest::{self, ItemError, PublishError};
 use super::live::{LiveConnection, Working};
 use super::traces::{self, Brought};
+use super::turn::Turns;
 use super::{Gateway, ServiceError};
 use crate::connector::{self, Verdict};
 use crate::domain::connection::ConnectionState;
@@ -147,6 +148,8 @@ impl Gateway {
         if let Some(standing) = standing.filter(|standing| !standing.wait.is_zero()) {
             return Err(PublishError::Limited(standing).into());
         }
+        let turns = live.works.as_ref().ok().and_then(|working| working.turns.as_ref());
+        Turns::take_now(turns, self.store.as_ref()).await?;
         let jobs = vec![NewJob { connection: id, mapping: live.mapping_version, triggered: true }];
         let event = Arc::new(event);
         let new = NewEvent { event: Arc::clone(&event), document: document.into(), dedupe: None, jobs };

@@ -169,6 +169,9 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// latest when the store is opened again.
     async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError>;
 
+    /// How many open jobs, leased ones included, lie in these lanes of a tenant: one cheap step, at most 1,000 lanes.
+    async fn open_jobs(&self, tenant: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError>;
+
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;
 

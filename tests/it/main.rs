@@ -12,6 +12,7 @@ mod floors;
 mod hooks;
 mod hooks_race;
 mod kill;
+mod limits;
 #[path = "../mapping/mod.rs"]
 mod mapping;
 mod migrate;

@@ -141,8 +141,7 @@ async fn a_trace_goes_from_the_caller_to_each_attempt_over_two_processes_on_redi
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let door = Door::default();
     let settings = telemetry(&collector);
-    let _api =
-        Process::start_on_with(&server.url(), first.path(), &door, &["--role", "api"], &settings);
+    let _api = Process::start_on_with(&server.url(), first.path(), &door, &["--role", "api"], &settings);
     let _worker = Process::start_on_with(
         &server.url(),
         second.path(),
@@ -165,10 +164,8 @@ async fn without_a_collector_the_callers_traceparent_is_passed_on_and_nothing_el
     publish(&door, &client, "lead-3", Some("nonsense")).await;
     let arrivals = receiver.wait_for(3).await;
     assert!(arrivals[1..].iter().all(|arrival| !arrival.headers.contains_key("traceparent")));
-    let (_, event) = door
-        .call(&client, "GET", &format!("/v1/events/lead-2?tenant={CANARY}"), None)
-        .await
-        .unwrap();
+    let (_, event) =
+        door.call(&client, "GET", &format!("/v1/events/lead-2?tenant={CANARY}"), None).await.unwrap();
     assert_eq!(event["event"].get("traceparent"), None, "an event of no trace keeps nothing of one");
 }
 

@@ -27,8 +27,8 @@ use crate::domain::id::{EventKey, TenantId};
 use crate::domain::trace::TraceContext;
 use crate::store::{Accepted, Ingest, Ingested, NewEvent, StoreError};
 pub use attributes::{Incoming, MAX_ID_CHARS};
-use identity::{dedupe, idempotency};
 pub use identity::dedupe_of;
+use identity::{dedupe, idempotency};
 pub(super) use identity::{digest, named};
 pub use parse::{MAX_NESTING, ParseError, json};
 
@@ -112,6 +112,9 @@ pub enum PublishError {
     /// A tenant is over its rate.
     #[error("the tenant sends more than it may")]
     Limited(Standing),
+    /// A tenant has as many open jobs as it may.
+    #[error("the tenant has {0} jobs that wait to be delivered, which is as many as it may have")]
+    QueueFull(u64),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -155,6 +158,7 @@ impl Gateway {
                 self.metrics.events(Taken::Conflict, 1);
             }
             Err(PublishError::Limited(_)) => self.metrics.events(Taken::RateLimited, 1),
+            Err(PublishError::QueueFull(_)) => self.metrics.events(Taken::QueueFull, 1),
             Err(PublishError::Store(_)) => self.metrics.events(Taken::Unavailable, 1),
         }
         published
@@ -249,6 +253,9 @@ impl Gateway {
                 Some((_, count)) => *count += 1,
                 None => wanted.push((tenant.clone(), 1)),
             }
+        }
+        if let Some(most) = wanted.iter().find_map(|(tenant, _)| self.backlogs.full(tenant)) {
+            return Err(PublishError::QueueFull(most));
         }
         let standing = self.rates.take(&wanted, self.clock.now());
         match standing {

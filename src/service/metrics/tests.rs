@@ -94,9 +94,8 @@ fn dashboards_and_alerts_ask_for_what_there_is() {
             known.extend(labels);
         }
         assert!(!known.is_empty() || name.is_match(query), "{query} asks for nothing of ours");
-        for label in by
-            .captures_iter(query)
-            .flat_map(|by| by[1].split(", ").map(str::to_owned).collect::<Vec<_>>())
+        for label in
+            by.captures_iter(query).flat_map(|by| by[1].split(", ").map(str::to_owned).collect::<Vec<_>>())
         {
             assert!(known.contains(&label.as_str()), "{label} in {query}");
         }

@@ -94,6 +94,9 @@ pub enum ReceiveError {
     /// More than the source or its tenant may send.
     #[error("more comes than is taken")]
     Limited(Standing),
+    /// The tenant has as many open jobs as it may.
+    #[error("the tenant has {0} jobs that wait to be delivered, which is as many as it may have")]
+    QueueFull(u64),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -169,7 +172,7 @@ impl Gateway {
                 | ReceiveError::Event(_)
                 | ReceiveError::NoHandshake,
             ) => Counted::Invalid,
-            Err(ReceiveError::Limited(_)) => Counted::RateLimited,
+            Err(ReceiveError::Limited(_) | ReceiveError::QueueFull(_)) => Counted::RateLimited,
             Err(ReceiveError::Broken(_) | ReceiveError::Paused | ReceiveError::Store(_)) => {
                 Counted::Unavailable
             }
@@ -250,6 +253,9 @@ impl Gateway {
             && !standing.wait.is_zero()
         {
             return Err(ReceiveError::Limited(standing));
+        }
+        if let Some(most) = self.backlogs.full(&record.tenant) {
+            return Err(ReceiveError::QueueFull(most));
         }
         let owner = record.id.to_string();
         let complete = |incoming| {

@@ -187,13 +187,8 @@ impl Common<'_> {
             body: failed.map(|failed| failed.body.clone()).unwrap_or_default(),
         };
         let (connection, job) = (lease.job.connection, lease.job.name);
-        let attempted = Attempted {
-            event: &lease.event,
-            connector: self.connector,
-            connection,
-            job,
-            attempt: &attempt,
-        };
+        let attempted =
+            Attempted { event: &lease.event, connector: self.connector, connection, job, attempt: &attempt };
         self.gateway.traces.tell_attempt(&attempted, &self.gateway.metrics);
         attempt
     }

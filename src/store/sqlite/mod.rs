@@ -170,7 +170,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     fn about(&self) -> About {
-        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+        About { engine: "sqlite", shared: false, durability: "fsync".to_owned(), note: None }
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
@@ -431,6 +431,10 @@ impl Store for SqliteStore {
     async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
         self.ensure_owner()?;
         self.writer.write(move |database, _| transfer::import(database, &events)).await
+    }
+
+    async fn open_jobs(&self, _: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
+        Ok(self.shared.lanes.lock().open_in(connections))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -142,7 +142,8 @@ impl Fleet {
         within("a process to have attempts under way", async {
             loop {
                 for (number, door) in doors.iter().enumerate() {
-                    if self.metric(door, "patchbay_attempts_under_way").await.is_some_and(|count| count >= 4) {
+                    if self.metric(door, "patchbay_attempts_under_way").await.is_some_and(|count| count >= 4)
+                    {
                         return number;
                     }
                 }

@@ -291,6 +291,11 @@ impl Lanes {
     }
 
     /// Counts of what is here.
+    /// Open jobs of these lanes.
+    pub fn open_in(&self, connections: &[ConnectionId]) -> u64 {
+        connections.iter().filter_map(|id| self.all.get(id)).map(|lane| lane.open).sum()
+    }
+
     pub fn stats(&self, now: Timestamp) -> Stats {
         let mut stats = Stats { open: self.open, leased: self.leases.len() as u64, ..Stats::default() };
         let leased = self.leases.values().map(LeaseEntry::created);
