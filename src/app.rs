@@ -7,6 +7,7 @@
 pub mod data_dir;
 mod listener;
 mod reload;
+mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
-use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
+use listener::{BoundedListener, IDLE_LIMIT, most_connections};
 pub use reload::Reloader;
 
 /// Before the store is swept again after that failed.
@@ -130,7 +131,7 @@ pub struct RunningApp {
     pub reloader: Reloader,
     drain: Duration,
     stop: watch::Sender<bool>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     workers: Option<Workers>,
     background: JoinSet<()>,
     exporter: JoinHandle<()>,
@@ -168,17 +169,13 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(keep_quotas(Arc::clone(&gateway)));
     let exporter = tokio::spawn(export_traces(Arc::clone(&gateway)));
 
-    let (stop, mut stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let router = match role {
         Role::Both | Role::Api => api::router(Arc::clone(&gateway)),
         Role::Worker => api::probe_router(Arc::clone(&gateway)),
     };
-    let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
-    let service = router.into_make_service_with_connect_info::<api::Peer>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    });
-    let server = tokio::spawn(server.into_future());
+    let listener = BoundedListener::new(listener, most_connections(), IDLE_LIMIT);
+    let server = tokio::spawn(server::serve(listener, router, stopped, server::HEAD_LIMIT));
     let drain = config.delivery.drain;
     tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
     let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
@@ -251,6 +248,8 @@ async fn open_gateway(
         traces,
         settings: Settings {
             events_per_second: config.limits.events_per_second,
+            requests_in_flight: config.limits.requests_in_flight,
+            bytes_in_flight: config.limits.bytes_in_flight,
             jobs_per_tenant: config.limits.jobs_per_tenant,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,

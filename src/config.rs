@@ -145,6 +145,10 @@ pub struct EgressConfig {
 pub struct LimitsConfig {
     /// Events a second.
     pub events_per_second: u32,
+    /// Requests under way at once in a process.
+    pub requests_in_flight: usize,
+    /// Bytes of their bodies.
+    pub bytes_in_flight: usize,
     /// Open jobs.
     pub jobs_per_tenant: u64,
     /// Connections.

@@ -129,6 +129,13 @@ pub(super) fn wait_secs(standing: &Standing) -> u64 {
     standing.wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(u64::MAX)
 }
 
+/// A tenant has as many open jobs as it may.
+pub(super) fn queue_full(detail: String) -> Problem {
+    Problem::new(Code::QueueFull, detail)
+        .retry_after(QUEUE_WAIT_SECS)
+        .hint("they are delivered first: look for connections that fail or are paused")
+}
+
 impl From<&ItemError> for Problem {
     fn from(error: &ItemError) -> Self {
         match error {
@@ -159,9 +166,7 @@ impl From<PublishError> for Problem {
             PublishError::Limited(standing) => {
                 Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing))
             }
-            PublishError::QueueFull(_) => Self::new(Code::QueueFull, detail)
-                .retry_after(QUEUE_WAIT_SECS)
-                .hint("what waits is delivered first: look for connections that fail or are paused"),
+            PublishError::QueueFull(_) => queue_full(detail),
             PublishError::Store(error) => error.into(),
         }
     }

@@ -111,6 +111,10 @@ codes! {
     KeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
     /// The event's source and id stood for another event.
     IdReused = "event_id_reused", UNPROCESSABLE_ENTITY, "The event's source and id were used for another event";
+    /// As many requests as may be are under way.
+    Busy = "busy", SERVICE_UNAVAILABLE, "As many requests as may be are under way";
+    /// As many bytes of bodies as may be are in memory.
+    BusyBytes = "busy_bytes", SERVICE_UNAVAILABLE, "As many bytes as may be are in memory";
     /// A tenant has as many open jobs as it may.
     QueueFull = "queue_full", TOO_MANY_REQUESTS, "As many jobs wait as may";
     /// Over the rate.

@@ -9,7 +9,7 @@ use axum::http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, nothing, only_text, page, reply};
-use super::events::{rate_headers, wait_secs};
+use super::events::{queue_full, rate_headers, wait_secs};
 use super::problem::{Code, Problem};
 use crate::domain::connection::MappingChoice;
 use crate::domain::id::{SourceId, TenantId};
@@ -211,6 +211,7 @@ impl From<ReceiveError> for Problem {
                 rate_headers("deliveries", Some(standing), &mut problem.headers);
                 problem
             }
+            ReceiveError::QueueFull(_) => queue_full(detail),
             ReceiveError::Store(error) => error.into(),
         }
     }

@@ -149,6 +149,18 @@ pub const SETTINGS: &[Setting] = &[
         "Events a tenant may send in a second, to all processes together; bursts of twice that pass; 0 is no limit",
     ),
     setting(
+        "limits.requests_in_flight",
+        Whole(1, 65_536),
+        "4096",
+        "Requests that a process has under way at once before it refuses more (503); probes are let through",
+    ),
+    setting(
+        "limits.bytes_in_flight",
+        Whole(65_536, 17_179_869_184),
+        "67108864",
+        "Bytes of request bodies that a process has in memory at once before it refuses more (503)",
+    ),
+    setting(
         "limits.jobs_per_tenant",
         Whole(0, 1_000_000_000),
         "0",

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod connections;
 pub mod deliver;
 pub mod directory;
+pub mod door;
 pub mod exchange;
 pub mod hooks;
 pub mod ingest;
@@ -47,6 +48,7 @@ use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
+use door::Door;
 use metrics::Metrics;
 pub use progress::Progress;
 use public::ChatSettings;
@@ -67,6 +69,10 @@ pub const MAX_BATCH: usize = 1_000;
 pub struct Settings {
     /// Events a tenant may send a second; 0 means no limit.
     pub events_per_second: u32,
+    /// Requests that may be under way at once.
+    pub requests_in_flight: usize,
+    /// Bytes of their bodies that may be in memory at once.
+    pub bytes_in_flight: usize,
     /// Open jobs a tenant may have; 0 means no limit.
     pub jobs_per_tenant: u64,
     /// Connections a tenant may have.
@@ -91,6 +97,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             events_per_second: 20_000,
+            requests_in_flight: 4_096,
+            bytes_in_flight: 64 << 20,
             jobs_per_tenant: 0,
             connections_per_tenant: 100_000,
             body_bytes: 1 << 20,
@@ -154,6 +162,8 @@ pub struct Gateway {
     pub traces: Traces,
     /// Limits.
     pub settings: Settings,
+    /// How much may be under way.
+    pub door: Door,
     /// Whether the workers get on.
     pub progress: Progress,
     sheets: Sheets,
@@ -192,6 +202,7 @@ impl Gateway {
             source_rates: Rates::new(settings.deliveries_per_second, 1).shared(shared),
             visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute).shared(shared),
             backlogs: Backlogs::new(settings.jobs_per_tenant),
+            door: Door::new(settings.requests_in_flight, settings.bytes_in_flight),
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),

@@ -256,6 +256,10 @@ impl Gateway {
             self.metrics.events(Taken::RateLimited, events.len());
             return Err(PublicError::Limited(standing));
         }
+        if self.backlogs.full(tenant).is_some() {
+            self.metrics.events(Taken::QueueFull, events.len());
+            return Err(StoreError::Overloaded.into());
+        }
         let mut made = Vec::with_capacity(events.len());
         let mut id = String::new();
         for (kind, data) in events {

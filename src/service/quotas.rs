@@ -1,7 +1,7 @@
 //! What a tenant, a source or a visitor may use over all processes, looked after beside the requests.
 //!
 //! A few times a second, and only while somebody sends: what this process let through is paid out of the buckets in the store
-//! ([`Rates`]), and the open jobs of tenants that sent something are counted, where there is a limit. A request finds the
+//! ([`Rates`]), and the waiting jobs of tenants that sent something are counted, where there is a limit. A request finds the
 //! result in memory and waits for nothing.
 
 use std::collections::HashSet;
@@ -26,10 +26,10 @@ const AT_ONCE: usize = 32;
 /// Connections whose jobs are counted in one step.
 const PAGE: usize = 500;
 
-/// Which tenants have as many open jobs as they may.
+/// Which tenants have as many jobs waiting as they may.
 #[derive(Debug, Default)]
 pub struct Backlogs {
-    /// Open jobs that a tenant may have; 0 is no limit.
+    /// Jobs of a tenant that may wait; 0 is no limit.
     most: u64,
     /// Tenants that sent something since they were looked at last.
     active: Mutex<HashSet<TenantId>>,
@@ -38,12 +38,12 @@ pub struct Backlogs {
 }
 
 impl Backlogs {
-    /// At most so many open jobs each; 0 is no limit.
+    /// At most so many waiting jobs each; 0 is no limit.
     pub fn new(most: u64) -> Self {
         Self { most, ..Self::default() }
     }
 
-    /// How many open jobs a tenant may have, where it has as many; notes that it sends something.
+    /// How many jobs of a tenant may wait, where as many do; notes that it sends something.
     pub fn full(&self, tenant: &TenantId) -> Option<u64> {
         if self.most == 0 {
             return None;
@@ -95,32 +95,43 @@ impl Gateway {
         self.pay("visits", &self.visitor_rates).await;
         let active: Vec<TenantId> = self.backlogs.active.lock().drain().collect();
         futures::stream::iter(active)
-            .for_each_concurrent(AT_ONCE, async |tenant| match self.open_jobs(&tenant).await {
+            .for_each_concurrent(AT_ONCE, async |tenant| match self.backlog(&tenant).await {
                 Ok(open) => self.backlogs.set(tenant, open),
-                Err(error) => tracing::debug!(%error, "open jobs could not be counted"),
+                Err(error) => tracing::debug!(%error, "waiting jobs could not be counted"),
             })
             .await;
     }
 
     async fn pay<K: Clone + Eq + Hash + Display>(&self, name: &str, rates: &Rates<K>) {
         futures::stream::iter(rates.dues(ROUND))
-            .for_each_concurrent(AT_ONCE, async |(key, owed)| {
-                let (spend, rest) = rates.spend(name, &key, owed);
-                let scope = spend.bucket.clone();
-                let now = || self.clock.now();
-                match self.store.spend(&scope, &[spend]).await {
-                    Ok(Spent::Granted) if rest == 0 => {}
-                    Ok(Spent::Granted) => rates.bar(&key, rest, Duration::ZERO, now()),
-                    Ok(Spent::Wait(wait)) => rates.bar(&key, owed, wait, now()),
-                    // A store that is away takes no events either: nobody owes for that time.
-                    Err(error) => tracing::debug!(%error, "a limit could not be shared"),
-                }
-            })
+            .for_each_concurrent(AT_ONCE, async |(key, owed)| self.pay_of(name, rates, &key, owed).await)
             .await;
     }
 
-    /// A tenant's open jobs, page by page of its connections; no further than the limit.
-    async fn open_jobs(&self, tenant: &TenantId) -> Result<u64, StoreError> {
+    /// Pays as much of what one owes as the bucket holds: a large debt must not wait for a bucket that others empty.
+    async fn pay_of<K: Clone + Eq + Hash + Display>(&self, name: &str, rates: &Rates<K>, key: &K, owed: u32) {
+        let (mut left, mut cost) = (owed, owed);
+        while left > 0 {
+            let spend = rates.spend(name, key, cost);
+            let (scope, paid) = (spend.bucket.clone(), spend.cost);
+            match self.store.spend(&scope, &[spend]).await {
+                Ok(Spent::Granted) => {
+                    left -= paid;
+                    cost = paid.min(left);
+                }
+                Ok(Spent::Wait(_)) if paid > 1 => cost = paid / 2,
+                Ok(Spent::Wait(wait)) => return rates.bar(key, left, wait, self.clock.now()),
+                Err(error) => {
+                    // A store that is away takes no events either: nobody owes for that time.
+                    tracing::debug!(%error, "a limit could not be shared");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A tenant's waiting jobs, page by page of its connections; no further than the limit.
+    async fn backlog(&self, tenant: &TenantId) -> Result<u64, StoreError> {
         let (mut open, mut after) = (0, None);
         loop {
             let page: Vec<ConnectionId> = self
@@ -129,7 +140,7 @@ impl Gateway {
                 .iter()
                 .map(|live| live.record.id)
                 .collect();
-            open += self.store.open_jobs(tenant, &page).await?;
+            open += self.store.backlog(tenant, &page).await?;
             after = page.last().copied();
             if page.len() < PAGE || open >= self.backlogs.most {
                 return Ok(open);
@@ -142,13 +153,12 @@ impl Gateway {
 mod tests {
     use serde_json::json;
 
-    use super::*;
     use crate::service::ingest::read_plain;
     use crate::service::{Settings, testing};
     use crate::store::Ingest;
 
     #[tokio::test]
-    async fn open_jobs_are_counted_over_all_of_a_tenants_lanes() {
+    async fn waiting_jobs_are_counted_over_all_of_a_tenants_lanes() {
         let settings = Settings { jobs_per_tenant: 4, ..Settings::default() };
         let (gateway, _clock, _folder) = testing::gateway(settings).await;
         let tenant = gateway.make_tenant("acme".parse().unwrap(), "Acme").await.unwrap().id.clone();
@@ -163,7 +173,7 @@ mod tests {
             let events = vec![gateway.complete(incoming, tenant.clone(), None)];
             gateway.store.ingest(Ingest { idempotency: None, events }).await.unwrap();
             gateway.settle_quotas().await;
-            assert_eq!(gateway.open_jobs(&tenant).await, Ok(jobs));
+            assert_eq!(gateway.backlog(&tenant).await, Ok(jobs));
         }
         assert_eq!(gateway.backlogs.full(&tenant), Some(4));
         assert_eq!(gateway.backlogs.full(&"other".parse().unwrap()), None);

@@ -171,10 +171,8 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         let mut buckets = self.buckets.lock();
         let mut bucket = self.filled(buckets.get(key), now);
         bucket.owed = bucket.owed.saturating_add(owed);
-        if !wait.is_zero() {
-            bucket.barred_until = now.plus(wait);
-            bucket.tokens = 0.0;
-        }
+        bucket.barred_until = now.plus(wait);
+        bucket.tokens = 0.0;
         self.note(key, &mut bucket);
         buckets.insert(key.clone(), bucket);
     }
@@ -214,16 +212,15 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         }
     }
 
-    /// What the bucket of all processes is asked for `owed`, as far as it holds so much; and what is then still owed.
-    pub fn spend(&self, name: &str, key: &K, owed: u32) -> (Spend, u32)
+    /// What the bucket of all processes is asked for `owed`, as far as it can hold so much.
+    pub fn spend(&self, name: &str, key: &K, owed: u32) -> Spend
     where
         K: Display,
     {
         let (rate, per) = self.steady;
-        let cost = owed.min(self.burst);
         // The numbers are part of the name: all processes must mean the same by a bucket.
         let bucket = format!("{name}:{key}:{rate}");
-        (Spend { bucket, cost, rate, per, burst: self.burst }, owed - cost)
+        Spend { bucket, cost: owed.min(self.burst), rate, per, burst: self.burst }
     }
 
     /// Forgets a bucket.
@@ -308,12 +305,10 @@ mod tests {
         assert_eq!((barred.remaining, barred.wait), (0, Duration::from_secs(2)));
         assert!(rates.take(&[("b", 1)], now).unwrap().wait.is_zero());
         assert_eq!(rates.dues(1).len() + rates.dues(1).len(), 2, "what is left is for the next time");
-        rates.bar(&"a", 7, Duration::ZERO, now);
-        assert_eq!(rates.dues(9), [("a", 7)]);
         let later = now.plus(Duration::from_secs(2));
         assert!(rates.take(&[("a", 1)], later).unwrap().wait.is_zero());
-        let (spend, rest) = rates.spend("events", &"a", 27);
-        assert_eq!((spend.cost, spend.rate, spend.burst, rest), (20, 10, 20, 7));
+        let spend = rates.spend("events", &"a", 27);
+        assert_eq!((spend.cost, spend.rate, spend.burst), (20, 10, 20));
         assert!(Rates::new(10, 1).take(&[("a", 3)], now).is_some_and(|standing| standing.wait.is_zero()));
     }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::delivery::lead;
 use crate::support::fleet::Fleet;
 use crate::support::gateway::TestGateway;
+use crate::support::process::{Door, Process, client};
 use crate::support::receiver::Receiver;
 use crate::support::redis::Server;
 use crate::support::within;
@@ -89,4 +90,46 @@ async fn two_processes_share_a_connections_rate() {
     let took = arrivals[EVENTS - 1].at - arrivals[0].at;
     // 40 at once and 120 at 40 a second; two processes that did not share would have taken a second.
     assert!(took >= Duration::from_millis(2_800), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_share_what_a_tenant_may_send() {
+    /// What a bucket holds: a whole batch.
+    const BURST: usize = 1_000;
+    let server = Server::start();
+    let settings = [("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "1".to_owned())];
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, client) = (Door::default(), client());
+    let _first = Process::start_on_with(&server.url(), one.path(), &first, &[], &settings);
+    let second = first.beside();
+    let _second = Process::start_on_with(&server.url(), two.path(), &second, &[], &settings);
+    let made = first.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme"}))).await;
+    assert_eq!(made.unwrap().0, 201);
+    let event = |number: usize| json!({"tenant": "acme", "type": "x", "data": number});
+    within("the second process to know the tenant", async {
+        while second.call(&client, "POST", "/v1/events", Some(&event(0))).await.unwrap().0 != 202 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let batch: Vec<_> = (0..BURST).map(event).collect();
+    assert_eq!(first.call(&client, "POST", "/v1/events", Some(&json!(batch))).await.unwrap().0, 202);
+    // The second has let through next to nothing, and stops all the same, for the first has used what both may.
+    let mut taken = 0;
+    let headers = within("a refusal", async {
+        loop {
+            let (status, headers, body) = second.ask(&client, "/v1/events", &event(0)).await.unwrap();
+            if status != 202 {
+                assert_eq!((status, body["code"].as_str()), (429, Some("rate_limited")), "{body}");
+                return headers;
+            }
+            taken += 1;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert!(taken < BURST / 2, "{taken} passed beside the {BURST} of the other process");
+    for name in ["retry-after", "ratelimit", "ratelimit-policy"] {
+        assert!(headers.contains_key(name), "{name} in {headers:?}");
+    }
 }

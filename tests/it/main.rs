@@ -13,6 +13,7 @@ mod hooks;
 mod hooks_race;
 mod kill;
 mod limits;
+mod load;
 #[path = "../mapping/mod.rs"]
 mod mapping;
 mod migrate;
@@ -21,6 +22,7 @@ mod redis_faults;
 #[cfg(unix)]
 mod restart;
 mod sheets;
+mod soak;
 mod store_faults;
 mod support;
 mod traces;

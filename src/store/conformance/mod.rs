@@ -5,6 +5,7 @@
 //! its clock moves by hand, and no case sleeps. Where engines may differ (whether a lease outlives a crash, when a
 //! lease that has run out is noticed) a case accepts both.
 
+pub(in crate::store) mod backlog;
 pub(in crate::store) mod batch;
 pub(in crate::store) mod breaker;
 pub(in crate::store) mod crash;
@@ -45,6 +46,7 @@ macro_rules! conformance_suite {
             lanes: a_flood_does_not_starve_others,
             lanes: waiting_for_work_ends_when_there_is_some,
             lanes: every_sleeper_is_woken_while_work_remains,
+            backlog: waiting_jobs_are_counted_by_lane,
             breaker: failures_in_a_row_open_it_and_it_probes_one_at_a_time,
             breaker: what_was_under_way_when_it_opened_says_nothing_new,
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,

@@ -442,8 +442,8 @@ impl Store for RedisStore {
         self.core()?.import(&events).await
     }
 
-    async fn open_jobs(&self, tenant: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
-        self.core()?.open_jobs_of(tenant, connections).await
+    async fn backlog(&self, tenant: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
+        self.core()?.backlog_of(tenant, connections).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

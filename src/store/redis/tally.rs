@@ -55,8 +55,8 @@ impl Core {
         Ok(tally)
     }
 
-    /// Open jobs of these lanes of a tenant; see [`Store::open_jobs`](crate::store::Store::open_jobs).
-    pub(super) async fn open_jobs_of(
+    /// Jobs that wait in these lanes of a tenant; see [`Store::backlog`](crate::store::Store::backlog).
+    pub(super) async fn backlog_of(
         &self,
         tenant: &TenantId,
         connections: &[ConnectionId],

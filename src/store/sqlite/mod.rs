@@ -433,8 +433,8 @@ impl Store for SqliteStore {
         self.writer.write(move |database, _| transfer::import(database, &events)).await
     }
 
-    async fn open_jobs(&self, _: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
-        Ok(self.shared.lanes.lock().open_in(connections))
+    async fn backlog(&self, _: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
+        Ok(self.shared.lanes.lock().waiting_in(connections))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

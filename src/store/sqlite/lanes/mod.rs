@@ -291,9 +291,10 @@ impl Lanes {
     }
 
     /// Counts of what is here.
-    /// Open jobs of these lanes.
-    pub fn open_in(&self, connections: &[ConnectionId]) -> u64 {
-        connections.iter().filter_map(|id| self.all.get(id)).map(|lane| lane.open).sum()
+    /// Jobs that wait in these lanes.
+    pub fn waiting_in(&self, connections: &[ConnectionId]) -> u64 {
+        let lanes = connections.iter().filter_map(|id| self.all.get(id));
+        lanes.map(|lane| lane.open.saturating_sub(lane.leased.into())).sum()
     }
 
     pub fn stats(&self, now: Timestamp) -> Stats {
