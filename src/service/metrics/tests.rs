@@ -1,4 +1,6 @@
 use super::*;
+use crate::domain::job::JobState;
+use crate::domain::settle::Next;
 use crate::store::LaneCounts;
 
 #[test]
@@ -8,6 +10,12 @@ fn everything_counted_is_exposed() {
     metrics.received(Received::Unverified);
     metrics.attempt("webhook", Outcome::Delivered, Duration::from_millis(20));
     metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
+    metrics.flow.follows(&Next::Done(JobState::Delivered));
+    metrics.flow.follows(&Next::Due(Timestamp::default()));
+    metrics.flow.throttled();
+    metrics.flow.shed(Shed::Bytes);
+    metrics.flow.spans(Told::Exported, 4);
+    let in_flight = metrics.flow.request();
     let under_way = metrics.under_way();
     drop(metrics.under_way());
     let stats = Stats {
@@ -24,6 +32,12 @@ fn everything_counted_is_exposed() {
         "patchbay_attempt_duration_seconds_count{outcome=\"delivered\"} 1",
         "patchbay_attempts_under_way 1",
         "patchbay_http_requests_total{method=\"POST\",route=\"/v1/events\",status=\"2xx\"} 1",
+        "patchbay_jobs_ended_total{state=\"delivered\"} 1",
+        "patchbay_retries_total 1",
+        "patchbay_throttled_total 1",
+        "patchbay_shed_total{reason=\"bytes\"} 1",
+        "patchbay_spans_total{result=\"exported\"} 4",
+        "patchbay_http_requests_in_flight 1",
         "patchbay_queue_depth 7",
         "patchbay_jobs_leased 2",
         "patchbay_oldest_job_age_seconds 5",
@@ -32,7 +46,7 @@ fn everything_counted_is_exposed() {
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
-    drop(under_way);
+    drop((under_way, in_flight));
     assert!(metrics.expose(None, false, Timestamp::default()).contains("patchbay_store_up 0"));
 }
 
@@ -68,6 +82,11 @@ fn dashboards_and_alerts_ask_for_what_there_is() {
     }
     metrics.events(Taken::Accepted, 3);
     metrics.reload(0);
+    metrics.flow.ended(JobState::Dead);
+    metrics.flow.follows(&Next::Due(Timestamp::default()));
+    metrics.flow.throttled();
+    metrics.flow.shed(Shed::Requests);
+    metrics.flow.spans(Told::Dropped, 1);
     metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
     let text = metrics.expose(Some(&Stats::default()), true, Timestamp::from_millis(6_000));
     let samples = samples(&text);
