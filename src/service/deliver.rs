@@ -308,6 +308,12 @@ fn connector_of(gateway: &Gateway, connection: ConnectionId) -> String {
     gateway.directory.connection(connection).map(|live| live.record.connector.clone()).unwrap_or_default()
 }
 
+/// Jobs that are not to be tried now, for the reason told: they go back, and their lane waits so long.
+pub fn hold_back(gateway: &Gateway, leases: &[Lease], wait: Duration, reason: &str) -> Vec<Settlement> {
+    let held = |lease| settle_obstacle(gateway, lease, Obstacle::NoTurn(wait, reason.to_owned()));
+    leases.iter().map(held).collect()
+}
+
 /// What follows when the gateway failed while it tried a job: a panic, or a hang past every time limit. It may have been
 /// sent, so the endpoint's health says nothing.
 pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settlement {

@@ -211,3 +211,46 @@ async fn idle_connections_cost_little_and_hold_back_nobody() {
     drop(idle);
     assert_eq!(door.call(&client(), "POST", "/v1/events", Some(&event)).await.unwrap().0, 202);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_whose_endpoints_never_answer_holds_back_no_other() {
+    // Four places, and twelve aside: fewer than the silent attempts that the tenant could make.
+    let (_folder, door, _process) = started(&[("PATCHBAY_DELIVERY_CONCURRENCY", "4")]);
+    let (silent, receiver, client) = (Receiver::start().await, Receiver::start().await, client());
+    silent.otherwise(Reply::Silence);
+    make_tenant(&door).await;
+    assert_eq!(
+        door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "globex"}))).await.unwrap().0,
+        201
+    );
+    let connect = async |tenant: &str, number: usize, url: &str| {
+        let connection = json!({"tenant": tenant, "name": number.to_string(), "connector": "webhook",
+            "events": ["*"], "policy": {"timeout_secs": 60}, "target": {"url": url}});
+        let (status, made) = door.call(&client, "POST", "/v1/connections", Some(&connection)).await.unwrap();
+        assert_eq!(status, 201, "{made}");
+    };
+    for number in 0..20 {
+        connect("acme", number, &silent.url).await;
+    }
+    connect("globex", 0, &receiver.url).await;
+    let publish = async |tenant: &str| {
+        let event = json!({"tenant": tenant, "type": "x", "data": 1});
+        assert_eq!(door.call(&client, "POST", "/v1/events", Some(&event)).await.unwrap().0, 202);
+    };
+    publish("acme").await;
+    // Its share is used up: the rest of its jobs waits.
+    within("jobs that wait for others of their tenant", async {
+        let throttled = async || {
+            let text = metrics(&door).await;
+            text.lines().find_map(|line| line.strip_prefix("patchbay_throttled_total ")?.parse::<u64>().ok())
+        };
+        while throttled().await.is_none_or(|count| count == 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(silent.count() < 16, "{} of 16 places", silent.count());
+    publish("globex").await;
+    // Long before the silent attempts end.
+    receiver.wait_for(1).await;
+}
