@@ -1,7 +1,8 @@
-//! Compiles in what lies in `connectors/` and `mappings/`: a new file there needs no edit here.
+//! Compiles in what lies in `connectors/` and `mappings/`: a new file there needs no edit here. And which compiler it was.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 type Failure = Box<dyn std::error::Error>;
@@ -23,6 +24,9 @@ fn main() -> Result<(), Failure> {
     }
     table.push(']');
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("built_in.rs"), table)?;
+    // Cargo runs this again when the compiler changes.
+    let told = Command::new(env::var("RUSTC")?).arg("--version").output()?;
+    println!("cargo::rustc-env=PATCHBAY_RUSTC={}", String::from_utf8_lossy(&told.stdout).trim());
     Ok(())
 }
 

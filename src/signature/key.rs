@@ -161,11 +161,12 @@ impl SigningKey {
         matches!(self.0, Material::Ed25519Public(_))
     }
 
-    /// The ed25519 signature of `message`; `None` for another kind of key, or one that can only verify.
-    pub(super) fn ed25519_sign(&self, message: &[u8]) -> Option<Digest> {
+    /// The ed25519 signature of `message`, which is only made for such a key; `None` for another kind of key, or one that can
+    /// only verify.
+    pub(super) fn ed25519_sign(&self, message: impl FnOnce() -> Vec<u8>) -> Option<Digest> {
         let Material::Ed25519(seed) = &self.0 else { return None };
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed[..]).ok()?;
-        let signature = pair.sign(message);
+        let signature = pair.sign(&message());
         let mut bytes = [0; MAX_DIGEST_BYTES];
         let len = signature.as_ref().len();
         bytes.get_mut(..len)?.copy_from_slice(signature.as_ref());

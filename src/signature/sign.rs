@@ -81,7 +81,7 @@ impl SignatureSpec {
             signing.iter().filter_map(|key| self.digest(key, &values)).map(Made::Digest).collect();
         // Receivers that know only the symmetric ones find theirs first.
         if self.ed25519_format.is_some() {
-            let signed = signing.iter().filter_map(|key| key.ed25519_sign(&self.content_bytes(&values)));
+            let signed = signing.iter().filter_map(|key| key.ed25519_sign(|| self.content_bytes(&values)));
             digests.extend(signed.map(Made::Ed25519));
         }
         let secret = keys.iter().find_map(|key| key.secret());
@@ -109,7 +109,7 @@ impl SignatureSpec {
             Part::Literal(text) => text.as_bytes(),
             Part::Value(var) => values.of(*var),
         });
-        pieces.flatten().copied().collect()
+        pieces.collect::<Vec<_>>().concat()
     }
 
     /// SHA-256 over what is signed.

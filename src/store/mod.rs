@@ -22,6 +22,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod engine;
 pub mod log;
 pub mod redis;
 pub mod sqlite;

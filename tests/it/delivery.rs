@@ -277,6 +277,36 @@ async fn an_orderly_stop_and_a_new_start_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn now_is_the_same_moment_on_every_try_whatever_happens_in_between() {
+    let receiver = Receiver::start().await;
+    let app = TestGateway::start().await;
+    let tenant = app.tenant("acme").await;
+    let mapping = json!({"version": 1, "fields": [{"to": "at", "value": "", "apply": ["now"]}]});
+    let more = json!({"mapping": mapping, "policy": {"retry_delays_secs": [3600]}});
+    let (connection, _) = app.connection(&tenant, &receiver.url, more).await;
+    receiver.script([Reply::status(500)]);
+    app.publish(&tenant, &lead("lead-1")).await;
+    let waiting = app.wait_for_state(connection, JobState::Waiting).await;
+    let (folder, clock) = (Arc::clone(&app.folder), app.clock.clone());
+    app.stop().await;
+    clock.advance(Duration::from_secs(2 * 3600));
+    let app = TestGateway::start_in(folder, clock).await;
+    app.wait_for_state(connection, JobState::Delivered).await;
+    // What was kept for retries is gone by now: the mapping is applied again.
+    app.clock.advance(Duration::from_secs(3600));
+    app.gateway.store.retry(waiting.job.id, None).await.unwrap();
+    let arrivals = receiver.wait_for(3).await;
+    assert!(
+        arrivals[0].json()["at"].as_str().is_some_and(|at| at.starts_with("20")),
+        "{:?}",
+        arrivals[0].body
+    );
+    assert!(arrivals.iter().all(|arrival| arrival.body == arrivals[0].body), "{arrivals:?}");
+    app.wait_for_state(connection, JobState::Delivered).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failure_with_retry_after_holds_back_the_whole_lane_too() {
     let (app, receiver) = (TestGateway::start().await, Receiver::start().await);
     let tenant = app.tenant("acme").await;

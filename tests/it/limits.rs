@@ -100,9 +100,9 @@ async fn two_processes_share_what_a_tenant_may_send() {
     let settings = [("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "1".to_owned())];
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, client) = (Door::default(), client());
-    let _first = Process::start_on_with(&server.url(), one.path(), &first, &[], &settings);
+    let _first = Process::start_on_with(&server.url(), one.path(), &first, &settings, &[]);
     let second = first.beside();
-    let _second = Process::start_on_with(&server.url(), two.path(), &second, &[], &settings);
+    let _second = Process::start_on_with(&server.url(), two.path(), &second, &settings, &[]);
     let made = first.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme"}))).await;
     assert_eq!(made.unwrap().0, 201);
     let event = |number: usize| json!({"tenant": "acme", "type": "x", "data": number});

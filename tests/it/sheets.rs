@@ -247,6 +247,74 @@ async fn an_upsert_updates_the_row_of_its_key_and_leaves_other_cells_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_google_refuses_is_refused_alone() {
+    let scene = Scene::new(&["Leads"]).await;
+    let connection = scene.connect(json!({}), name_and_email()).await;
+    scene.google.edit(BOOK, |book| book.refused = Some("poison".to_owned()));
+    // While the first row is under way the others queue up behind it, and go as one batch.
+    scene.google.plan(|n| Fault::Slow(Duration::from_millis(if n == 0 { 1_000 } else { 0 })));
+    scene.lead(json!({"name": "first"})).await;
+    within("the first append", async {
+        while scene.google.counts().appends == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    for name in ["a", "b", "poison", "c", "d", "e", "f"] {
+        scene.lead(json!({"name": name})).await;
+    }
+    let rows = scene.rows("Leads", 8).await;
+    let names: Vec<&str> = rows[1..].iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, ["first", "a", "b", "c", "d", "e", "f"], "in order, but for the one");
+    let refused = scene.gateway.wait_for_state(connection, JobState::Rejected).await;
+    assert!(refused.reason.contains("Google refused the row for good"), "{}", refused.reason);
+    // Seven together, then halves: (3, 4), (1, 2) of the three, (1, 1) of the two.
+    assert!(scene.google.counts().appends <= 1 + 7, "{:?}", scene.google.counts());
+    scene.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tab_for_each_month_is_made_when_its_first_row_comes() {
+    let scene = Scene::new(&["Sheet1"]).await;
+    scene.connect(json!({"tab": "Leads", "tab_per": "month"}), name_and_email()).await;
+    for (name, time) in [("Jane", "2026-05-31T23:59:59Z"), ("Joe", "2026-06-01T00:00:00Z")] {
+        let event = json!({"type": "lead.captured", "time": time, "data": {"name": name}});
+        scene.gateway.publish(&scene.tenant, &event).await;
+    }
+    for (tab, name) in [("Leads 2026-05", "Jane"), ("Leads 2026-06", "Joe")] {
+        let rows = scene.rows(tab, 2).await;
+        assert_eq!(rows[0], ["Name", "Email", "Patchbay ID"], "{tab}");
+        assert_eq!(bare(&rows[1]), [name, ""], "{tab}");
+    }
+    scene.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_google_is_away_one_batch_probes_and_the_rest_waits() {
+    let scene = Scene::new(&["Leads"]).await;
+    scene.google.plan(|n| if n < 2 { Fault::FailBefore(503) } else { Fault::None });
+    let wanted = json!({
+        "name": "sheet", "connector": "google_sheets", "events": ["*"], "mapping": name_and_email(),
+        "options": {"spreadsheet": BOOK, "tab": "Leads"},
+        "credentials": {"service_account_key": scene.google.key()},
+        "policy": {"retry_delays_secs": [1, 1, 1, 1, 1], "breaker_failures": 2},
+    });
+    scene.gateway.gateway.make_connection(Some(&scene.tenant), &wanted).await.unwrap();
+    for n in 0..6 {
+        scene.lead(json!({"name": n.to_string()})).await;
+    }
+    let rows = scene.rows("Leads", 7).await;
+    let names: Vec<&str> = rows[1..].iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(names, ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(
+        scene.google.counts().appends,
+        3,
+        "two that failed, and the probe, which takes along what it can"
+    );
+    scene.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tabs_by_type_are_made_and_one_bad_row_holds_back_no_other() {
     let scene = Scene::new(&["Sheet1"]).await;
     let connection = scene.connect(json!({"tab": "In", "tab_per": "event_type"}), name_and_email()).await;

@@ -141,13 +141,13 @@ async fn a_trace_goes_from_the_caller_to_each_attempt_over_two_processes_on_redi
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let door = Door::default();
     let settings = telemetry(&collector);
-    let _api = Process::start_on_with(&server.url(), first.path(), &door, &["--role", "api"], &settings);
+    let _api = Process::start_on_with(&server.url(), first.path(), &door, &settings, &["--role", "api"]);
     let _worker = Process::start_on_with(
         &server.url(),
         second.path(),
         &door.beside(),
-        &["--role", "worker"],
         &settings,
+        &["--role", "worker"],
     );
     check(&door, &receiver, &collector).await;
 }

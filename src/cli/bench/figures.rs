@@ -41,6 +41,8 @@ pub struct Machine {
     pub version: &'static str,
     /// `release` or `debug`.
     pub build: &'static str,
+    /// The compiler that built it.
+    pub rustc: &'static str,
 }
 
 /// What was asked for.
@@ -136,6 +138,7 @@ impl Machine {
             memory_mib: memory.map(|kib| kib / 1_024),
             version: env!("CARGO_PKG_VERSION"),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
+            rustc: env!("PATCHBAY_RUSTC"),
         }
     }
 }
@@ -146,7 +149,8 @@ impl Phase {
         self.refused.is_empty() && self.missing == 0 && self.accepted == self.sent
     }
 
-    fn faults(&self) -> String {
+    /// What is missing, came twice or was refused.
+    pub fn faults(&self) -> String {
         let mut text = String::new();
         if self.missing > 0 {
             let _ = write!(text, "  {} deliveries are MISSING", self.missing);

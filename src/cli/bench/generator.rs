@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::mark::Mark;
 use super::receiver::Tally;
-use crate::cli::http1::{self, Progress, WireError};
+use super::wire::{exchange, post};
 
 /// Answers of other kinds that a connection bears before it gives up.
 const FAULTS_BORNE: usize = 100;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// What stands in a batch's answer for each event that was accepted.
+const ITEM_ACCEPTED: &[u8] = b"\"status\":202";
 
 /// What to send.
 #[derive(Debug, Clone)]
@@ -39,6 +38,8 @@ pub struct Load {
     pub concurrency: usize,
     /// About how large an event is.
     pub payload_bytes: usize,
+    /// Events in one request: 1, or a batch.
+    pub batch: usize,
 }
 
 /// What came of it.
@@ -78,13 +79,17 @@ pub async fn send(load: &Load, tally: &Arc<Tally>) -> Sent {
 
 async fn send_some(load: &Load, tally: &Tally, next: &AtomicUsize, began: Instant) -> Sent {
     let mut sent = Sent::default();
-    let mut request = Request::new(load);
+    let mut request = Request::new(load, load.batch.max(1));
     let mut line = None;
     let mut faults = 0;
     while faults < FAULTS_BORNE {
-        let number = next.fetch_add(1, Ordering::Relaxed);
+        let number = next.fetch_add(load.batch.max(1), Ordering::Relaxed);
         if number >= load.events {
             break;
+        }
+        let events = load.batch.max(1).min(load.events - number);
+        if events < request.events() {
+            request = Request::new(load, events);
         }
         if let Some(rate) = load.rate {
             let due = began + Duration::from_secs_f64(to_f64(number) / f64::from(rate));
@@ -92,20 +97,24 @@ async fn send_some(load: &Load, tally: &Tally, next: &AtomicUsize, began: Instan
         }
         let began_us = tally.elapsed_us();
         request.stamp(Mark { phase: load.phase, number, sent_us: began_us });
-        let asked = exchange(&mut line, load.gateway, &request.bytes);
-        let status = if let Ok(Ok(status)) = tokio::time::timeout(ANSWER_LIMIT, asked).await {
-            status
+        let asked = exchange(&mut line, load.gateway, &request.bytes, |status, body| match status {
+            202 if events > 1 => (status, count(body, ITEM_ACCEPTED)),
+            202 => (status, 1),
+            _ => (status, 0),
+        });
+        let (status, accepted) = if let Ok(Ok(answered)) = tokio::time::timeout(ANSWER_LIMIT, asked).await {
+            answered
         } else {
             line = None;
-            0
+            (0, 0)
         };
-        if status == 202 {
-            sent.accepted += 1;
+        sent.accepted += accepted;
+        if accepted == events {
             let taken_us = tally.elapsed_us().saturating_sub(began_us);
             sent.answers_us.push(u32::try_from(taken_us).unwrap_or(u32::MAX));
         } else {
             faults += 1;
-            *sent.refused.entry(status).or_default() += 1;
+            *sent.refused.entry(status).or_default() += events - accepted;
         }
     }
     sent
@@ -116,63 +125,42 @@ fn to_f64(count: usize) -> f64 {
     count as f64
 }
 
-struct Line {
-    stream: TcpStream,
-    buffer: BytesMut,
+/// How often `part` stands in `text`.
+fn count(text: &[u8], part: &[u8]) -> usize {
+    text.windows(part.len()).filter(|window| *window == part).count()
 }
 
-async fn exchange(line: &mut Option<Line>, gateway: SocketAddr, request: &[u8]) -> std::io::Result<u16> {
-    let line = if let Some(line) = line {
-        line
-    } else {
-        let stream = TcpStream::connect(gateway).await?;
-        stream.set_nodelay(true)?;
-        line.insert(Line { stream, buffer: BytesMut::with_capacity(4_096) })
-    };
-    line.stream.write_all(request).await?;
-    loop {
-        match http1::find_message(&line.buffer) {
-            Ok(Progress::Whole(frame)) => {
-                let status = http1::status(&line.buffer[frame.head]);
-                line.buffer.advance(frame.body.end);
-                return status.map_err(std::io::Error::other);
-            }
-            Ok(_) => {}
-            Err(error) => return Err(std::io::Error::other(error)),
-        }
-        if line.stream.read_buf(&mut line.buffer).await? == 0 {
-            return Err(std::io::Error::other(WireError::Malformed));
-        }
-    }
-}
-
-/// A prepared request whose mark and id are stamped in place.
+/// A prepared request whose marks and ids are stamped in place.
 struct Request {
     bytes: Vec<u8>,
-    /// Where the mark's digits are: in the event's id and in its data.
+    /// Where the marks' digits are: of each event in its id and in its data.
     marks: Vec<usize>,
 }
 
+/// Marks of one event.
+const MARKS: usize = 2;
+
 impl Request {
-    fn new(load: &Load) -> Self {
-        let body = body_of(load.payload_bytes);
-        let head = format!(
-            "POST /v1/events HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: \
-             application/json\r\ncontent-length: {}\r\n\r\n",
-            load.gateway,
-            load.token,
-            body.len()
-        );
-        let text = head + &body;
+    fn new(load: &Load, events: usize) -> Self {
+        let event = body_of(load.payload_bytes);
+        let body = if load.batch > 1 { format!("[{}]", vec![event; events].join(",")) } else { event };
+        let text = post(load.gateway, "/v1/events", &load.token, &body);
         let blank = blank_mark();
         let marks = text.match_indices(&blank).map(|(at, _)| at).collect();
         Self { bytes: text.into_bytes(), marks }
     }
 
+    fn events(&self) -> usize {
+        self.marks.len() / MARKS
+    }
+
+    /// The first event gets `mark`, those after it the numbers that follow.
     fn stamp(&mut self, mark: Mark) {
-        let text = mark.text();
-        for at in &self.marks {
-            self.bytes[*at..*at + text.len()].copy_from_slice(text.as_bytes());
+        for (event, places) in self.marks.chunks(MARKS).enumerate() {
+            let text = Mark { number: mark.number + event, ..mark }.text();
+            for at in places {
+                self.bytes[*at..*at + text.len()].copy_from_slice(text.as_bytes());
+            }
         }
     }
 }
@@ -210,10 +198,10 @@ fn body_of(bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::http1::{self, Progress};
 
-    #[test]
-    fn a_request_is_stamped_in_place() {
-        let load = Load {
+    fn load(batch: usize) -> Load {
+        Load {
             gateway: SocketAddr::from(([127, 0, 0, 1], 1)),
             token: "secret".to_owned(),
             phase: 1,
@@ -221,15 +209,41 @@ mod tests {
             rate: None,
             concurrency: 1,
             payload_bytes: 600,
-        };
-        let mut request = Request::new(&load);
+            batch,
+        }
+    }
+
+    fn body(request: &Request) -> &[u8] {
+        let Ok(Progress::Whole(frame)) = http1::find_message(&request.bytes) else { panic!("no message") };
+        &request.bytes[frame.body]
+    }
+
+    #[test]
+    fn a_request_is_stamped_in_place() {
+        let mut request = Request::new(&load(1), 1);
         let mark = Mark { phase: 3, number: 7, sent_us: 99 };
         request.stamp(mark);
-        let Ok(Progress::Whole(frame)) = http1::find_message(&request.bytes) else { panic!("no message") };
-        let body = &request.bytes[frame.body];
+        let body = body(&request);
         assert_eq!(body.len(), 600);
         assert_eq!(Mark::find(body), Some(mark));
         let event: serde_json::Value = serde_json::from_slice(body).unwrap();
         assert_eq!(event["id"], format!("bench-{}", mark.text()));
+    }
+
+    #[test]
+    fn each_event_of_a_batch_has_a_number_of_its_own() {
+        let mut request = Request::new(&load(10), 3);
+        assert_eq!(request.events(), 3);
+        request.stamp(Mark { phase: 3, number: 7, sent_us: 99 });
+        let events: Vec<serde_json::Value> = serde_json::from_slice(body(&request)).unwrap();
+        for (event, number) in events.iter().zip(7..) {
+            let text = Mark { phase: 3, number, sent_us: 99 }.text();
+            assert_eq!(
+                (&event["id"], &event["data"]["mark"]),
+                (&format!("bench-{text}").into(), &text.into())
+            );
+        }
+        assert_eq!(events.len(), 3);
+        assert_eq!(count(br#"{"status":202},{"status":409},{"status":202}"#, ITEM_ACCEPTED), 2);
     }
 }

@@ -8,35 +8,32 @@
 pub mod figures;
 pub mod generator;
 pub mod mark;
+pub mod phase;
 pub mod process;
 pub mod receiver;
+pub mod suite;
+pub mod wire;
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Value, json};
-use url::Url;
+use serde_json::Value;
 
-use super::client::Client;
 use super::failure::Failure;
 use super::output::Output;
 use super::scratch::Scratch;
 use crate::clock::Entropy;
-use crate::domain::secret::Secret;
-use figures::{Latency, Machine, Phase, Report, Settings};
-use generator::Load;
+use figures::{Machine, Report, Settings};
+use phase::{Bench, Run};
 use process::Gateway;
-use receiver::{Receiver, Tally};
+use receiver::Receiver;
+use suite::SuiteArgs;
 
 /// For how long the fixed rate is held at the most.
 const STEADY_SECS: u32 = 10;
 /// Events that warm everything up and are not counted.
 const WARM_UP_EVENTS: usize = 500;
-/// For how long nothing may arrive before the rest counts as missing.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Deliveries that a phase may have: each costs four bytes here.
 const MOST_DELIVERIES: usize = 20_000_000;
 const TENANT: &str = "bench";
@@ -54,7 +51,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     concurrency: u32,
     /// Endpoints (connections) that get each event
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 1, conflicts_with = "suite", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     fan_out: u32,
     /// Which store the gateway keeps its events in: sqlite, or a Redis URL (all keys begin with a prefix of their own)
     #[arg(long, default_value = "sqlite")]
@@ -62,6 +59,9 @@ pub struct BenchArgs {
     /// About how many bytes an event has
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(400..=65_536))]
     payload_bytes: u32,
+    /// The whole table of figures.
+    #[command(flatten)]
+    suite: SuiteArgs,
 }
 
 /// Runs the bench and prints its report.
@@ -81,24 +81,30 @@ pub async fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; figures mean something only with --release");
     }
+    if args.suite.is_wanted() {
+        return suite::run(&args.suite, &settings, output).await;
+    }
     let scratch = Scratch::new("bench", &Entropy::system())?;
-    let gateway = start_gateway(scratch.path(), &settings)?;
+    let (config, log) = write_config(scratch.path(), &settings.store, "")?;
+    let gateway = Gateway::start(&config, &log)?;
     let memory_at_rest = gateway.memory_kib("VmRSS");
     let receiver = Receiver::start().await?;
-    let token = set_up(&gateway, &receiver, settings.fan_out).await?;
-    let bench = Bench { gateway, receiver, token, settings };
+    let bench = Bench::new(gateway, receiver, &settings)?;
+    let tenant = bench.tenant(TENANT, settings.fan_out, bench.receiver.address).await?;
 
-    bench.phase(0, WARM_UP_EVENTS.min(bench.settings.events), None).await;
-    let steady_events = bench.settings.events.min(size(bench.settings.rate * STEADY_SECS));
-    let steady = bench.phase(1, steady_events, Some(bench.settings.rate)).await;
-    let full = bench.phase(2, bench.settings.events, None).await;
+    let run =
+        |phase, events, rate| Run { phase, events, rate, fan_out: settings.fan_out, token: &tenant.token };
+    bench.phase(run(0, WARM_UP_EVENTS.min(settings.events), None)).await;
+    let steady_events = settings.events.min(size(settings.rate * STEADY_SECS));
+    let steady = bench.phase(run(1, steady_events, Some(settings.rate))).await;
+    let full = bench.phase(run(2, settings.events, None)).await;
 
     let report = Report {
         machine: Machine::here(),
         start_ms: bench.gateway.started.as_secs_f64() * 1_000.0,
         memory_at_rest_mib: memory_at_rest.map(mib),
         memory_peak_mib: bench.gateway.memory_kib("VmHWM").map(mib),
-        settings: bench.settings.clone(),
+        settings: settings.clone(),
         steady,
         full,
     };
@@ -107,99 +113,21 @@ pub async fn run(args: &BenchArgs, output: Output) -> Result<(), Failure> {
     if whole { Ok(()) } else { Err(Failure::failed("not every event was accepted and delivered")) }
 }
 
-struct Bench {
-    gateway: Gateway,
-    receiver: Receiver,
-    token: String,
-    settings: Settings,
-}
-
-impl Bench {
-    async fn phase(&self, phase: u8, events: usize, rate: Option<u32>) -> Phase {
-        let began = Instant::now();
-        let tally = Arc::new(Tally::new(phase, events, self.settings.fan_out, began));
-        self.receiver.count_into(Arc::clone(&tally));
-        let cpu_before = self.gateway.cpu_secs();
-        let load = Load {
-            gateway: self.gateway.address,
-            token: self.token.clone(),
-            phase,
-            events,
-            rate,
-            concurrency: self.settings.concurrency,
-            payload_bytes: self.settings.payload_bytes,
-        };
-        let sent = generator::send(&load, &tally).await;
-        let wanted = sent.accepted * self.settings.fan_out;
-        wait_for(&tally, wanted).await;
-        let cpu = cpu_before.zip(self.gateway.cpu_secs()).map(|(before, after)| after - before);
-        let delivered = tally.arrived();
-        Phase {
-            sent: events,
-            accepted: sent.accepted,
-            refused: sent.refused,
-            delivered,
-            missing: wanted.saturating_sub(delivered),
-            repeated: tally.repeated(),
-            events_per_sec: per_sec(sent.accepted, sent.span),
-            deliveries_per_sec: per_sec(delivered, tally.last()),
-            to_acceptance: Latency::of_sorted_us(&sent.answers_us),
-            to_receipt: Latency::of_sorted_us(&tally.latencies_us()),
-            cpu_secs_per_1000: cpu.filter(|_| delivered > 0).map(|secs| secs * 1_000.0 / real(delivered)),
-        }
-    }
-}
-
-/// Waits until `wanted` deliveries have arrived, or nothing arrives any more.
-async fn wait_for(tally: &Tally, wanted: usize) {
-    let mut seen = tally.arrived();
-    let mut last_progress = Instant::now();
-    while seen < wanted && last_progress.elapsed() < PATIENCE {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let now = tally.arrived();
-        if now > seen {
-            seen = now;
-            last_progress = Instant::now();
-        }
-    }
-}
-
-fn start_gateway(folder: &Path, settings: &Settings) -> Result<Gateway, Failure> {
+/// Writes the gateway's configuration, with `more` at its end; where it is, and where the log goes.
+fn write_config(folder: &Path, store: &str, more: &str) -> Result<(PathBuf, PathBuf), Failure> {
     let config = folder.join("patchbay.toml");
     let mut text = String::new();
     let data_dir = Value::from(folder.join("data").display().to_string());
-    let store = Value::from(settings.store.as_str());
+    let store = Value::from(store);
     // The folder's name is new for each run.
     let prefix = Value::from(folder.file_name().map(|name| name.to_string_lossy()).unwrap_or_default());
     let _ = write!(
         text,
         "listen = \"127.0.0.1:0\"\ndata_dir = {data_dir}\nstore = {store}\n[redis]\nprefix = {prefix}\n[egress]\nallow_http = true\n\
-         allow_ranges = [\"127.0.0.0/8\"]\n[limits]\nevents_per_second = 0\n[log]\nlevel = \"warn\"\n",
+         allow_ranges = [\"127.0.0.0/8\"]\n[limits]\nevents_per_second = 0\n[log]\nlevel = \"warn\"\n{more}",
     );
     std::fs::write(&config, text)?;
-    Gateway::start(&config, &folder.join("gateway.log"))
-}
-
-/// Makes a tenant, its connections and a key; answers the key.
-async fn set_up(gateway: &Gateway, receiver: &Receiver, fan_out: usize) -> Result<String, Failure> {
-    let base = Url::parse(&format!("http://{}", gateway.address)).map_err(Failure::failed)?;
-    let client = Client::new(base, Some(Secret::new(gateway.operator_key.as_str())))?;
-    client.post("/v1/tenants", &json!({ "id": TENANT, "name": "Bench" })).await?;
-    for endpoint in 0..fan_out {
-        let connection = json!({
-            "tenant": TENANT,
-            "name": format!("endpoint {endpoint}"),
-            "connector": "webhook",
-            "events": ["*"],
-            "target": { "url": format!("http://{}/bench/{endpoint}", receiver.address) },
-            "policy": { "concurrency": 64 },
-        });
-        client.post("/v1/connections", &connection).await?;
-    }
-    let key = json!({ "tenant": TENANT, "name": "bench", "scopes": ["publish"] });
-    let key = client.post("/v1/keys", &key).await?;
-    let token = key["token"].as_str().or_else(|| key["key"].as_str());
-    token.map(str::to_owned).ok_or_else(|| Failure::failed("the gateway gave no key"))
+    Ok((config, folder.join("gateway.log")))
 }
 
 fn size(number: u32) -> usize {
@@ -214,8 +142,4 @@ fn real(count: usize) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "counts and sizes stay far below 2^52")]
 fn mib(kib: u64) -> f64 {
     kib as f64 / 1_024.0
-}
-
-fn per_sec(count: usize, span: Duration) -> f64 {
-    real(count) / span.as_secs_f64().max(0.001)
 }

@@ -1,7 +1,7 @@
 //! The measured gateway: this same program, started as a process of its own, and what the system knows of it.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,16 +13,20 @@ use crate::config::own_program;
 
 /// How many ticks of `/proc/<pid>/stat` make a second: fixed by Linux for user space (`USER_HZ`, proc(5)).
 const TICKS_PER_SEC: f64 = 100.0;
+/// How long a gateway may take until it answers that it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A gateway in a process of its own; it ends when dropped.
 #[derive(Debug)]
 pub struct Gateway {
     /// Where it serves.
     pub address: SocketAddr,
-    /// Its operator key.
+    /// Its operator key; empty where an earlier start made it.
     pub operator_key: String,
-    /// From its start to its readiness.
+    /// From its start to saying that it is ready.
     pub started: Duration,
+    /// From its start to answering that it is ready.
+    pub healthy: Duration,
     child: Child,
 }
 
@@ -45,13 +49,15 @@ impl Gateway {
         let started = began.elapsed();
         let told: Value = serde_json::from_str(&line).unwrap_or_default();
         let address = told["address"].as_str().and_then(|text| text.parse().ok());
-        let (Some(address), Some(key)) = (address, told["operator_key"].as_str()) else {
+        let healthy = address.and_then(|address| ready(address, began));
+        let (Some(address), Some(healthy)) = (address, healthy) else {
             let _ = child.kill();
             let _ = child.wait();
             let said = std::fs::read_to_string(log).unwrap_or_default();
             return Err(Failure::failed(format!("the gateway did not start: {}", said.trim())));
         };
-        Ok(Self { address, operator_key: key.to_owned(), started, child })
+        let operator_key = told["operator_key"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { address, operator_key, started, healthy, child })
     }
 
     /// Seconds of CPU that it has used so far; `None` where the system does not tell.
@@ -62,6 +68,11 @@ impl Gateway {
     /// KiB of memory under `name` (`VmRSS` now, `VmHWM` at most); `None` where the system does not tell.
     pub fn memory_kib(&self, name: &str) -> Option<u64> {
         memory_kib_in(&std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?, name)
+    }
+
+    /// The same in MB, millions of bytes.
+    pub fn memory_mb(&self, name: &str) -> Option<f64> {
+        self.memory_kib(name).map(|kib| super::mib(kib) * 1.048_576)
     }
 }
 
@@ -78,6 +89,24 @@ impl Drop for Gateway {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// How long after `began` the gateway answers that it is ready; `None` when it doesn't in good time.
+fn ready(address: SocketAddr, began: Instant) -> Option<Duration> {
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, READY_LIMIT)?;
+        stream.set_read_timeout(Some(READY_LIMIT))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).map(|()| status)
+    };
+    loop {
+        match ask() {
+            Ok(status) if status.ends_with(b" 200") => return Some(began.elapsed()),
+            _ if began.elapsed() > READY_LIMIT => return None,
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
     }
 }
 

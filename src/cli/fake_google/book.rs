@@ -38,6 +38,8 @@ pub struct Book {
     pub public: bool,
     /// Cells beside those of its tabs, to bring it near its limit.
     pub ballast: usize,
+    /// A text that no cell may hold: a row that has it is refused for good.
+    pub refused: Option<String>,
     next: i64,
 }
 
@@ -57,6 +59,7 @@ impl Book {
             shared: true,
             public: false,
             ballast: 0,
+            refused: None,
             next: 0,
         };
         for title in tabs {
@@ -147,9 +150,9 @@ impl Book {
 
     fn append(&mut self, range: &str, body: &Value) -> Acted {
         let full = self.cells();
+        let values = rows_of(body, self.refused.as_deref())?;
         let (tab, _) = self.find(range)?;
         tab.may_change()?;
-        let values = rows_of(body)?;
         let width = values.iter().map(Vec::len).max().unwrap_or(0);
         let new_rows = (tab.rows.len() + values.len()).saturating_sub(tab.grid.0);
         if full + new_rows * tab.grid.1 > MOST_CELLS {
@@ -180,10 +183,11 @@ impl Book {
     fn write(&mut self, body: &Value) -> Acted {
         for data in body["data"].as_array().into_iter().flatten() {
             let range = data["range"].as_str().unwrap_or_default();
+            let rows = rows_of(data, self.refused.as_deref())?;
             let (tab, cells) = self.find(range)?;
             tab.may_change()?;
             let at = Cells::read(cells).ok_or_else(|| invalid(format!("Unable to parse range: {range}")))?;
-            for (n, row) in rows_of(data)?.into_iter().enumerate() {
+            for (n, row) in rows.into_iter().enumerate() {
                 if at.left + row.len() > tab.grid.1 {
                     return Err(invalid(format!(
                         "Range ({range}) exceeds grid limits. Max columns: {}",
@@ -262,7 +266,7 @@ impl Tab {
     }
 }
 
-fn rows_of(data: &Value) -> Result<Vec<Vec<Value>>, (u16, String)> {
+fn rows_of(data: &Value, refused: Option<&str>) -> Result<Vec<Vec<Value>>, (u16, String)> {
     let rows: Vec<Vec<Value>> = data["values"]
         .as_array()
         .into_iter()
@@ -272,6 +276,9 @@ fn rows_of(data: &Value) -> Result<Vec<Vec<Value>>, (u16, String)> {
     for value in rows.iter().flatten() {
         if value.is_object() || value.is_array() {
             return Err(invalid("Invalid values: list_value"));
+        }
+        if refused.is_some_and(|refused| value == refused) {
+            return Err(invalid("Invalid values: string_value"));
         }
         if value.as_str().is_some_and(|text| text.encode_utf16().count() > MOST_CHARS) {
             return Err(invalid(

@@ -20,6 +20,7 @@ pub mod address;
 mod columns;
 mod credentials;
 mod errors;
+mod parts;
 pub mod quota;
 mod row;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use std::time::Duration;
 pub use columns::{Columns, ColumnsError, normal};
 pub use credentials::{Account, KEY};
 pub use errors::{Place, Refused, Remedy, classify, classify_token};
+pub use parts::parts;
 pub use row::{Row, TabPer, tab_of};
 pub use values::{Dates, Input, MOST_CHARS, Writer};
 
@@ -42,10 +44,6 @@ use crate::spec::ConnectorSpec;
 
 /// The scope that a token is asked for.
 pub const SCOPE: &str = "https://www.googleapis.com/auth/spreadsheets";
-/// Rows of one append.
-pub const MOST_ROWS: usize = 500;
-/// Bytes of one append's body.
-pub const MOST_BYTES: usize = 2 << 20;
 /// The most cells of a spreadsheet; a warning is given from nine tenths on.
 pub const MOST_CELLS: u64 = 10_000_000;
 

@@ -35,6 +35,9 @@ pub use parse::{MAX_NESTING, ParseError, json};
 /// The longest `Idempotency-Key`.
 pub const MAX_KEY_CHARS: usize = 255;
 
+/// Room for a document of the usual size.
+const USUAL_BYTES: usize = 1_024;
+
 /// One request that sends events.
 #[derive(Debug)]
 pub struct Publish<'a> {
@@ -298,15 +301,14 @@ impl Gateway {
             document.insert("source".to_owned(), Value::String(source.clone()));
         }
         document.extend(incoming.others);
-        // Written in two parts, so that the data is hashed without being written twice.
-        let data = incoming.data.to_string();
-        let mut bytes = Vec::with_capacity(data.len() + 256);
+        // Written in two parts, so that where the data stands is known, and it is hashed there.
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
         // Writing to a Vec does not fail, and the keys are texts.
         let _ = serde_json::to_writer(&mut bytes, &document);
         bytes.pop();
         bytes.extend_from_slice(b",\"data\":");
         let start = bytes.len();
-        bytes.extend_from_slice(data.as_bytes());
+        let _ = serde_json::to_writer(&mut bytes, &incoming.data);
         let range = start..bytes.len();
         bytes.push(b'}');
         document.insert("data".to_owned(), incoming.data);

@@ -11,7 +11,7 @@ use super::budget::{self, Short};
 use super::layout::{Layout, NoLayout, Wanted, drifted};
 use crate::connector::google_sheets::address::{Cells, range};
 use crate::connector::google_sheets::quota::Kind;
-use crate::connector::google_sheets::{MOST_BYTES, MOST_ROWS, Mode, Place, Remedy, Row, Sheet, Writer};
+use crate::connector::google_sheets::{Mode, Place, Remedy, Row, Sheet, Writer, parts};
 use crate::domain::job::Outcome;
 use crate::domain::secret::Secret;
 use crate::service::Gateway;
@@ -380,40 +380,5 @@ impl Batch<'_> {
             Ok(()) => ", moved to the columns where its headers are now",
             Err(_) => UNMENDED,
         }
-    }
-}
-
-/// Parts of rows that fit into one request each.
-fn parts(rows: &[Vec<Value>]) -> Vec<std::ops::Range<usize>> {
-    let mut parts = Vec::new();
-    let (mut first, mut bytes) = (0, 0);
-    for (at, row) in rows.iter().enumerate() {
-        let size = serde_json::to_vec(row).map_or(0, |json| json.len() + 1);
-        if at > first && (at - first >= MOST_ROWS || bytes + size > MOST_BYTES) {
-            parts.push(first..at);
-            (first, bytes) = (at, 0);
-        }
-        bytes += size;
-    }
-    if first < rows.len() {
-        parts.push(first..rows.len());
-    }
-    parts
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn requests_are_bounded_in_rows_and_bytes() {
-        let small = vec![vec![json!("x")]; 1_201];
-        assert_eq!(parts(&small), [0..500, 500..1_000, 1_000..1_201]);
-        let large = vec![vec![json!("x".repeat(900_000))]; 5];
-        assert_eq!(parts(&large), [0..2, 2..4, 4..5]);
-        assert_eq!(parts(&[vec![json!("x".repeat(MOST_BYTES))]]).len(), 1, "one row always goes");
-        assert!(parts(&[]).is_empty());
     }
 }

@@ -132,6 +132,28 @@ pub async fn a_run_of_failures_outlives_a_crash_and_ends_with_a_resume(world: Wo
     assert!(world.lease(9).await.iter().all(|lease| lease.failing.count == 0));
 }
 
+pub async fn outcomes_of_one_step_count_in_their_order(mut world: World) {
+    for (outcomes, left) in [
+        (&[Outcome::Delivered, Outcome::Retry, Outcome::Delivered][..], 0),
+        (&[Outcome::Delivered, Outcome::Delivered, Outcome::Retry], 1),
+        (&[Outcome::Retry, Outcome::Delivered, Outcome::Retry, Outcome::Retry], 2),
+    ] {
+        let to = world.connect("acme", 8).await;
+        world.fill("acme", to, 8).await;
+        let leases = world.lease(outcomes.len()).await;
+        let settlements: Vec<_> = leases
+            .iter()
+            .zip(outcomes)
+            .map(|(lease, outcome)| world.settlement(lease, *outcome, None))
+            .collect();
+        assert_eq!(world.store.settle(settlements).await.unwrap(), outcomes.len());
+        world = world.crash().await;
+        let leases = world.lease(1).await;
+        assert_eq!(leases[0].failing.count, left, "{outcomes:?}");
+        world.close_connection(to).await;
+    }
+}
+
 pub async fn a_day_of_failures_pauses_the_connection(world: World) {
     let to = world.connect("acme", 4).await;
     world.fill("acme", to, 6).await;

@@ -1,5 +1,7 @@
 //! Crashes and ends.
 
+use std::time::Duration;
+
 use crate::domain::job::Outcome;
 use crate::store::{Expected, Ingest, Record, StoreError};
 
@@ -61,6 +63,21 @@ pub async fn waits_and_pauses_outlive_a_crash(world: World) {
     assert_eq!(world.lease(9).await[0].job.connection, waiting);
     world.resume(paused).await;
     assert_eq!(world.lease(9).await[0].job.connection, paused);
+}
+
+pub async fn a_clock_set_back_after_a_crash_finds_the_wait_again(world: World) {
+    let to = world.connect("acme", 2).await;
+    world.fill("acme", to, 2).await;
+    let lease = world.lease(1).await;
+    let throttled = world.settlement(&lease[0], Outcome::Throttled, Some(1));
+    assert_eq!(world.store.settle(vec![throttled]).await, Ok(1));
+    world.advance_secs(1);
+    world.sweep().await;
+    let world = world.crash().await;
+    world.clock.set(world.now().minus(Duration::from_millis(1)));
+    assert!(world.lease(9).await.is_empty());
+    world.advance(Duration::from_millis(1));
+    assert_eq!(world.lease(9).await.len(), 2);
 }
 
 pub async fn a_closed_store_says_so(world: World) {

@@ -140,6 +140,7 @@ pub async fn what_is_imported_goes_on_where_it_stood(world: World) {
     let fresh = world.lease(9).await;
     let leased: Vec<JobId> = fresh.iter().map(|lease| lease.job.name).collect();
     assert_eq!(leased, [names[0], names[4]], "in their order");
+    assert!(fresh.iter().all(|lease| lease.doubtful), "the other store may have had them leased");
     assert_eq!(world.settle(&fresh, Outcome::Delivered).await, 2);
     world.advance_secs(30);
     let retried = world.lease(9).await;

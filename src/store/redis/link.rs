@@ -13,6 +13,7 @@ use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, RedisResult, Value
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
+use super::RedisSettings;
 use super::address::Server;
 use super::script::{Call, Script};
 use crate::store::StoreError;
@@ -96,6 +97,20 @@ impl Link {
             StoreError::Unavailable(format!("the address of Redis can't be used: {}", error.category()))
         })?;
         Ok(Self { server: Arc::new(server), live: Mutex::default() })
+    }
+
+    /// To the server that the settings name.
+    pub async fn of(settings: &RedisSettings) -> Result<Self, StoreError> {
+        let authorities = match &settings.ca_file {
+            Some(file) => Some(tokio::fs::read(file).await.map_err(|error| {
+                StoreError::Unavailable(format!(
+                    "the certificates in {} can't be read: {error}",
+                    file.display()
+                ))
+            })?),
+            None => None,
+        };
+        Self::new(&settings.url, authorities)
     }
 
     /// Another connection to the same server.

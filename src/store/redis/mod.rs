@@ -60,6 +60,7 @@ mod address;
 mod batch;
 mod cadence;
 mod codec;
+mod engine;
 mod ingest;
 mod keys;
 mod lease;
@@ -241,16 +242,7 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects, and refuses a server that would drop what it was given.
     pub async fn open(settings: RedisSettings, clock: Clock, ids: Ids) -> Result<Self, StoreError> {
-        let authorities = match &settings.ca_file {
-            Some(file) => Some(tokio::fs::read(file).await.map_err(|error| {
-                StoreError::Unavailable(format!(
-                    "the certificates in {} can't be read: {error}",
-                    file.display()
-                ))
-            })?),
-            None => None,
-        };
-        let link = Link::new(&settings.url, authorities)?;
+        let link = Link::of(&settings).await?;
         let keys = Keys::new(&settings.prefix, settings.partitions);
         let (about, durability) = server::check(&link, settings.durability).await?;
         let owner = format!("{:032x}", ids.next());

@@ -87,11 +87,11 @@ impl Durability {
 
 /// The settings that matter here; `None` where the server does not tell.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Settings {
-    version: String,
-    policy: Option<String>,
-    append_only: Option<bool>,
-    fsync: Option<String>,
+pub(super) struct Settings {
+    pub version: String,
+    pub policy: Option<String>,
+    pub append_only: Option<bool>,
+    pub fsync: Option<String>,
     waits: bool,
 }
 
@@ -148,7 +148,7 @@ fn survives(settings: &Settings, durability: Durability) -> String {
     .to_owned()
 }
 
-async fn read(link: &Link) -> Result<Settings, StoreError> {
+pub(super) async fn read(link: &Link) -> Result<Settings, StoreError> {
     let mut info = redis::cmd("INFO");
     info.arg("everything");
     let mut known = redis::cmd("COMMAND");

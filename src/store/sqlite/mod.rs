@@ -8,6 +8,7 @@
 //! Another process (the command line) may open the folder as a *guest* to change records; it leases nothing.
 
 mod claims;
+mod engine;
 mod ingest;
 mod lanes;
 mod log;

@@ -1,5 +1,7 @@
 //! Writes outcomes back, inside the writer's transaction.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lanes::Effect;
@@ -24,6 +26,14 @@ pub(super) struct Claimed {
     pub job: Job,
 }
 
+/// What the settlements of one transaction share.
+#[derive(Debug, Default)]
+struct Together {
+    counted: Counted,
+    /// Lanes whose failures were forgotten since the last of them.
+    worked: HashSet<ConnectionId>,
+}
+
 /// Writes claimed settlements.
 pub(super) fn write(
     database: &Connection,
@@ -32,11 +42,11 @@ pub(super) fn write(
     is_closed: &dyn Fn(ConnectionId) -> bool,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
-    let mut counted = Counted::default();
+    let mut together = Together::default();
     for one in claimed {
-        write_one(database, one, now, is_closed, &mut counted, effects)?;
+        write_one(database, one, now, is_closed, &mut together, effects)?;
     }
-    counted.write(database, now)
+    together.counted.write(database, now)
 }
 
 /// Writes what came of a triggered job, if it still stands as it was made.
@@ -74,10 +84,10 @@ pub(super) fn record(
         params![id, recorded.attempt.number, attempt],
     )?;
     let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
-    let mut counted = Counted::default();
-    counted.add(connection, Some(&recorded.attempt), Some(recorded.state));
-    counted.write(database, now)?;
-    lane_effect(database, connection, &recorded.effect, now, effects)?;
+    let mut together = Together::default();
+    together.counted.add(connection, Some(&recorded.attempt), Some(recorded.state));
+    together.counted.write(database, now)?;
+    lane_effect(database, connection, &recorded.effect, now, &mut together.worked, effects)?;
     Ok(true)
 }
 
@@ -86,7 +96,7 @@ fn write_one(
     Claimed { settlement, job }: &Claimed,
     now: Timestamp,
     is_closed: &dyn Fn(ConnectionId) -> bool,
-    counted: &mut Counted,
+    together: &mut Together,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
     let mut job = job.clone();
@@ -119,7 +129,7 @@ fn write_one(
         next => (next.clone(), settlement.reason.clone()),
     };
     let ended = if let Next::Done(state) = next { Some(state) } else { None };
-    counted.add(job.connection, settlement.attempt.as_ref(), ended);
+    together.counted.add(job.connection, settlement.attempt.as_ref(), ended);
     match next {
         Next::Done(state) => {
             execute(
@@ -166,7 +176,7 @@ fn write_one(
             effects.lanes.push(Effect::Back { job: job.clone(), rendered: settlement.rendered.clone() });
         }
     }
-    lane_effect(database, job.connection, &settlement.effect, now, effects)
+    lane_effect(database, job.connection, &settlement.effect, now, &mut together.worked, effects)
 }
 
 /// Keeps what the next attempt begins with, in place of what was kept before.
@@ -184,13 +194,17 @@ fn lane_effect(
     connection: ConnectionId,
     effect: &LaneEffect,
     now: Timestamp,
+    worked: &mut HashSet<ConnectionId>,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
     let mut wait_until = effect.wait_until;
     if effect.healthy == Some(true) {
-        records::forget_failures(database, connection)?;
+        if worked.insert(connection) {
+            records::forget_failures(database, connection)?;
+        }
         effects.lanes.push(Effect::Worked { connection });
     } else if effect.healthy == Some(false) {
+        worked.remove(&connection);
         let opens_after = effect.opening.map_or(u32::MAX, |opening| opening.after);
         let failing = count_failure(database, connection, opens_after, now)?;
         effects.lanes.push(Effect::Failed { connection, failing });

@@ -1,5 +1,7 @@
 //! Upkeep in bounded steps: cancels what can never be sent, removes what is past its retention.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::lanes::Effect;
@@ -15,6 +17,9 @@ use crate::store::{StoreError, log};
 
 /// Rows that one step touches of each kind.
 pub(super) const STEP: usize = 500;
+
+/// A lane's wait is forgotten so long after it has passed: a clock may be set back by less.
+const PASSED: Duration = Duration::from_secs(60);
 
 /// How far the walk over old rows has come; it begins again once it reached what must be kept.
 #[derive(Debug, Clone, Default)]
@@ -151,7 +156,7 @@ pub(super) fn remove_old(
     run(
         database,
         "DELETE FROM waits WHERE connection IN (SELECT connection FROM waits WHERE until <= ? LIMIT ?)",
-        params![now.millis(), step],
+        params![now.minus(PASSED).millis(), step],
     )?;
     Ok(())
 }

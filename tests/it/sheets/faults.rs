@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use patchbay::cli::fake_google::{FakeGoogle, Fault};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{BOOK, Scene, name_and_email};
 use crate::support::process::{Door, Process, client};
+use crate::support::redis::Server;
 use crate::support::within;
 
 /// A fault for most appends, each sort in turn; every fourth goes well, so that it comes to an end.
@@ -36,22 +37,18 @@ fn counted(google: &FakeGoogle) -> (BTreeMap<String, usize>, bool) {
     (counts, in_order)
 }
 
-fn start(folder: &Path, door: &Door, google: &FakeGoogle) -> Process {
-    let settings = [
-        ("PATCHBAY_GOOGLE_API_ROOT", google.api_root()),
-        ("PATCHBAY_GOOGLE_TOKEN_HOSTS", "127.0.0.1".to_owned()),
-    ];
-    Process::start_with(folder, door, &settings)
+/// What has a gateway take the stand-in for Google.
+fn settings(google: &FakeGoogle) -> [(&'static str, String); 2] {
+    [("PATCHBAY_GOOGLE_API_ROOT", google.api_root()), ("PATCHBAY_GOOGLE_TOKEN_HOSTS", "127.0.0.1".to_owned())]
 }
 
-/// Rows go through every fault, and the gateway is killed as often as that.
-async fn run(rows: usize, kills: usize) {
-    let google = FakeGoogle::start().await.unwrap();
-    google.make_book(BOOK, &["Leads"]);
-    google.plan(misfortune);
-    let folder = tempfile::tempdir().unwrap();
-    let (door, client) = (Door::default(), client());
-    let mut process = start(folder.path(), &door, &google);
+fn start(folder: &Path, door: &Door, google: &FakeGoogle) -> Process {
+    Process::start_with(folder, door, &settings(google))
+}
+
+/// A tenant with one connection, whose rows are the numbers of its events.
+async fn connect(door: &Door, google: &FakeGoogle) {
+    let client = client();
     door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await.unwrap();
     let connection = json!({
         "tenant": "acme", "name": "sheet", "connector": "google_sheets", "events": ["*"],
@@ -62,14 +59,27 @@ async fn run(rows: usize, kills: usize) {
     });
     let made = door.call(&client, "POST", "/v1/connections", Some(&connection)).await.unwrap();
     assert_eq!(made.0, 201, "{}", made.1);
+}
+
+fn lead(n: usize) -> Value {
+    json!({"tenant": "acme", "type": "lead.captured", "source": "bot", "id": format!("lead-{n}"), "data": {"number": n}})
+}
+
+/// Rows go through every fault, and the gateway is killed as often as that.
+async fn run(rows: usize, kills: usize) {
+    let google = FakeGoogle::start().await.unwrap();
+    google.make_book(BOOK, &["Leads"]);
+    google.plan(misfortune);
+    let folder = tempfile::tempdir().unwrap();
+    let (door, client) = (Door::default(), client());
+    let mut process = start(folder.path(), &door, &google);
+    connect(&door, &google).await;
     let began = Instant::now();
     let mut killed = 0;
     // In slices, so that there are many appends, and kills between and during them.
     let slice = rows / if rows > 1_000 { 50 } else { 12 };
     for first in (0..rows).step_by(slice) {
-        let events: Vec<_> = (first..(first + slice).min(rows))
-            .map(|n| json!({"tenant": "acme", "type": "lead.captured", "source": "bot", "id": format!("lead-{n}"), "data": {"number": n}}))
-            .collect();
+        let events: Vec<_> = (first..(first + slice).min(rows)).map(lead).collect();
         for batch in events.chunks(500) {
             let batch = json!(batch);
             loop {
@@ -140,6 +150,60 @@ async fn run(rows: usize, kills: usize) {
 async fn no_row_is_lost_or_there_twice() {
     let soak = std::env::var_os("PATCHBAY_SOAK").is_some();
     if soak { run(10_000, 10).await } else { run(1_000, 2).await }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_one_redis_write_in_turn_and_one_that_is_killed_loses_nothing() {
+    const ROWS: usize = 400;
+    let (redis, google) = (Server::durable(), FakeGoogle::start().await.unwrap());
+    google.make_book(BOOK, &["Leads"]);
+    google.plan(|n| if n % 3 == 1 { Fault::Slow(Duration::from_millis(300)) } else { misfortune(n) });
+    let (folder, door) = (tempfile::tempdir().unwrap(), Door::default());
+    let begin = |name: &str, door: &Door| {
+        Process::start_on_with(&redis.url(), &folder.path().join(name), door, &settings(&google), &[])
+    };
+    let first = begin("one", &door);
+    connect(&door, &google).await;
+    let second = begin("two", &door.beside());
+    let (doors, client) = ([first.door().clone(), second.door().clone()], client());
+    // Until the second knows the connection it would make no rows for it.
+    within("the second process to know the connection", async {
+        let known =
+            async || doors[1].call(&client, "GET", "/v1/connections?tenant=acme", None).await.unwrap().1;
+        while known().await["items"].as_array().is_none_or(Vec::is_empty) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let send = async |n: usize, door: &Door| {
+        let (status, answer) = door.call(&client, "POST", "/v1/events", Some(&lead(n))).await.unwrap();
+        assert_eq!(status, 202, "{answer}");
+    };
+    for n in 0..ROWS / 2 {
+        send(n, &doors[n % 2]).await;
+    }
+    within("the first rows", async {
+        while counted(&google).0.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    first.kill();
+    for n in ROWS / 2..ROWS {
+        send(n, &doors[1]).await;
+    }
+    let arrived = async {
+        while counted(&google).0.len() < ROWS {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_mins(2), arrived).await;
+    let (counts, in_order) = counted(&google);
+    let twice = counts.values().filter(|count| **count > 1).count();
+    println!("two processes, one killed: {ROWS} rows, lost {}, twice {twice}", ROWS - counts.len());
+    assert!(in_time.is_ok(), "{:?}", google.counts());
+    assert_eq!((counts.len(), twice, in_order), (ROWS, 0, true));
+    assert_eq!(google.counts().most_at_once, 1, "two appends at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

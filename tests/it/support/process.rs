@@ -103,7 +103,7 @@ impl Process {
 
     /// The same on a Redis that other processes share, with `more` arguments.
     pub fn start_on(redis: &str, folder: &Path, door: &Door, more: &[&str]) -> Self {
-        Self::start_on_with(redis, folder, door, more, &[])
+        Self::start_on_with(redis, folder, door, &[], more)
     }
 
     /// The same with more settings, as environment variables.
@@ -111,8 +111,8 @@ impl Process {
         redis: &str,
         folder: &Path,
         door: &Door,
-        more: &[&str],
         settings: &[(&str, String)],
+        more: &[&str],
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
         command.env("PATCHBAY_STORE", redis).env("PATCHBAY_SECRET_KEY", SECRET_KEY);
@@ -122,7 +122,7 @@ impl Process {
         Self::start_as(command, folder, door, more)
     }
 
-    /// The same with more settings, as environment variables.
+    /// On a folder with more settings, as environment variables.
     pub fn start_with(folder: &Path, door: &Door, settings: &[(&str, String)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
         command.env("PATCHBAY_LOG_LEVEL", "error");

@@ -38,6 +38,8 @@ for _, event in ipairs(events) do
       call('ZADD', KEYS[job.log], 0, event.base .. place)
       if job.state <= WAITS then
         local l = lane(job.connection)
+        -- The other store may have had it leased when it was stopped.
+        l[DOUBT] = math.max(l[DOUBT], made_at(id))
         local order
         if job.state == WAITS then
           order = 'D' .. number(job.due, 6)

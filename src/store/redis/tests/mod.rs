@@ -11,6 +11,7 @@ mod log;
 mod records;
 pub(crate) mod server;
 mod storms;
+mod syncs;
 mod tls;
 
 use std::collections::BTreeMap;

@@ -124,9 +124,10 @@ impl Lanes {
     }
 
     fn wait(&mut self, connection: ConnectionId, until: Timestamp, now: Timestamp) {
-        if until <= now || self.is_closed(connection) {
+        if self.is_closed(connection) || (until <= now && !self.all.contains_key(&connection)) {
             return;
         }
+        // One that has passed too: a clock may be set back.
         let lane = self.lane(connection);
         lane.wait_until = lane.wait_until.max(until);
         if self.window_bytes > BUDGET_BYTES / 2 {
