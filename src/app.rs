@@ -234,7 +234,7 @@ async fn open_gateway(
         EgressSettings { connect_timeout: config.egress.connect_timeout, ..EgressSettings::default() },
     )?;
     // A command beside the gateway tells nothing of what it does.
-    let recorded = config.telemetry.as_ref().filter(|_| place == Place::Owner);
+    let recorded = config.telemetry.traces.as_ref().filter(|_| place == Place::Owner);
     let traces = Traces::new(recorded, &clock, &entropy)?;
     let parts = Parts {
         store,

@@ -69,8 +69,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.
     pub retention: Duration,
-    /// Where traces are told; nowhere without.
-    pub telemetry: Option<TraceSettings>,
+    /// What is told to others.
+    pub telemetry: TelemetryConfig,
     /// How log lines look.
     pub log: LogConfig,
     /// The key that seals secrets, when the environment gives it.
@@ -159,6 +159,13 @@ pub struct LimitsConfig {
     pub deliveries_per_second: u32,
     /// Requests of a visitor to the public paths a minute.
     pub visitor_requests_per_minute: u32,
+}
+
+/// What is told to others of what happens here.
+#[derive(Debug, Clone)]
+pub struct TelemetryConfig {
+    /// Where traces go; nowhere without.
+    pub traces: Option<TraceSettings>,
 }
 
 /// How log lines look.

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, reply};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, whole_secs};
 use crate::service::ingest::{ItemError, Publish, PublishError, Published, Receipt};
 use crate::service::rate::Standing;
 
@@ -124,11 +124,6 @@ pub(super) fn rate_headers(name: &str, standing: Option<Standing>, headers: &mut
     }
 }
 
-/// Whole seconds to wait, at least one.
-pub(super) fn wait_secs(standing: &Standing) -> u64 {
-    standing.wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(u64::MAX)
-}
-
 /// A tenant has as many open jobs as it may.
 pub(super) fn queue_full(detail: String) -> Problem {
     Problem::new(Code::QueueFull, detail)
@@ -164,7 +159,7 @@ impl From<PublishError> for Problem {
             }
             PublishError::StillRunning => Self::new(Code::StillRunning, detail).retry_after(1),
             PublishError::Limited(standing) => {
-                Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing))
+                Self::new(Code::RateLimited, detail).retry_after(whole_secs(standing.wait))
             }
             PublishError::QueueFull(_) => queue_full(detail),
             PublishError::Store(error) => error.into(),

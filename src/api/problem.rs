@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -333,13 +334,19 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::Limit(faults) => Self::faults(Code::LimitReached, faults),
             ServiceError::State(reason) => Self::new(Code::WrongState, reason),
-            ServiceError::Throttled(wait, reason) => Self::new(Code::RateLimited, reason)
-                .retry_after(wait.as_millis().div_ceil(1_000).max(1) as u64),
+            ServiceError::Throttled(wait, reason) => {
+                Self::new(Code::RateLimited, reason).retry_after(whole_secs(wait))
+            }
             ServiceError::Busy(reason) => Self::new(Code::Overloaded, reason).retry_after(1),
             ServiceError::Store(error) => error.into(),
             ServiceError::Vault(error) => Self::internal(error.to_string()),
         }
     }
+}
+
+/// Whole seconds to wait, at least one.
+pub(super) fn whole_secs(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(u64::MAX)
 }
 
 impl Problem {

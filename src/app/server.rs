@@ -15,7 +15,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::http::{Request, Response};
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::{Request, Response, Version};
 use axum::serve::Listener;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -72,16 +73,20 @@ async fn connection(
     head: Duration,
 ) {
     let under_way = Arc::new(UnderWay::default());
-    let seen = Arc::clone(&under_way);
+    let (seen, stopping) = (Arc::clone(&under_way), stopped.clone());
     let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        let (router, seen) = (router.clone(), Arc::clone(&seen));
+        let (router, seen, stopping) = (router.clone(), Arc::clone(&seen), stopping.clone());
         seen.count.fetch_add(1, Ordering::AcqRel);
         seen.begun.notify_one();
         async move {
-            let answer: Result<Response<Body>, Infallible> = router.oneshot(request.map(Body::new)).await;
+            let is_http1 = request.version() <= Version::HTTP_11;
+            let Ok(mut answer) = router.oneshot(request.map(Body::new)).await;
+            if is_http1 && *stopping.borrow() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             seen.count.fetch_sub(1, Ordering::AcqRel);
-            answer
+            Ok::<Response<Body>, Infallible>(answer)
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -119,20 +124,30 @@ mod tests {
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    async fn start(
-        head: Duration,
-        slow: Arc<Notify>,
-    ) -> (std::net::SocketAddr, watch::Sender<bool>, JoinHandle<()>) {
+    struct Started {
+        address: std::net::SocketAddr,
+        stop: watch::Sender<bool>,
+        server: JoinHandle<()>,
+        /// A request for `/slow` is under way, and may be answered.
+        begun: Arc<Notify>,
+        go: Arc<Notify>,
+    }
+
+    async fn start(head: Duration) -> Started {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let wait = move || async move {
-            slow.notified().await;
+        let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (tell, wait) = (Arc::clone(&begun), Arc::clone(&go));
+        let slow = move || async move {
+            tell.notify_one();
+            wait.notified().await;
             "late"
         };
-        let router = Router::new().route("/", get(|| async { "now" })).route("/slow", get(wait));
+        let router = Router::new().route("/", get(|| async { "now" })).route("/slow", get(slow));
         let (stop, stopped) = watch::channel(false);
         let listener = BoundedListener::new(listener, 100, Duration::from_mins(1));
-        (address, stop, tokio::spawn(serve(listener, router, stopped, head)))
+        let server = tokio::spawn(serve(listener, router, stopped, head));
+        Started { address, stop, server, begun, go }
     }
 
     async fn answer(stream: &mut TcpStream) -> String {
@@ -143,8 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_under_way_or_on_its_way_when_it_stops_is_answered() {
-        let slow = Arc::new(Notify::new());
-        let (address, stop, server) = start(Duration::from_mins(1), Arc::clone(&slow)).await;
+        let Started { address, stop, server, begun, go } = start(Duration::from_mins(1)).await;
         let mut fresh = TcpStream::connect(address).await.unwrap();
         let mut kept = TcpStream::connect(address).await.unwrap();
         let mut answer_of_kept = [0; 15];
@@ -153,6 +167,8 @@ mod tests {
         assert_eq!(&answer_of_kept, b"HTTP/1.1 200 OK");
         let mut busy = TcpStream::connect(address).await.unwrap();
         busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        // Connections are accepted in the order in which they came, so all three are.
+        begun.notified().await;
         stop.send_replace(true);
         // What comes to a connection that the server knows, though it stops.
         fresh.write_all(REQUEST).await.unwrap();
@@ -160,7 +176,7 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains("connection: close"), "{text}");
         kept.write_all(REQUEST).await.unwrap();
         assert!(answer(&mut kept).await.contains("HTTP/1.1 200 OK"));
-        slow.notify_one();
+        go.notify_one();
         assert!(answer(&mut busy).await.ends_with("late"));
         server.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err(), "nothing more is accepted");
@@ -168,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_that_comes_byte_by_byte_ends_its_connection() {
-        let (address, _stop, _server) = start(Duration::from_millis(200), Arc::default()).await;
+        let Started { address, stop: _stop, .. } = start(Duration::from_millis(200)).await;
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET / HTTP/1.1\r\nx-long: ").await.unwrap();
         // It says something all the time, and is cut off all the same: writing fails, or its end is read.

@@ -65,30 +65,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         }
         Some(GoogleSettings { api_root, token_hosts })
     });
-    let limits = section(&mut table, "limits", |table| {
-        let events_per_second = whole(table, "events_per_second");
-        let requests_in_flight = whole(table, "requests_in_flight");
-        let bytes_in_flight: Option<usize> = whole(table, "bytes_in_flight");
-        let jobs_per_tenant = whole(table, "jobs_per_tenant");
-        let connections_per_tenant = whole(table, "connections_per_tenant");
-        let body_bytes = whole(table, "body_bytes");
-        if bytes_in_flight.zip(body_bytes).is_some_and(|(all, one): (usize, usize)| all < one) {
-            let hint = "the largest body must fit: raise it, or lower limits.body_bytes".to_owned();
-            table.fault("bytes_in_flight", "is less than limits.body_bytes", Some(hint));
-        }
-        let deliveries_per_second = whole(table, "deliveries_per_second");
-        let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
-        Some(LimitsConfig {
-            events_per_second: events_per_second?,
-            requests_in_flight: requests_in_flight?,
-            bytes_in_flight: bytes_in_flight?,
-            jobs_per_tenant: jobs_per_tenant?,
-            connections_per_tenant: connections_per_tenant?,
-            body_bytes: body_bytes?,
-            deliveries_per_second: deliveries_per_second?,
-            visitor_requests_per_minute: visitor_requests_per_minute?,
-        })
-    });
+    let limits = section(&mut table, "limits", read_limits);
     let retention = section(&mut table, "retention", |table| {
         Some(Duration::from_hours(24 * whole::<u64>(table, "deliveries_days")?))
     });
@@ -210,6 +187,31 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
     }
     let settings = RedisSettings { partitions, durability, prefix, ca_file, ..RedisSettings::new(url) };
     Some(StoreConfig::Redis(settings))
+}
+
+fn read_limits(table: &mut TableReader<'_>) -> Option<LimitsConfig> {
+    let events_per_second = whole(table, "events_per_second");
+    let requests_in_flight = whole(table, "requests_in_flight");
+    let bytes_in_flight: Option<usize> = whole(table, "bytes_in_flight");
+    let jobs_per_tenant = whole(table, "jobs_per_tenant");
+    let connections_per_tenant = whole(table, "connections_per_tenant");
+    let body_bytes = whole(table, "body_bytes");
+    if bytes_in_flight.zip(body_bytes).is_some_and(|(all, one): (usize, usize)| all < one) {
+        let hint = "the largest body must fit: raise it, or lower limits.body_bytes".to_owned();
+        table.fault("bytes_in_flight", "is less than limits.body_bytes", Some(hint));
+    }
+    let deliveries_per_second = whole(table, "deliveries_per_second");
+    let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
+    Some(LimitsConfig {
+        events_per_second: events_per_second?,
+        requests_in_flight: requests_in_flight?,
+        bytes_in_flight: bytes_in_flight?,
+        jobs_per_tenant: jobs_per_tenant?,
+        connections_per_tenant: connections_per_tenant?,
+        body_bytes: body_bytes?,
+        deliveries_per_second: deliveries_per_second?,
+        visitor_requests_per_minute: visitor_requests_per_minute?,
+    })
 }
 
 fn read_role(table: &mut TableReader<'_>, store: Option<&StoreConfig>) -> Option<Role> {

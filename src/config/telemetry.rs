@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use super::TelemetryConfig;
 use super::read::{parsed, whole};
 use crate::domain::document::TableReader;
 use crate::egress::{HeaderName, HeaderValue};
@@ -17,14 +18,15 @@ pub(super) const VARIABLES: [(&str, &str); 2] = [
 const ENDPOINT: &str = "expected an address such as http://127.0.0.1:4318";
 const HEADER: &str = "expected such as \"x-api-key=abc\"";
 
-/// Reads the section; the inner `None` is tracing off.
-pub(super) fn read(table: &mut TableReader<'_>) -> Option<Option<TraceSettings>> {
+/// Reads the section.
+pub(super) fn read(table: &mut TableReader<'_>) -> Option<TelemetryConfig> {
     let endpoint = endpoint(table);
     let headers = headers(table);
     let sample_percent = whole(table, "sample_percent");
     let names_tenants = table.boolean("tenants");
     let (headers, sample_percent, names_tenants) = (headers?, sample_percent?, names_tenants?);
-    Some(endpoint.map(|url| TraceSettings { url, headers, sample_percent, names_tenants }))
+    let traces = endpoint.map(|url| TraceSettings { url, headers, sample_percent, names_tenants });
+    Some(TelemetryConfig { traces })
 }
 
 /// The endpoint's base with the path for traces.
@@ -50,12 +52,11 @@ fn headers(table: &mut TableReader<'_>) -> Option<Vec<(HeaderName, HeaderValue)>
             value.set_sensitive(true);
             Some((name, value))
         });
-        match read {
-            Some(header) => headers.push(header),
-            None => {
-                let message = format!("entry {} is no header", index + 1);
-                table.fault("otlp_headers", message, Some(HEADER.to_owned()));
-            }
+        if let Some(header) = read {
+            headers.push(header);
+        } else {
+            let message = format!("entry {} is no header", index + 1);
+            table.fault("otlp_headers", message, Some(HEADER.to_owned()));
         }
     }
     Some(headers)

@@ -161,8 +161,9 @@ fn every_setting_is_read_by_its_own_kind() {
 
 #[test]
 fn opentelemetrys_variables_are_other_names_and_ours_go_before_them() {
-    let traces =
-        |pairs: &[(&str, &str)]| Config::from_text("", "", &environment(pairs), &[]).unwrap().telemetry;
+    let traces = |pairs: &[(&str, &str)]| {
+        Config::from_text("", "", &environment(pairs), &[]).unwrap().telemetry.traces
+    };
     assert!(traces(&[]).is_none(), "nothing is told unless someone asks for it");
     let theirs = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),

@@ -78,11 +78,11 @@ async fn soak(store: &str, process: &Process, door: &Door) {
     let quarter = samples.len() / 4;
     let (early, late) = (median(&samples[quarter..2 * quarter]), median(&samples[3 * quarter..]));
     println!(
-        "{store}: {sent} events in {} s, {} requests to the receiver, memory {:.1} MiB in the second quarter, {:.1} MiB in the last",
+        "{store}: {sent} events in {} s, {} requests to the receiver, memory {} KiB in the second quarter, {} KiB in the last",
         began.elapsed().as_secs(),
         receiver.count(),
-        early as f64 / 1_024.0,
-        late as f64 / 1_024.0
+        early,
+        late
     );
     assert!(late <= early + early / 10 + SLACK_KIB, "memory grew from {early} to {late} KiB: {samples:?}");
 }
