@@ -144,6 +144,9 @@ impl Bench {
             batch: 1,
             state: ConnectionState::Active,
             subscription: None,
+            history: Vec::new(),
+            unproven: false,
+            unwanted_before: None,
             created: now,
             updated: now,
         };

@@ -38,6 +38,9 @@ pub use reload::Reloader;
 /// Before the store is swept again after that failed.
 const SWEEP_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long the last alerts may take to be written when the gateway stops.
+const LAST_ALERTS: Duration = Duration::from_secs(2);
+
 /// Why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -168,6 +171,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(tend_hooks(Arc::clone(&gateway)));
     background.spawn(keep_quotas(Arc::clone(&gateway)));
     let exporter = tokio::spawn(export_traces(Arc::clone(&gateway)));
+    background.spawn(watch_over(Arc::clone(&gateway)));
 
     let (stop, stopped) = watch::channel(false);
     let router = match role {
@@ -258,6 +262,7 @@ async fn open_gateway(
             visitor_requests_per_minute: config.limits.visitor_requests_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
             chat: config.chat.clone(),
+            alerts_tenant: config.alerts_tenant.clone(),
             public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
         },
     };
@@ -322,6 +327,10 @@ async fn tend_hooks(gateway: Arc<Gateway>) {
     gateway.tend_hooks_forever().await;
 }
 
+async fn watch_over(gateway: Arc<Gateway>) {
+    gateway.watch_forever().await;
+}
+
 /// Sweeps the store as long as it is open.
 async fn sweep(gateway: Arc<Gateway>) {
     loop {
@@ -375,6 +384,12 @@ impl RunningApp {
         let _ = tokio::time::timeout(LAST_POSTS, &mut self.exporter).await;
         self.exporter.abort();
         self.background.shutdown().await;
+        // What the last attempts left to tell.
+        match tokio::time::timeout(LAST_ALERTS, self.gateway.raise_alerts()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the last alerts could not be sent"),
+            Err(_) => tracing::warn!("the last alerts could not be sent in time"),
+        }
         self.gateway.store.close().await;
     }
 }

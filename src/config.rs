@@ -21,6 +21,7 @@ use url::Url;
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
+use crate::domain::id::TenantId;
 use crate::service::public::ChatSettings;
 use crate::service::traces::TraceSettings;
 use crate::store::redis::RedisSettings;
@@ -55,6 +56,8 @@ pub struct Config {
     pub catalogue_dir: Option<PathBuf>,
     /// By which address others reach this gateway.
     pub public_url: Option<Url>,
+    /// The operator's tenant, which is told of alerts about every tenant.
+    pub alerts_tenant: Option<TenantId>,
     /// The proxies that tell who a request comes from.
     pub trusted_proxies: Vec<IpNet>,
     /// Where a public chat's messages are answered.

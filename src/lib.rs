@@ -53,6 +53,8 @@
 //! | batch | jobs of one lane that are tried together: rows of one append |
 //! | outlet | what a connection delivers through: an endpoint, or a Google sheet |
 //! | hold, bucket | what processes share: a thing that one has at a time, tokens of a quota |
+//! | alert, note | an event of the gateway's own that tells a person something; what it is made of |
+//! | backlog | the jobs that a connection kept while it did not deliver |
 //! | record | a tenant, a key, a connection or a source: small, and known to every process |
 
 pub mod api;

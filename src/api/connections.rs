@@ -4,11 +4,14 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, nothing, only_text, page, reply};
-use super::problem::Problem;
-use crate::domain::connection::MappingChoice;
+use super::problem::{Code, Problem};
+use crate::domain::connection::{Connection, MappingChoice};
+use crate::domain::document::Node;
+use crate::domain::fault::Faults;
+use crate::domain::history::KeyName;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::secret::Secret;
-use crate::service::connections::Saved;
+use crate::service::connections::{Backlog, Saved};
 use crate::service::directory::MadeBy;
 use crate::service::live::LiveConnection;
 
@@ -48,7 +51,8 @@ fn show(live: &LiveConnection) -> Value {
             "burst": working.policy.rate.map(|rate| rate.burst),
         })),
         "share_with": live.works.as_ref().ok().and_then(|working| working.outlet.share_with()),
-        "state": record.state,
+        "state": show_state(record),
+        "unwanted_before": record.unwanted_before,
         "subscription": record.subscription.as_ref().map(|made| json!({
             "event": made.event,
             "key": made.key,
@@ -59,6 +63,26 @@ fn show(live: &LiveConnection) -> Value {
         "created": record.created,
         "updated": record.updated,
     })
+}
+
+/// The state, with who changed it to that, when and why, as far as that is known.
+fn show_state(record: &Connection) -> Value {
+    let mut shown = json!(record.state);
+    if let (Some(change), Some(shown)) = (record.last_change(), shown.as_object_mut()) {
+        shown.insert("reason".to_owned(), json!(change.reason));
+        shown.insert("by".to_owned(), json!(change.by));
+        shown.insert("key".to_owned(), json!(change.key));
+        shown.insert("at".to_owned(), json!(change.at));
+    }
+    shown
+}
+
+/// The same with the changes of its state, newest first.
+fn show_whole(live: &LiveConnection) -> Value {
+    let mut shown = show(live);
+    let history = live.record.history.iter().rev();
+    shown["history"] = json!(history.collect::<Vec<_>>());
+    shown
 }
 
 fn show_saved(saved: &Saved) -> Value {
@@ -107,7 +131,7 @@ pub async fn list(call: Call) -> Answer {
 /// `GET /v1/connections/{id}`
 pub async fn read(call: Call) -> Answer {
     let (tenant, id) = whose(&call)?;
-    Ok(reply(StatusCode::OK, &show(&*call.gateway.owned_connection(tenant.as_ref(), id)?)))
+    Ok(reply(StatusCode::OK, &show_whole(&*call.gateway.owned_connection(tenant.as_ref(), id)?)))
 }
 
 /// `PATCH /v1/connections/{id}`
@@ -132,15 +156,46 @@ pub async fn delete(call: Call) -> Answer {
 pub async fn pause(mut call: Call) -> Answer {
     let (tenant, id) = whose(&call)?;
     let reason = only_text(&mut call, "reason").await?;
-    let live = call.gateway.pause_connection(tenant.as_ref(), id, reason.as_deref()).await?;
-    Ok(reply(StatusCode::OK, &show(&live)))
+    let live = call.gateway.pause_connection(tenant.as_ref(), id, reason.as_deref(), key_of(&call)).await?;
+    Ok(reply(StatusCode::OK, &show_whole(&live)))
 }
 
 /// `POST /v1/connections/{id}/resume`
-pub async fn resume(call: Call) -> Answer {
+pub async fn resume(mut call: Call) -> Answer {
     let (tenant, id) = whose(&call)?;
-    let live = call.gateway.resume_connection(tenant.as_ref(), id).await?;
-    Ok(reply(StatusCode::OK, &show(&live)))
+    let backlog = read_backlog(&call.json_or_nothing().await?)?;
+    let live = call.gateway.resume_connection(tenant.as_ref(), id, backlog, key_of(&call)).await?;
+    Ok(reply(StatusCode::OK, &show_whole(&live)))
+}
+
+fn key_of(call: &Call) -> Option<KeyName> {
+    call.key.as_deref().map(KeyName::from)
+}
+
+/// `{"backlog": "all" | "since" | "none", "since": time}`; all where nothing is said.
+fn read_backlog(wanted: &Value) -> Result<Backlog, Problem> {
+    const CHOICES: &[(&str, &str)] = &[("all", "all"), ("since", "since"), ("none", "none")];
+    let node = Node::from_json(wanted);
+    let mut faults = Faults::default();
+    let mut backlog = Backlog::All;
+    if let Some(mut table) = node.table("", &mut faults) {
+        let choice = table.choice("backlog", CHOICES);
+        let since = table.time("since");
+        match choice.unwrap_or(if table.has("since") { "since" } else { "all" }) {
+            "since" => {
+                table.need("since");
+                backlog = since.map_or(Backlog::All, Backlog::Since);
+            }
+            other if table.has("since") => {
+                let hint = format!("with \"backlog\": \"{other}\" leave it out");
+                table.fault("since", "is of no use here".to_owned(), Some(hint));
+            }
+            "none" => backlog = Backlog::None,
+            _ => {}
+        }
+        table.finish();
+    }
+    faults.into_result(backlog).map_err(|faults| Problem::faults(Code::Invalid, faults))
 }
 
 /// `POST /v1/connections/{id}/rotate-secret`

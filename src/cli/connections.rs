@@ -1,5 +1,7 @@
 //! `patchbay connections`: where a running gateway delivers to.
 
+mod state;
+
 use std::path::Path;
 
 use clap::{Args, Subcommand};
@@ -41,8 +43,8 @@ pub enum ConnectionsCommand {
     Update(UpdateArgs),
     /// Stop a connection's deliveries; its jobs wait
     Pause(OneArgs),
-    /// Let a connection deliver what waits
-    Resume(OneArgs),
+    /// Let a connection deliver what waits, or only some of it
+    Resume(state::ResumeArgs),
     /// Show what would be sent for an event, and field by field why; nothing is sent
     #[command(
         after_help = "Examples:\n  patchbay connections preview con_...\n  patchbay connections preview con_... --event lead.json"
@@ -167,8 +169,8 @@ pub async fn run(command: &ConnectionsCommand, output: Output) -> Result<(), Fai
             tell_recent(&changed, output);
             Ok(())
         }
-        ConnectionsCommand::Pause(one) => state(one, "pause", output).await,
-        ConnectionsCommand::Resume(one) => state(one, "resume", output).await,
+        ConnectionsCommand::Pause(one) => state::change(one, "pause", &json!({}), output).await,
+        ConnectionsCommand::Resume(args) => state::resume(args, output).await,
         ConnectionsCommand::Preview(args) => preview(args, output).await,
         ConnectionsCommand::Test(one) => {
             let tried = one.remote.client()?.post(&one.path("/test"), &json!({})).await?;
@@ -271,21 +273,17 @@ fn request_of(request: &Value) -> String {
     lines.join("\n")
 }
 
-async fn state(one: &OneArgs, what: &str, output: Output) -> Result<(), Failure> {
-    let changed = one.remote.client()?.post(&one.path(&format!("/{what}")), &json!({})).await?;
-    output.either(&changed, || format!("{} is {}", one.id, cell(&changed, "state.status")));
-    Ok(())
-}
-
 fn shown(connection: &Value) -> String {
     let members = connection.as_object().into_iter().flatten();
-    let said = members.filter(|(_, value)| match value {
+    let said = members.filter(|(name, value)| match value {
+        _ if ["state", "history"].contains(&name.as_str()) => false,
         Value::Null => false,
         Value::Object(members) => !members.is_empty(),
         Value::Array(items) => !items.is_empty(),
         _ => true,
     });
-    said.map(|(name, _)| format!("{name:<18}{}", cell(connection, name))).collect::<Vec<_>>().join("\n")
+    let lines = said.map(|(name, _)| format!("{name:<18}{}", cell(connection, name)));
+    lines.chain(state::lines(connection)).collect::<Vec<_>>().join("\n")
 }
 
 impl SettingsArgs {

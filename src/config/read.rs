@@ -28,6 +28,9 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
     let role = read_role(&mut table, store.as_ref());
     let catalogue_dir = table.text("catalogue_dir").map(PathBuf::from);
     let public_url = read_public_url(&mut table);
+    let alerts_tenant = section(&mut table, "alerts", |table| {
+        parsed(table, "tenant", "expected a tenant's id such as operations")
+    });
     let trusted_proxies = read_ranges(&mut table, "trusted_proxies");
     let chat = section(&mut table, "chat", |table| {
         let timeout = seconds(table, "timeout_secs");
@@ -88,6 +91,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         role: role?,
         catalogue_dir,
         public_url,
+        alerts_tenant,
         trusted_proxies,
         chat: chat?,
         delivery: delivery?,

@@ -96,6 +96,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("public_url", Text, "", "The address by which others reach this gateway, for links"),
     setting(
+        "alerts.tenant",
+        Text,
+        "",
+        "The operator's own tenant: its connections are told of alerts about every tenant, where they ask for gateway.*",
+    ),
+    setting(
         "trusted_proxies",
         Texts,
         "[]",

@@ -72,6 +72,14 @@ pub fn probe_delay(policy: &BreakerPolicy, failures: u32, fraction: f64) -> Dura
     delay + delay.mul_f64(JITTER * fraction.clamp(0.0, 1.0))
 }
 
+/// How far a run of failures has come on its way to a pause, in percent: by its count or its time, whichever is behind.
+pub fn progress(policy: &BreakerPolicy, failing: Failing, now: Timestamp) -> u32 {
+    let part = |done: u128, all: u128| done.saturating_mul(100).checked_div(all).unwrap_or(100).min(100);
+    let by_count = part(failing.count.into(), policy.pauses_after.into());
+    let by_time = part(now.since(failing.since).as_millis(), policy.pauses_after_span.as_millis());
+    u32::try_from(by_count.min(by_time)).unwrap_or(100)
+}
+
 /// Adds to the effect of a failure what the run of failures before it, `failing`, makes of it. `reason` is the failure's.
 pub fn weigh(
     effect: &mut LaneEffect,
@@ -127,6 +135,18 @@ mod tests {
         assert_eq!(by, BREAKER);
         assert!(reason.starts_with("20 attempts in a row failed since 20"), "{reason}");
         assert!(reason.ends_with("the last one: no answer"), "{reason}");
+    }
+
+    #[test]
+    fn progress_is_the_lesser_of_count_and_time() {
+        let cases =
+            [(0, 48, 0), (10, 48, 50), (20, 12, 50), (14, 24, 70), (19, 48, 95), (20, 23, 95), (20, 24, 100)];
+        for (count, hours, percent) in cases {
+            let failing = Failing { count, since: NOW.minus(Duration::from_hours(hours)) };
+            assert_eq!(progress(&BreakerPolicy::default(), failing, NOW), percent, "{count} in {hours} h");
+        }
+        let at_once = BreakerPolicy { pauses_after_span: Duration::ZERO, ..BreakerPolicy::default() };
+        assert_eq!(progress(&at_once, Failing { count: 10, since: NOW }, NOW), 50, "the count alone");
     }
 
     #[test]

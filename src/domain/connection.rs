@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::EventPattern;
+use super::history::StateChange;
 use super::id::{ConnectionId, TenantId};
 use super::policy::PolicyOverrides;
 use super::secret::Sealed;
@@ -53,6 +54,16 @@ pub struct Connection {
     pub batch: u32,
     /// Whether it delivers.
     pub state: ConnectionState,
+    /// The changes of its state, newest last; at most [`KEPT_CHANGES`](super::history::KEPT_CHANGES).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<StateChange>,
+    /// The gateway had stopped it, and since it was resumed nothing was delivered.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unproven: bool,
+    /// Its jobs that were made before this time are not wanted: its lane gives nothing until the store has cancelled them
+    /// all, and then the store takes this away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwanted_before: Option<Timestamp>,
     /// What makes it a subscription; `None` where a person made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subscription: Option<Subscription>,
@@ -69,6 +80,18 @@ fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_one(batch: &u32) -> bool {
     *batch == 1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// Why a job was cancelled that was made before [`Connection::unwanted_before`].
+pub fn unwanted(before: Timestamp) -> String {
+    format!(
+        "it was made before {before}, and whoever resumed its connection did not want it; it can be replayed"
+    )
 }
 
 /// Which mapping renders a connection's events.

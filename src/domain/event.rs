@@ -41,7 +41,16 @@ impl Event {
     }
 }
 
-/// Which events a connection wants: one type exactly, a family (`lead.*`), or all (`*`).
+/// What the types of the gateway's own events begin with.
+pub const RESERVED: &str = "gateway.";
+
+/// Whether a type is the gateway's own, which nobody else may send.
+pub fn is_reserved(kind: &str) -> bool {
+    kind.starts_with(RESERVED)
+}
+
+/// Which events a connection wants: one type exactly, a family (`lead.*`), or all (`*`) but for
+/// the gateway's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventPattern {
     /// `lead.captured`
@@ -71,7 +80,7 @@ impl EventPattern {
         match self {
             Self::Exact(exact) => exact == kind,
             Self::Family(family) => kind.starts_with(family.as_str()),
-            Self::All => true,
+            Self::All => !is_reserved(kind),
         }
     }
 }
@@ -127,6 +136,10 @@ mod tests {
             ("lead.*", "lead", false),
             ("lead.*", "leader.captured", false),
             ("*", "anything", true),
+            ("*", "gatewayed", true),
+            ("*", "gateway.dead_letter", false),
+            ("gateway.*", "gateway.dead_letter", true),
+            ("gateway.dead_letter", "gateway.dead_letter", true),
         ];
         for (pattern, kind, wanted) in cases {
             let parsed: EventPattern = pattern.parse().unwrap();

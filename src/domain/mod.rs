@@ -6,6 +6,7 @@ pub mod connection;
 pub mod document;
 pub mod event;
 pub mod fault;
+pub mod history;
 pub mod id;
 pub mod job;
 pub mod policy;

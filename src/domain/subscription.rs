@@ -51,6 +51,9 @@ impl Farewell {
     }
 }
 
+/// What of the gateway changes the state of a connection because it is a subscription.
+pub const SUBSCRIPTION: &str = "subscription";
+
 /// Why a subscription is over though it is not closed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {

@@ -13,6 +13,7 @@ use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use super::sheets;
 use super::traces::{Attempted, traceparent};
+use super::watch::Tried;
 use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::breaker::weigh;
 use crate::domain::connection::ConnectionState;
@@ -82,7 +83,7 @@ async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     };
     match live.works.as_ref().map(|working| (working, working.outlet.endpoint())) {
         Ok((working, Some(endpoint))) => match turn(gateway, working).await {
-            Ok(()) => send(gateway, &lease, working, endpoint, body).await,
+            Ok(()) => send(gateway, &lease, (&live, working, endpoint), body).await,
             Err(obstacle) => settle_obstacle(gateway, &lease, obstacle),
         },
         // It was changed a moment ago: the next lease goes the right way.
@@ -203,21 +204,21 @@ async fn turn(gateway: &Gateway, working: &Working) -> Result<(), Obstacle> {
 async fn send(
     gateway: &Gateway,
     lease: &Lease,
-    working: &Working,
-    endpoint: &Endpoint,
+    (live, working, endpoint): (&LiveConnection, &Working, &Endpoint),
     body: Bytes,
 ) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
     let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
-    let connector = &working.connector.id;
-    settle(gateway, lease, (connector, &working.policy), &sent.verdict, sent.attempt, Some(sent.kept))
+    let (connector, unproven) = (&working.connector.id, live.record.unproven);
+    let known = (connector.as_str(), &working.policy, unproven);
+    settle(gateway, lease, known, &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
-/// What follows from a try that has a verdict.
+/// What follows from a try that has a verdict; `unproven` as the connection's record has it.
 fn settle(
     gateway: &Gateway,
     lease: &Lease,
-    (connector, policy): (&str, &DeliveryPolicy),
+    (connector, policy, unproven): (&str, &DeliveryPolicy, bool),
     verdict: &Verdict,
     attempt: Attempt,
     body: Option<Bytes>,
@@ -247,6 +248,18 @@ fn settle(
     if let Some((by, reason)) = &effect.pause {
         tracing::warn!(connection = %lease.job.connection, tenant = %lease.job.tenant, by, reason, "a connection was paused");
     }
+    let tried = Tried {
+        job: lease.job.id,
+        connection: lease.job.connection,
+        kind: &lease.event.kind,
+        outcome: verdict.outcome,
+        status: attempt.status,
+        reason: &verdict.reason,
+        failing: lease.failing,
+        breaker: &policy.breaker,
+        unproven,
+    };
+    gateway.notice(&tried, &next, &effect);
     let delivered = matches!(next, Next::Done(JobState::Delivered));
     let reason = match (&next, policy.when_retries_end) {
         (Next::Done(JobState::Dead), RetriesEnd::Deactivate) => {
@@ -288,7 +301,8 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
             let verdict = Verdict::mapping_failed(&error);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
             let connector = connector_of(gateway, lease.job.connection);
-            settle(gateway, lease, (&connector, &DeliveryPolicy::default()), &verdict, attempt, None)
+            let known = (connector.as_str(), &DeliveryPolicy::default(), false);
+            settle(gateway, lease, known, &verdict, attempt, None)
         }
         Obstacle::Broken(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(BROKEN_WAIT)), ..LaneEffect::default() };
@@ -298,7 +312,8 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
             let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
             let connector = connector_of(gateway, lease.job.connection);
-            settle(gateway, lease, (&connector, &DeliveryPolicy::default()), &verdict, attempt, None)
+            let known = (connector.as_str(), &DeliveryPolicy::default(), false);
+            settle(gateway, lease, known, &verdict, attempt, None)
         }
     }
 }

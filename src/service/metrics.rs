@@ -122,6 +122,11 @@ struct RouteLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlertLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LaneLabels {
     state: &'static str,
 }
@@ -151,6 +156,7 @@ pub struct Metrics {
     oldest_seconds: Gauge,
     lanes: Family<LaneLabels, Gauge>,
     store_up: Gauge,
+    alerts: Family<AlertLabels, Counter>,
     sheets_nearly_full: Counter,
     keys_refused: Counter,
     reloads: Family<ReloadLabels, Counter>,
@@ -192,6 +198,8 @@ impl Default for Metrics {
         let (queue_depth, leased, oldest_seconds, store_up) = Default::default();
         let lanes = Family::<LaneLabels, Gauge>::default();
         let (sheets_nearly_full, keys_refused) = (Counter::default(), Counter::default());
+        let alerts = Family::<AlertLabels, Counter>::default();
+        registry.register("alerts", "Alerts sent, by their type", alerts.clone());
         registry.register(
             "sheets_nearly_full",
             "Looks at a Google sheet that found nine tenths of its cells in use",
@@ -265,6 +273,7 @@ impl Default for Metrics {
             oldest_seconds,
             lanes,
             store_up,
+            alerts,
             sheets_nearly_full,
             keys_refused,
             reloads,
@@ -312,6 +321,11 @@ impl Metrics {
         };
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
         self.request_seconds.get_or_create(&RouteLabels { route }).observe(took.as_secs_f64());
+    }
+
+    /// An alert was sent; `kind` is one of a few types.
+    pub fn alert(&self, kind: &'static str) {
+        self.alerts.get_or_create(&AlertLabels { kind }).inc();
     }
 
     /// A Google sheet was seen to be nearly full.

@@ -32,6 +32,7 @@ pub mod trigger;
 pub mod tryout;
 pub mod turn;
 pub mod vault;
+pub mod watch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -60,6 +61,7 @@ use sheets::Sheets;
 use traces::Traces;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
+use watch::Watch;
 
 /// The most events of one request.
 pub const MAX_BATCH: usize = 1_000;
@@ -91,6 +93,8 @@ pub struct Settings {
     pub chat: Option<ChatSettings>,
     /// The address by which others reach the gateway, without a slash at its end.
     pub public_url: Option<String>,
+    /// The operator's tenant, which is told of alerts about every tenant.
+    pub alerts_tenant: Option<TenantId>,
 }
 
 impl Default for Settings {
@@ -108,6 +112,7 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             chat: None,
             public_url: None,
+            alerts_tenant: None,
         }
     }
 }
@@ -178,6 +183,7 @@ pub struct Gateway {
     subscribing: tokio::sync::Mutex<()>,
     /// Rung when a subscription may need upkeep before its time.
     hooks_changed: tokio::sync::Notify,
+    watch: Watch,
 }
 
 impl Gateway {
@@ -208,6 +214,7 @@ impl Gateway {
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             subscribing: tokio::sync::Mutex::default(),
             hooks_changed: tokio::sync::Notify::default(),
+            watch: Watch::default(),
             metrics: Metrics::default(),
             traces,
             progress: Progress::default(),
@@ -263,6 +270,7 @@ impl Gateway {
         loop {
             self.store.wait_for_change(self.directory.revision()).await;
             if let Err(error) = self.directory.catch_up(self.store.as_ref()).await {
+                self.store_failed(&error);
                 match error {
                     StoreError::Closed => return,
                     StoreError::Emptied => match self.rebuild().await {

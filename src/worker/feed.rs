@@ -64,6 +64,7 @@ impl Feed {
                 }
                 Err(StoreError::Closed) => return,
                 Err(error) => {
+                    self.gateway.store_failed(&error);
                     tracing::warn!(%error, "cannot lease; trying again");
                     self.gateway.clock.sleep(PAUSE).await;
                 }

@@ -86,6 +86,7 @@ async fn write(gateway: &Gateway, settlements: Vec<Settlement>, lease: Duration)
             Ok(_) => return gateway.progress.beat(gateway.clock.now()),
             Err(StoreError::Closed) => return,
             Err(error) => {
+                gateway.store_failed(&error);
                 tracing::error!(%error, outcomes = leases.len(), "cannot write outcomes; trying again");
             }
         }

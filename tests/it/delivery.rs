@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use patchbay::domain::connection::ConnectionState;
 use patchbay::domain::job::{JobState, Outcome};
+use patchbay::service::connections::Backlog;
 use serde_json::json;
 
 use crate::support::gateway::TestGateway;
@@ -195,7 +196,7 @@ async fn a_paused_connection_keeps_its_events_and_sends_them_when_it_is_resumed(
     let (app, receiver) = (TestGateway::start().await, Receiver::start().await);
     let tenant = app.tenant("acme").await;
     let (connection, _) = app.connection(&tenant, &receiver.url, json!({})).await;
-    app.gateway.pause_connection(Some(&tenant), connection, Some("maintenance")).await.unwrap();
+    app.gateway.pause_connection(Some(&tenant), connection, Some("maintenance"), None).await.unwrap();
     for number in 0..3 {
         assert_eq!(app.publish(&tenant, &lead(&format!("lead-{number}"))).await.jobs, 1);
     }
@@ -203,7 +204,7 @@ async fn a_paused_connection_keeps_its_events_and_sends_them_when_it_is_resumed(
     app.publish(&tenant, &lead("lead-3")).await;
     app.wait_for_state(other, JobState::Delivered).await;
     assert_eq!(receiver.arrivals().len(), 1);
-    app.gateway.resume_connection(Some(&tenant), connection).await.unwrap();
+    app.gateway.resume_connection(Some(&tenant), connection, Backlog::All, None).await.unwrap();
     let arrivals = receiver.wait_for(5).await;
     assert_eq!(arrivals.len(), 5);
     app.stop().await;
@@ -312,7 +313,7 @@ async fn a_failure_with_retry_after_holds_back_the_whole_lane_too() {
     let tenant = app.tenant("acme").await;
     let (connection, _) = app.connection(&tenant, &receiver.url, json!({})).await;
     let (other, _) = app.connection(&tenant, &format!("{}/other", receiver.url), json!({})).await;
-    app.gateway.pause_connection(Some(&tenant), other, None).await.unwrap();
+    app.gateway.pause_connection(Some(&tenant), other, None, None).await.unwrap();
     receiver.script([Reply::Status(500, vec![("retry-after", "60".to_owned())])]);
     app.publish(&tenant, &lead("lead-1")).await;
     let failed = app.wait_for_state(connection, JobState::Waiting).await;
@@ -320,7 +321,7 @@ async fn a_failure_with_retry_after_holds_back_the_whole_lane_too() {
     app.publish(&tenant, &lead("lead-2")).await;
     app.clock.advance(Duration::from_secs(59));
     // The neighbour's deliveries show that the workers came round.
-    app.gateway.resume_connection(Some(&tenant), other).await.unwrap();
+    app.gateway.resume_connection(Some(&tenant), other, Backlog::All, None).await.unwrap();
     receiver.wait_for(3).await;
     assert_eq!(app.deliveries(connection).await.iter().map(|found| found.job.tries).sum::<u32>(), 1);
     app.clock.advance(Duration::from_secs(1));

@@ -1,5 +1,6 @@
 //! Google Sheets against the stand-in: right columns, exactly once, one writer, within the quota.
 
+mod alerts;
 mod faults;
 mod pace;
 
@@ -12,6 +13,7 @@ use patchbay::connector::google_sheets::GoogleSettings;
 use patchbay::domain::id::{ConnectionId, TenantId};
 use patchbay::domain::job::{JobState, Outcome};
 use patchbay::service::Settings;
+use patchbay::service::connections::Backlog;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -185,7 +187,7 @@ async fn a_sheet_that_is_not_shared_pauses_and_loses_nothing() {
     assert_eq!((waiting.job.attempts, waiting.state), (0, JobState::Queued), "no attempt is spent");
     assert!(waiting.reason.contains("press Share"), "{}", waiting.reason);
     scene.google.edit(BOOK, |book| book.shared = true);
-    scene.gateway.gateway.resume_connection(None, connection).await.unwrap();
+    scene.gateway.gateway.resume_connection(None, connection, Backlog::All, None).await.unwrap();
     let rows = scene.rows("Leads", 3).await;
     assert_eq!([bare(&rows[1]), bare(&rows[2])], [["Jane", ""], ["Joe", ""]], "in order");
     scene.gateway.stop().await;

@@ -57,7 +57,7 @@ async fn a_connection_lives() {
         paused.body["state"]
     );
     let resumed = api.call("POST", &format!("{path}/resume"), &key, None).await;
-    assert_eq!(resumed.body["state"], json!({ "status": "active" }));
+    assert_eq!(resumed.body["state"]["status"], json!("active"));
 
     assert_eq!(api.call("DELETE", &path, &key, None).await.status, 204);
     assert_eq!(api.get(&path, &key).await.code(), "not_found");

@@ -1,6 +1,7 @@
 //! The API in this process, on the embedded store. Every answer of every test is compared with the `OpenAPI` document.
 
 mod accounts;
+mod alerts;
 mod connections;
 mod credentials;
 mod deliveries;
@@ -17,6 +18,7 @@ mod redis;
 mod reload;
 mod schema;
 mod sources;
+mod state;
 mod trigger;
 mod walk;
 

@@ -68,7 +68,7 @@ async fn fetchply_tries_after_1_5_and_30_minutes_then_deactivates_until_it_is_su
             assert!(live.record.state.is_active());
         } else {
             let resumed = api.post(&format!("{path}/resume"), &key, &json!({})).await;
-            assert_eq!(resumed.body["state"], json!({ "status": "active" }));
+            assert_eq!(resumed.body["state"]["status"], json!("active"));
         }
         assert_eq!(deliver_all(&api).await, 2);
         let sent: Vec<Value> = receiver.came().iter().map(super::receiver::Came::json).collect();

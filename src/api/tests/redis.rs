@@ -8,22 +8,27 @@ use tempfile::TempDir;
 
 use super::TestApi;
 use crate::clock::{Clock, Entropy, Ids};
-use crate::service::{Settings, testing};
+use crate::service::{Gateway, Settings, testing};
 use crate::store::redis::tests::server::Server;
 use crate::store::redis::{RedisSettings, RedisStore};
 
-async fn api_on(server: &Server) -> TestApi {
+pub(super) async fn api_on(server: &Server, settings: Settings) -> TestApi {
     let clock = Clock::manual(testing::START);
+    let gateway = gateway_on(server, &clock, settings).await;
+    TestApi::over(gateway, clock, TempDir::new().unwrap()).await
+}
+
+/// One process's gateway on a server.
+pub(super) async fn gateway_on(server: &Server, clock: &Clock, settings: Settings) -> Arc<Gateway> {
     let ids = Ids::new(clock.clone(), Entropy::system());
     let store = RedisStore::open(RedisSettings::new(server.url()), clock.clone(), ids).await.unwrap();
-    let gateway = testing::gateway_on(Arc::new(store), clock.clone(), Settings::default(), 7).await;
-    TestApi::over(gateway, clock, TempDir::new().unwrap()).await
+    testing::gateway_on(Arc::new(store), clock.clone(), settings, 7).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_is_a_problem_with_retry_after() {
     let server = Server::start();
-    let api = api_on(&server).await;
+    let api = api_on(&server, Settings::default()).await;
     let key = api.full_tenant("acme").await;
     let event = json!({ "type": "lead.captured", "id": "lead-1", "source": "bot", "data": {} });
     server.command(&["CONFIG", "SET", "maxmemory", "1mb"]).await;
@@ -40,7 +45,7 @@ async fn a_full_server_is_a_problem_with_retry_after() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_emptied_server_is_said_plainly_and_work_goes_on() {
     let server = Server::start();
-    let api = api_on(&server).await;
+    let api = api_on(&server, Settings::default()).await;
     let key = api.full_tenant("acme").await;
     let rows = json!({ "fields": { "email": "lead.email" } });
     let inline = api.connection(&key, json!({ "mapping": rows })).await;

@@ -2,6 +2,7 @@
 
 use super::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean, key_in_field};
+use crate::domain::time::Timestamp;
 
 /// Takes known keys out of a table; what nobody asked for is a fault at [`TableReader::finish`].
 ///
@@ -110,6 +111,15 @@ impl<'a> TableReader<'a> {
             Kind::Boolean(flag) => Some(*flag),
             _ => None,
         })
+    }
+
+    /// A time, RFC 3339 with a zone.
+    pub fn time(&mut self, key: &'static str) -> Option<Timestamp> {
+        let parsed = self.text(key)?.parse().ok();
+        if parsed.is_none() {
+            self.fault(key, "is no RFC 3339 time", Some("such as 2026-05-03T14:22:08Z".to_owned()));
+        }
+        parsed
     }
 
     /// A list of nodes.

@@ -26,6 +26,7 @@ use crate::store::{Expected, Record, RecordId, Revision, StoreError};
 pub use secrets::SECRET_OVERLAP;
 use secrets::check_secret;
 pub(super) use secrets::renew_secrets;
+pub use state::Backlog;
 use wish::{Checked, Wish};
 pub use wish::{MAX_PATTERNS, below, check_patterns};
 
@@ -129,6 +130,9 @@ impl Gateway {
             concurrency: 1,
             batch: 1,
             state: ConnectionState::Active,
+            history: Vec::new(),
+            unproven: false,
+            unwanted_before: None,
             subscription,
             created: now,
             updated: now,

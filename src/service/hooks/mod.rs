@@ -28,11 +28,11 @@ use super::connections::{Saved, below};
 use super::live::LiveConnection;
 use super::{Gateway, ServiceError};
 use crate::domain::account::ApiKey;
-use crate::domain::connection::ConnectionState;
 use crate::domain::event::{EventPattern, is_event_type};
 use crate::domain::fault::{Faults, did_you_mean};
+use crate::domain::history::{StateChange, Status};
 use crate::domain::id::{ConnectionId, KeyId, TenantId};
-use crate::domain::subscription::Subscription;
+use crate::domain::subscription::{SUBSCRIPTION, Subscription};
 use crate::spec::{Again, ConnectorSpec, EventSpec};
 pub use read::URL_KEYS;
 use read::Wanted;
@@ -140,9 +140,13 @@ impl Gateway {
         id: ConnectionId,
         wanted: &Subscription,
     ) -> Result<Arc<LiveConnection>, ServiceError> {
+        let at = self.clock.now();
         self.change(None, id, |record| {
             let same = record.state.is_active() && record.subscription.as_ref() == Some(wanted);
-            record.state = ConnectionState::Active;
+            if !record.state.is_active() {
+                let reason = "subscribed to once more";
+                record.enter(StateChange::by_gateway(Status::Active, reason, SUBSCRIPTION, at));
+            }
             record.subscription = Some(wanted.clone());
             Ok(!same)
         })

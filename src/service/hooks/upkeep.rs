@@ -10,8 +10,9 @@ use futures::StreamExt;
 
 use super::{Gateway, LiveConnection, ServiceError, was_told};
 use crate::domain::connection::ConnectionState;
+use crate::domain::history::{StateChange, Status};
 use crate::domain::id::ConnectionId;
-use crate::domain::subscription::{Farewell, Over, next_upkeep};
+use crate::domain::subscription::{Farewell, Over, SUBSCRIPTION, next_upkeep};
 use crate::egress::{HeaderMap, Method, Request, Url};
 use crate::store::RecordId;
 
@@ -81,7 +82,7 @@ impl Gateway {
             if matches!(record.state, ConnectionState::Closed { .. }) {
                 return Ok(false);
             }
-            record.state = ConnectionState::Closed { reason: reason.clone(), at: now };
+            record.enter(StateChange::by_gateway(Status::Closed, &reason, SUBSCRIPTION, now));
             if let Some(subscription) = &mut record.subscription {
                 subscription.farewell = told;
             }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::domain::event::is_event_type;
+use crate::domain::event::{RESERVED, is_event_type, is_reserved};
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
@@ -151,6 +151,10 @@ impl Draft {
             return faults.at_field(field, "expected a text", None);
         };
         match name {
+            "type" if is_reserved(&text) => {
+                let hint = format!("types that begin with \"{RESERVED}\" are sent by the gateway alone");
+                faults.at_field(field, "is reserved for the gateway's own events", Some(hint));
+            }
             "type" if is_event_type(&text) => self.kind = Some(text),
             "type" => {
                 let hint =

@@ -162,7 +162,10 @@ impl Gateway {
             }
             Err(PublishError::Limited(_)) => self.metrics.events(Taken::RateLimited, 1),
             Err(PublishError::QueueFull(_)) => self.metrics.events(Taken::QueueFull, 1),
-            Err(PublishError::Store(_)) => self.metrics.events(Taken::Unavailable, 1),
+            Err(PublishError::Store(error)) => {
+                self.store_failed(error);
+                self.metrics.events(Taken::Unavailable, 1);
+            }
         }
         published
     }

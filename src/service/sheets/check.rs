@@ -125,7 +125,8 @@ async fn look(
             report.columns = names.iter().map(|name| (*name).to_owned()).collect();
             report.new_columns.clone_from(&report.columns);
         } else {
-            let wanted = Wanted { sheet, tab: &row.tab, names: &names, make: false, anew: true };
+            let wanted =
+                Wanted { sheet, connection: None, tab: &row.tab, names: &names, make: false, anew: true };
             let layout = sheets.layout(gateway, &asking, &wanted).await?;
             let writer = Writer { input: sheet.input, dates: sheet.dates, zone: layout.zone.clone() };
             let cells: Vec<(String, Value)> =

@@ -221,7 +221,7 @@ impl Batch<'_> {
         let open = |item: &&Item| item.fate.is_none();
         let maybe = self.items[run.clone()].iter().filter(open).any(|item| item.maybe);
         let upsert = matches!(self.sheet.mode, Mode::Upsert(_));
-        let wanted = Wanted { sheet: self.sheet, tab, names: &names, make: true, anew: maybe || upsert };
+        let wanted = Wanted { anew: maybe || upsert, ..Wanted::by(self, tab, &names) };
         let asking = self.asking(token, tab);
         let layout = self.gateway.sheets.layout(self.gateway, &asking, &wanted).await?;
         if upsert {
@@ -354,7 +354,7 @@ impl Batch<'_> {
             "; the columns had moved meanwhile, so check under which headers its values stand";
         self.gateway.sheets.layouts.forget(&self.sheet.spreadsheet, tab);
         let asking = self.asking(token, tab);
-        let wanted = Wanted { sheet: self.sheet, tab, names, make: true, anew: true };
+        let wanted = Wanted::by(self, tab, names);
         let Ok(now) = self.gateway.sheets.layout(self.gateway, &asking, &wanted).await else {
             return UNMENDED;
         };

@@ -18,10 +18,13 @@ use tokio::time::Instant;
 use super::Sheets;
 use super::api::{Asking, Failed, more_columns};
 use super::budget::{self, Short};
+use super::deliver::Batch;
 use crate::connector::google_sheets::address::{Cells, column_letters, range};
 use crate::connector::google_sheets::quota::Kind;
 use crate::connector::google_sheets::{Columns, MOST_CELLS, Place, Sheet, TabPer, normal};
+use crate::domain::id::ConnectionId;
 use crate::service::Gateway;
+use crate::service::watch::alert::Matter;
 
 /// For how long the first row is believed to be what it was.
 const FRESH: Duration = Duration::from_secs(10);
@@ -67,12 +70,28 @@ impl From<Short> for NoLayout {
 /// What is asked for.
 pub(super) struct Wanted<'a> {
     pub sheet: &'a Sheet,
+    /// Whose jobs need it; `None` where a person only looks.
+    pub connection: Option<ConnectionId>,
     pub tab: &'a str,
     pub names: &'a [&'a str],
     /// Whether what is missing may be made.
     pub make: bool,
     /// Whether what is remembered is of no use.
     pub anew: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// What a batch needs to write, read anew.
+    pub fn by(batch: &Batch<'a>, tab: &'a str, names: &'a [&'a str]) -> Self {
+        Self {
+            sheet: batch.sheet,
+            connection: Some(batch.live.record.id),
+            tab,
+            names,
+            make: true,
+            anew: true,
+        }
+    }
 }
 
 impl Layouts {
@@ -122,7 +141,7 @@ impl Sheets {
             }
         }
         let book = self.api.spreadsheet(&reading).await?;
-        warn_when_nearly_full(gateway, wanted.sheet, &book);
+        warn_when_nearly_full(gateway, wanted, &book);
         let zone = zone_of(&book);
         let Some(found) = tab_of(&book, wanted.tab) else {
             if wanted.sheet.tab_per == TabPer::None || !wanted.make {
@@ -236,13 +255,16 @@ pub(super) fn cells_of(book: &Spreadsheet) -> u64 {
     grids.map(|grid| size(grid.row_count) * size(grid.column_count)).sum()
 }
 
-/// The hook for an alert: a spreadsheet is nine tenths full.
-fn warn_when_nearly_full(gateway: &Gateway, sheet: &Sheet, book: &Spreadsheet) {
+/// Tells when a spreadsheet is nine tenths full.
+fn warn_when_nearly_full(gateway: &Gateway, wanted: &Wanted<'_>, book: &Spreadsheet) {
     let cells = cells_of(book);
     if cells >= MOST_CELLS / 10 * 9 {
+        if wanted.connection.is_some() {
+            gateway.note(wanted.connection, Matter::SheetNearlyFull { cells, limit: MOST_CELLS }, None);
+        }
         gateway.metrics.sheet_nearly_full();
         tracing::warn!(
-            spreadsheet = %sheet.spreadsheet,
+            spreadsheet = %wanted.sheet.spreadsheet,
             cells,
             limit = MOST_CELLS,
             "a spreadsheet is nearly full; connect a new one, or delete rows or tabs, before rows are refused"

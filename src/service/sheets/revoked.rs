@@ -2,11 +2,12 @@
 
 use crate::connector::google_sheets::Account;
 use crate::service::Gateway;
+use crate::service::watch::alert::Matter;
 
 /// Connections looked at in one step.
 const PAGE: usize = 500;
 
-/// Pauses all active connections of an account. The hook for an alert: once a refusal, not once a job.
+/// Pauses all active connections of an account, and notes it for an alert about each: once a refusal, not once a job.
 pub(super) async fn pause_all(gateway: &Gateway, account: &Account, reason: &str) {
     let mut after = None;
     let mut paused = 0;
@@ -21,7 +22,11 @@ pub(super) async fn pause_all(gateway: &Gateway, account: &Account, reason: &str
                 continue;
             }
             match gateway.pause_by(live.record.id, "auth_failed", reason).await {
-                Ok(()) => paused += 1,
+                Ok(()) => {
+                    paused += 1;
+                    let matter = Matter::Stopped { by: "auth_failed", closed: false, given_up: false };
+                    gateway.note(Some(live.record.id), matter, None);
+                }
                 Err(error) => {
                     tracing::warn!(%error, connection = %live.record.id, "cannot pause a connection");
                 }

@@ -1,18 +1,21 @@
 //! From the fates of a batch's rows to settlements. All that are tried again come at the same time, so that they keep their
 //! order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::Failed;
 use super::deliver::{Batch, Fate, Item, Stop};
 use crate::connector::Verdict;
-use crate::domain::breaker::weigh;
-use crate::domain::job::{Attempt, Outcome};
+use crate::domain::breaker::{Failing, weigh};
+use crate::domain::event::Event;
+use crate::domain::job::{Attempt, JobState, Outcome};
 use crate::domain::policy::DeliveryPolicy;
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::domain::time::Timestamp;
 use crate::service::Gateway;
 use crate::service::traces::Attempted;
+use crate::service::watch::Tried;
 use crate::store::{Lease, Settlement};
 
 /// How long a lane rests after an append that took all there was: rows that come meanwhile go together. A little more
@@ -76,16 +79,71 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp
     let failing = batch.items.first().map(|item| item.lease.failing).unwrap_or_default();
     let reason = first_failed(&batch).map(|failed| failed.refused.verdict.reason.clone()).unwrap_or_default();
     let record = &batch.live.record;
+    // Where all is well alerts need nothing.
+    let is_well = failing.count == 0 && !record.unproven && first_failed(&batch).is_none();
+    let told_of = if is_well { 0 } else { batch.items.len() };
+    let events: Vec<Arc<Event>> =
+        batch.items.iter().take(told_of).map(|item| Arc::clone(&item.lease.event)).collect();
     let mut settlements: Vec<Settlement> =
         batch.items.into_iter().map(|item| common.settlement(item)).collect();
     gather_effects(&mut settlements);
     if let Some(Settlement { effect, .. }) = settlements.first_mut() {
         weigh(effect, &reason, &policy.breaker, failing, now, gateway.entropy.fraction());
+    }
+    let watched = Watched { gateway, events: &events, failing, policy, unproven: record.unproven };
+    watched.notice(&settlements);
+    if let Some(Settlement { effect, .. }) = settlements.first() {
         if let Some((by, reason)) = &effect.pause {
             tracing::warn!(connection = %record.id, tenant = %record.tenant, by, reason, "a connection was paused");
         }
     }
     settlements
+}
+
+/// What alerts need to know of a batch.
+struct Watched<'a> {
+    gateway: &'a Gateway,
+    /// The events of its items, in order.
+    events: &'a [Arc<Event>],
+    failing: Failing,
+    policy: &'a DeliveryPolicy,
+    unproven: bool,
+}
+
+impl Watched<'_> {
+    /// Notes what is worth telling: what became of the lane by the first that failed, and the first that ended undelivered.
+    fn notice(&self, settlements: &[Settlement]) {
+        let Some(effect) = settlements.first().map(|settlement| &settlement.effect) else { return };
+        let attempts = || {
+            let pairs = settlements.iter().zip(self.events);
+            pairs.filter_map(|(settlement, event)| Some((settlement, event, settlement.attempt.as_ref()?)))
+        };
+        let failed = attempts().find(|(_, _, attempt)| attempt.outcome != Outcome::Delivered);
+        if let Some((settlement, event, attempt)) = failed.or_else(|| attempts().next()) {
+            self.gateway.notice(&self.tried(settlement, event, attempt), &Next::Requeue, effect);
+        }
+        let ended = |next: &Next| matches!(next, Next::Done(state) if *state != JobState::Delivered);
+        if let Some((settlement, event, attempt)) =
+            attempts().find(|(settlement, ..)| ended(&settlement.next))
+        {
+            let none = LaneEffect::default();
+            self.gateway.notice(&self.tried(settlement, event, attempt), &settlement.next, &none);
+        }
+    }
+
+    fn tried<'t>(&'t self, settlement: &Settlement, event: &'t Event, attempt: &'t Attempt) -> Tried<'t> {
+        Tried {
+            job: settlement.lease.job,
+            connection: settlement.lease.connection,
+            kind: &event.kind,
+            outcome: attempt.outcome,
+            status: attempt.status,
+            reason: &attempt.reason,
+            failing: self.failing,
+            breaker: &self.policy.breaker,
+            unproven: self.unproven,
+        }
+    }
 }
 
 /// Of what was leased together only the first failure counts against the endpoint, whichever way its jobs were settled.

@@ -22,6 +22,7 @@ pub(in crate::store) mod shares;
 pub(in crate::store) mod storm;
 pub(in crate::store) mod sweep;
 pub(in crate::store) mod transfer;
+pub(in crate::store) mod waiting;
 mod world;
 
 pub(in crate::store) use world::{Engine, RETENTION, World};
@@ -46,12 +47,16 @@ macro_rules! conformance_suite {
             lanes: a_flood_does_not_starve_others,
             lanes: waiting_for_work_ends_when_there_is_some,
             lanes: every_sleeper_is_woken_while_work_remains,
-            backlog: waiting_jobs_are_counted_by_lane,
+            waiting: waiting_jobs_are_counted_by_lane,
             breaker: failures_in_a_row_open_it_and_it_probes_one_at_a_time,
             breaker: what_was_under_way_when_it_opened_says_nothing_new,
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,
             breaker: outcomes_of_one_step_count_in_their_order,
             breaker: a_day_of_failures_pauses_the_connection,
+            backlog: what_is_not_wanted_is_cancelled_in_steps,
+            backlog: what_was_under_way_is_cancelled_when_it_comes_back,
+            backlog: an_empty_backlog_holds_nobody_back,
+            backlog: a_pause_in_between_and_a_closing_are_no_obstacle,
             batch: a_batch_counts_as_one_and_is_alone,
             batch: a_batch_is_tried_again_in_its_order,
             batch: a_batch_ends_before_it_is_too_large,

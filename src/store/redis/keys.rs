@@ -13,7 +13,7 @@
 //! | key | type | holds | ends |
 //! |---|---|---|---|
 //! | `pb:{N}:state` | string | the partition's counters (msgpack): token, turn, order, open, leased, ring, server times, lanes by class | never |
-//! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place, batch, doubt, failures in a row | a day after its connection was deleted |
+//! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place, batch, doubt, failures in a row, unwanted before, seen | a day after its connection was deleted |
 //! | `pb:{N}:queue` | zset, score 0 | every open job that is not leased: connection, `D` and due time or `F` and order, job id | when leased, ended |
 //! | `pb:{N}:ready` | zset, score 0 | lanes that may give: tenant, NUL, turn, connection | when its turn comes |
 //! | `pb:{N}:tenants` | zset by turn | tenants with ready lanes | when they have none |
@@ -22,7 +22,7 @@
 //! | `pb:{N}:held` | hash | leased job -> token, owner, connection, place in the queue | with the lease |
 //! | `pb:{N}:owned` | zset, score 0 | owner, leased job | with the lease |
 //! | `pb:{N}:owners` | zset by server time | processes with leases here, and when they last spoke | seconds after they fell silent |
-//! | `pb:{N}:closing` | zset by time | closed lanes whose jobs are to be cancelled | when that is done |
+//! | `pb:{N}:closing` | zset by time | lanes that are closed, or whose jobs of before a time are not wanted: those are to be cancelled | when that is done |
 //! | `pb:{N}:pending` | hash | connection -> what an outcome does to its record, until that is written | when written |
 //! | `pb:{N}:gone` | zset by time | lanes of deleted connections | a day after |
 //! | `pb:{N}:events` | zset, score 0 | base and count of jobs, of every event | with the event |

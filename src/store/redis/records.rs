@@ -8,7 +8,9 @@ use super::link::Step;
 use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::{Connection, ConnectionState};
+use crate::domain::history::StateChange;
 use crate::domain::id::{ConnectionId, MappingVersion, TenantId};
+use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::types::{Change, Expected, Record, RecordId, Revision};
 
@@ -31,6 +33,8 @@ pub(super) struct Rule {
     pub paused: bool,
     pub closed: bool,
     pub deleted: bool,
+    /// Jobs made before are to be cancelled before it gives any.
+    pub unwanted_before: Option<Timestamp>,
     /// The noted effect that is written now.
     pub resolves: String,
 }
@@ -46,6 +50,7 @@ impl Rule {
             paused: matches!(connection.state, ConnectionState::Paused { .. }),
             closed: !connection.state.takes_jobs(),
             deleted: false,
+            unwanted_before: connection.unwanted_before,
             resolves: String::new(),
         }
     }
@@ -60,6 +65,7 @@ impl Rule {
             paused: false,
             closed: true,
             deleted: true,
+            unwanted_before: None,
             resolves: String::new(),
         }
     }
@@ -174,6 +180,7 @@ impl Core {
                     .number(u8::from(rule.paused))
                     .number(u8::from(rule.closed))
                     .number(u8::from(rule.deleted))
+                    .number(rule.unwanted_before.map_or(0, Timestamp::millis))
                     .value(rule.resolves.as_str());
                 known
                     .value(name_of(&RecordId::Connection(rule.connection)))
@@ -257,8 +264,31 @@ impl Core {
             if !record.state.takes_jobs() || record.state == *state {
                 return Ok(());
             }
-            record.state = state.clone();
+            if let Some(change) = StateChange::of_attempt(state) {
+                record.enter(change);
+            }
             record.updated = self.clock.now();
+            match self.put(&Record::Connection(record), Expected::At(revision)).await {
+                Err(StoreError::Conflict) => {}
+                written => return written.map(|_| ()),
+            }
+        }
+        Err(StoreError::Overloaded)
+    }
+
+    /// Notes that no job is left of those that were not wanted.
+    pub(super) async fn end_clearing(
+        &self,
+        connection: ConnectionId,
+        before: Timestamp,
+    ) -> Result<(), StoreError> {
+        for _ in 0..ROUNDS {
+            let found = self.read(&[RecordId::Connection(connection)]).await?.pop().flatten();
+            let Some((Record::Connection(mut record), revision)) = found else { return Ok(()) };
+            if record.unwanted_before != Some(before) {
+                return Ok(());
+            }
+            record.unwanted_before = None;
             match self.put(&Record::Connection(record), Expected::At(revision)).await {
                 Err(StoreError::Conflict) => {}
                 written => return written.map(|_| ()),

@@ -12,6 +12,7 @@ use super::link::Step;
 use super::read::read_records;
 use super::settle::connection_of;
 use super::{Core, REPLY};
+use crate::domain::connection::unwanted;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -34,12 +35,14 @@ const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
 
-/// Jobs of a closed lane, by their members of the queue.
+/// Jobs of a lane that is closed or has some that nobody wants, by their members of the queue.
 #[derive(Debug)]
 struct Closing {
     connection: ConnectionId,
     members: Vec<Vec<u8>>,
     is_all: bool,
+    /// Those made before are to go; `None` for all of a closed lane.
+    before: Option<Timestamp>,
 }
 
 /// What there is to do in a partition.
@@ -111,26 +114,39 @@ impl Core {
         Ok(sweep)
     }
 
-    /// Cancels jobs of closed lanes.
+    /// Cancels jobs of closed lanes, and those of others that nobody wants.
     async fn cancel(&self, partition: Partition, lanes: &[Closing]) -> Result<usize, StoreError> {
         let mut steps = Vec::new();
         for lane in lanes {
+            let reason =
+                lane.before.map_or_else(|| "its connection was closed or deleted".to_owned(), unwanted);
             let mut call = self.call(partition);
             call.value(lane.connection.bits().to_be_bytes())
-                .value("its connection was closed or deleted")
-                .number(u8::from(lane.is_all));
+                .value(reason)
+                .number(u8::from(lane.is_all))
+                .number(lane.before.map_or(0, Timestamp::millis))
+                .value(lane.members.last().cloned().unwrap_or_default());
             for member in &lane.members {
                 let id = member.last_chunk().ok_or_else(|| strange("a short member of the queue"))?;
-                let (base, _) = place_of(JobId::from_bits(u128::from_be_bytes(*id)));
+                let id = JobId::from_bits(u128::from_be_bytes(*id));
+                let (base, _) = place_of(id);
+                if lane.before.is_some_and(|before| time_of(&base) >= before) {
+                    continue;
+                }
                 call.key(self.keys.event(partition, &base));
                 call.value(&member[..]);
             }
             steps.push(Step::Script(&self.scripts.cancel, call));
         }
         let mut cancelled = 0;
-        for answer in self.link.run(&steps, REPLY).await? {
-            let count = usize::try_from(codec::count(&answer?)?);
+        for (lane, answer) in lanes.iter().zip(self.link.run(&steps, REPLY).await?) {
+            let answer = codec::list(answer?)?;
+            let [count, told] = answer.as_slice() else { return Err(strange("a count of cancelled jobs")) };
+            let count = usize::try_from(codec::count(count)?);
             cancelled += count.map_err(|_| strange("a count of cancelled jobs"))?;
+            if let Some(before) = lane.before.filter(|_| codec::count(told).is_ok_and(|told| told == 1)) {
+                self.end_clearing(lane.connection, before).await?;
+            }
         }
         Ok(cancelled)
     }
@@ -240,6 +256,7 @@ fn read_found(answer: Value) -> Result<Found, StoreError> {
             connection: connection_of(part())?,
             members: bytes_of(part())?,
             is_all: codec::count(&part())? == 1,
+            before: Some(codec::number(&part())?).filter(|before| *before > 0).map(Timestamp::from_millis),
         });
     }
     let more_closing = codec::count(&next())? > 0;

@@ -153,13 +153,8 @@ impl SqliteStore {
 
     /// Jobs are the owner's alone: a guest knows no lane.
     fn ensure_owner(&self) -> Result<(), StoreError> {
-        if self.owner {
-            Ok(())
-        } else {
-            Err(StoreError::Unavailable(
-                "this process is a guest of the folder, and jobs are its owner's".into(),
-            ))
-        }
+        let guest = "this process is a guest of the folder, and jobs are its owner's";
+        if self.owner { Ok(()) } else { Err(StoreError::Unavailable(guest.into())) }
     }
 
     fn is_closed(&self) -> impl Fn(ConnectionId) -> bool + Send + 'static {

@@ -6,6 +6,7 @@ use super::lanes::{Effect, LaneRule};
 use super::unavailable;
 use super::writer::Effects;
 use crate::domain::connection::{Connection, ConnectionState};
+use crate::domain::history::StateChange;
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -25,6 +26,7 @@ pub(super) fn rule(connection: &Connection, revision: Revision) -> LaneRule {
         batch: connection.batch,
         paused: matches!(connection.state, ConnectionState::Paused { .. }),
         closed: matches!(connection.state, ConnectionState::Closed { .. }),
+        unwanted_before: connection.unwanted_before,
     }
 }
 
@@ -145,7 +147,7 @@ fn owned_by(database: &Database, tenant: &TenantId) -> Result<Vec<RecordId>, Sto
 pub(super) fn set_state(
     database: &Database,
     connection: ConnectionId,
-    state: ConnectionState,
+    state: &ConnectionState,
     now: Timestamp,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
@@ -155,9 +157,26 @@ pub(super) fn set_state(
     if !record.state.takes_jobs() {
         return Ok(());
     }
-    record.state = state;
+    if let Some(change) = StateChange::of_attempt(state) {
+        record.enter(change);
+    }
     record.updated = now;
     write(database, &Record::Connection(record), effects).map(|_| ())
+}
+
+/// Notes that no job is left of those that were not wanted.
+pub(super) fn end_clearing(
+    database: &Database,
+    (connection, before): (ConnectionId, Timestamp),
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    match read(database, &RecordId::Connection(connection))? {
+        Some(Record::Connection(mut record)) if record.unwanted_before == Some(before) => {
+            record.unwanted_before = None;
+            write(database, &Record::Connection(record), effects).map(|_| ())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read(database: &Database, id: &RecordId) -> Result<Option<Record>, StoreError> {

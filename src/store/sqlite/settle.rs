@@ -222,10 +222,10 @@ fn lane_effect(
     }
     if let Some(reason) = &effect.close {
         let state = ConnectionState::Closed { reason: reason.clone(), at: now };
-        records::set_state(database, connection, state, now, effects)?;
+        records::set_state(database, connection, &state, now, effects)?;
     } else if let Some((by, reason)) = &effect.pause {
         let state = ConnectionState::Paused { reason: reason.clone(), by: (*by).to_owned(), at: now };
-        records::set_state(database, connection, state, now, effects)?;
+        records::set_state(database, connection, &state, now, effects)?;
     }
     Ok(())
 }

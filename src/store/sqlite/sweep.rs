@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::lanes::Effect;
+use super::lanes::{Closing, Effect, Place};
 use super::read::first_id;
 use super::rows::state_code;
-use super::unavailable;
 use super::writer::Effects;
-use crate::domain::id::ConnectionId;
+use super::{records, unavailable};
+use crate::domain::connection::unwanted;
+use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
 use crate::store::types::Sweep;
@@ -28,50 +29,105 @@ pub(super) struct Walk {
     pub event: i64,
 }
 
-/// Cancels open jobs of a closed lane, but for those that are leased (so many at the most), whose settlement will end
-/// them.
+/// Cancels what is to be cancelled of a lane, a step of it.
 pub(super) fn cancel(
     database: &Connection,
-    (connection, leased): (ConnectionId, u32),
+    closing: Closing,
+    is_leased: &dyn Fn(u128) -> bool,
+    now: Timestamp,
+    sweep: &mut Sweep,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    match closing.before {
+        None => cancel_all(database, closing, is_leased, now, sweep, effects),
+        Some(before) => cancel_unwanted(database, closing, before, now, sweep, effects),
+    }
+}
+
+/// Cancels open jobs of a closed lane, but for those that are leased, whose settlement will end them.
+fn cancel_all(
+    database: &Connection,
+    Closing { connection, leased, .. }: Closing,
     is_leased: &dyn Fn(u128) -> bool,
     now: Timestamp,
     sweep: &mut Sweep,
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
     let limit = STEP + leased as usize;
-    let ids: Vec<[u8; 16]> = database
-        .prepare_cached(
-            "SELECT id FROM jobs WHERE connection = ? AND due IS NOT NULL ORDER BY due, id LIMIT ?",
-        )
-        .and_then(|mut select| {
-            select
-                .query_map(
-                    params![connection.bits().to_be_bytes(), i64::try_from(limit).unwrap_or(i64::MAX)],
-                    |row| row.get(0),
-                )?
-                .collect()
-        })
-        .map_err(|error| unavailable(&error))?;
-    let done = ids.len() < limit;
+    let jobs = open_jobs(database, connection, Place::default(), limit)?;
+    let done = jobs.len() < limit;
     let mut count = 0;
-    for id in ids.iter().filter(|id| !is_leased(u128::from_be_bytes(**id))) {
-        database
-            .prepare_cached("UPDATE jobs SET state = ?, due = NULL, finished = ?, reason = ? WHERE id = ?")
-            .and_then(|mut update| {
-                update.execute(params![
-                    state_code(JobState::Cancelled),
-                    now.millis(),
-                    "its connection was closed or deleted",
-                    id
-                ])
-            })
-            .map_err(|error| unavailable(&error))?;
+    for (_, id) in jobs.iter().filter(|(_, id)| !is_leased(u128::from_be_bytes(*id))) {
+        end(database, id, "its connection was closed or deleted", now)?;
         count += 1;
     }
     sweep.cancelled += count;
     sweep.more |= !done;
-    effects.lanes.push(Effect::Cancelled { connection, count: count as u64 });
+    effects.lanes.push(Effect::Cancelled { connection, count: count as u64, seen: Place::default() });
     Ok(())
+}
+
+/// Cancels open jobs of a lane that were made before a time. None of its jobs is leased, and none will be before the end.
+fn cancel_unwanted(
+    database: &Connection,
+    Closing { connection, seen, .. }: Closing,
+    before: Timestamp,
+    now: Timestamp,
+    sweep: &mut Sweep,
+    effects: &mut Effects,
+) -> Result<(), StoreError> {
+    let jobs = open_jobs(database, connection, seen, STEP)?;
+    let reason = unwanted(before);
+    let mut count = 0;
+    for (_, id) in &jobs {
+        if JobId::from_bits(u128::from_be_bytes(*id)).time() < before {
+            end(database, id, &reason, now)?;
+            count += 1;
+        }
+    }
+    sweep.cancelled += count;
+    let seen = jobs.last().copied().unwrap_or(seen);
+    if jobs.len() == STEP {
+        sweep.more = true;
+    } else {
+        // Before the lane hears of what was cancelled, so that it does not ask for another look.
+        records::end_clearing(database, (connection, before), effects)?;
+    }
+    effects.lanes.push(Effect::Cancelled { connection, count: count as u64, seen });
+    Ok(())
+}
+
+/// Open jobs of a lane after a place, in the order in which it gives them.
+fn open_jobs(
+    database: &Connection,
+    connection: ConnectionId,
+    (due, id): Place,
+    limit: usize,
+) -> Result<Vec<Place>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    database
+        .prepare_cached(
+            "SELECT due, id FROM jobs WHERE connection = ? AND due IS NOT NULL AND (due, id) > (?, ?)
+             ORDER BY due, id LIMIT ?",
+        )
+        .and_then(|mut select| {
+            select
+                .query_map(params![connection.bits().to_be_bytes(), due, id, limit], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })?
+                .collect()
+        })
+        .map_err(|error| unavailable(&error))
+}
+
+fn end(database: &Connection, id: &[u8; 16], reason: &str, now: Timestamp) -> Result<(), StoreError> {
+    let cancelled = state_code(JobState::Cancelled);
+    run(
+        database,
+        "UPDATE jobs SET state = ?, due = NULL, finished = ?, reason = ? WHERE id = ?",
+        params![cancelled, now.millis(), reason, id],
+    )
+    .map(|_| ())
 }
 
 /// Removes jobs that ended before `cutoff`, with their attempts and bodies; then events without jobs; then dedupe keys

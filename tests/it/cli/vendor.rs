@@ -155,7 +155,11 @@ fn a_new_vendor_is_checked_connected_and_delivered_to_by_its_files_alone() {
     let (code, text) = told(&with(&["trigger", id, "--event-id", "lead-1"]));
     assert_eq!(code, 1);
     assert!(text.contains("the connection is paused"), "{text}");
-    assert_eq!(read(&["connections", "resume", id])["state"]["status"], "active");
+    let resumed = read(&["connections", "resume", id, "--backlog", "none"]);
+    assert_eq!(resumed["state"]["status"], "active");
+    assert!(resumed["unwanted_before"].is_string(), "{resumed}");
+    let shown = stdout(&with(&["connections", "show", id]));
+    assert!(shown.contains("  before          paused since 20"), "{shown}");
     read(&["connections", "delete", id]);
     served.stop();
 }

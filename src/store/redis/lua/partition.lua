@@ -18,6 +18,8 @@ local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING
 local BATCH, DOUBT = 13, 14
 -- Its failures in a row, and when the first of them was written.
 local FAILURES, SINCE = 15, 16
+-- The time before which its jobs are not wanted (0 for all are), and the last member of the queue looked at for that.
+local UNWANTED, SEEN = 17, 18
 -- States of a job, as `JobState::ALL` counts them.
 local QUEUED, WAITS, MAPPING_FAILED, DEAD, CANCELLED = 0, 1, 2, 4, 7
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
@@ -43,6 +45,8 @@ local function lane(connection)
   known[BATCH], known[DOUBT] = known[BATCH] or 1, known[DOUBT] or 0
   -- Written before failures were counted.
   known[FAILURES], known[SINCE] = known[FAILURES] or 0, known[SINCE] or 0
+  -- Written before jobs could be unwanted.
+  known[UNWANTED], known[SEEN] = known[UNWANTED] or 0, known[SEEN] or ''
   touched[connection] = known
   touched_order[#touched_order + 1] = connection
   return known
@@ -66,8 +70,13 @@ local function set_timer(connection, l, time)
   l[TIMER] = time
 end
 
+-- Whether it gives nothing until its record says otherwise.
+local function is_stopped(l)
+  return l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1 or l[UNWANTED] > 0
+end
+
 local function is_held(l)
-  return l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1 or l[WAIT] > now
+  return is_stopped(l) or l[WAIT] > now
 end
 
 -- Whether the lane's first job may be leased now; else when its first retry is due, if there is one.
@@ -99,7 +108,7 @@ local function wake(connection, l)
   if l[OPEN] <= 0 then
     set_class(l, 0)
     set_timer(connection, l, 0)
-  elseif l[IS_PAUSED] == 1 or l[IS_CLOSED] == 1 then
+  elseif is_stopped(l) then
     set_class(l, PAUSED)
     set_timer(connection, l, 0)
   elseif l[LEASED] >= l[WIDTH] then
@@ -143,6 +152,12 @@ local function join(l, id)
   count_age(id, 1)
 end
 
+-- Leaves it to upkeep to cancel what is in a lane: all of a closed one, or what nobody wants.
+local function close(connection)
+  call('ZADD', CLOSING, now, connection)
+  left_behind = true
+end
+
 -- Ends a lease; `held` is what `HELD` keeps: token, owner, connection, place.
 local function end_lease(id, held)
   call('HDEL', HELD, id)
@@ -150,14 +165,15 @@ local function end_lease(id, held)
   call('ZREM', OWNED, held[2] .. id)
   S[S_LEASED] = S[S_LEASED] - 1
   local l = lane(held[3])
-  if l then l[LEASED] = l[LEASED] - 1 end
+  if l then
+    l[LEASED] = l[LEASED] - 1
+    -- It may come back to where was looked already.
+    if l[UNWANTED] > 0 then
+      l[SEEN] = ''
+      close(held[3])
+    end
+  end
   return l
-end
-
--- Leaves it to upkeep to cancel what is in a closed lane.
-local function close(connection)
-  call('ZADD', CLOSING, now, connection)
-  left_behind = true
 end
 
 local function made_at(id)

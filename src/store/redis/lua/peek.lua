@@ -3,14 +3,19 @@
 -- before which the lanes of deleted connections are forgotten. The last answers are the first event that is not old, and
 -- large requests that were staged, oldest first, with their times.
 local limit = tonumber(ARGV[6])
--- Lanes to cancel, as many as have so many jobs together: connection, members of the queue, whether these are all.
+-- Lanes to cancel, as many as have so many jobs together: connection, members of the queue, whether these are all, the time
+-- before which jobs are not wanted (0 where none of them is).
 local LANES_AT_ONCE = 50
 local room, closing = limit, {}
 for _, connection in ipairs(call('ZRANGE', CLOSING, 0, LANES_AT_ONCE - 1)) do
   if room <= 0 then break end
-  local members = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'D', '(' .. connection .. 'G', 'LIMIT', 0, room)
+  local l = lane(connection)
+  local unwanted = l and l[IS_CLOSED] == 0 and l[UNWANTED] or 0
+  local first = '[' .. connection .. 'D'
+  if unwanted > 0 and l[SEEN] ~= '' then first = '(' .. l[SEEN] end
+  local members = call('ZRANGEBYLEX', QUEUE, first, '(' .. connection .. 'G', 'LIMIT', 0, room)
   room = room - #members
-  closing[#closing + 1] = { connection, members, room > 0 and 1 or 0 }
+  closing[#closing + 1] = { connection, members, room > 0 and 1 or 0, unwanted }
 end
 local left = call('ZCARD', CLOSING) - #closing
 local first = ARGV[4] == '' and '-' or '(' .. ARGV[4]

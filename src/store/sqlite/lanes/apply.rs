@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::types::{Effect, LaneRule, Slot};
+use super::types::{Effect, LaneRule, Place, Slot};
 use super::{BUDGET_BYTES, Lanes};
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::Job;
@@ -41,9 +41,10 @@ impl Lanes {
             Effect::Wait { connection, until } => self.wait(connection, until, now),
             Effect::Rule { connection, rule } => self.set_rule(connection, rule, now),
             Effect::Deleted { connection, revision } => self.deleted(connection, revision, now),
-            Effect::Cancelled { connection, count } => {
+            Effect::Cancelled { connection, count, seen } => {
                 let Some(lane) = self.all.get_mut(&connection) else { return };
                 lane.closing = false;
+                lane.seen = seen;
                 let count = count.min(lane.open);
                 lane.open -= count;
                 self.open -= count;
@@ -147,16 +148,24 @@ impl Lanes {
             lane.concurrency = rule.concurrency.max(1);
             lane.width = lane.width.clamp(1, lane.concurrency);
             lane.batch = rule.batch.max(1);
-            if lane.keeps_nothing() && !rule.paused && !rule.closed {
+            if (lane.paused || lane.closed) && !rule.paused && !rule.closed {
                 lane.trust();
             }
             lane.paused = rule.paused;
             lane.closed = rule.closed;
+            if lane.unwanted_before != rule.unwanted_before {
+                (lane.unwanted_before, lane.seen) = (rule.unwanted_before, Place::default());
+            }
             if lane.keeps_nothing() || lane.is_strict() != was_strict {
                 self.evict(connection);
             }
         }
+        let clears = rule.unwanted_before.is_some();
         self.rules.insert(connection, rule);
+        if clears {
+            // Even an empty one is looked at once: whoever looks takes the mark away.
+            self.lane(connection);
+        }
         self.wake(connection, now);
     }
 

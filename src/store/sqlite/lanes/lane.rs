@@ -1,6 +1,6 @@
 //! One lane: whether it may give a job now, and if not, what it waits for.
 
-use super::types::{LaneRule, Slot};
+use super::types::{LaneRule, Place, Slot};
 use super::window::Window;
 use super::{WINDOW, WINDOW_PER_WIDTH};
 use crate::domain::breaker::Failing;
@@ -21,6 +21,10 @@ pub(super) struct Lane {
     pub failing: Failing,
     pub paused: bool,
     pub closed: bool,
+    /// Jobs made before are to be cancelled before it gives any.
+    pub unwanted_before: Option<Timestamp>,
+    /// How far its jobs were looked at for that.
+    pub seen: Place,
     /// Gives nothing before this (`Retry-After`, a rate limit).
     pub wait_until: Timestamp,
     pub window: Window,
@@ -54,6 +58,8 @@ impl Lane {
             failing: Failing::default(),
             paused: rule.is_some_and(|rule| rule.paused),
             closed: rule.is_none_or(|rule| rule.closed),
+            unwanted_before: rule.and_then(|rule| rule.unwanted_before),
+            seen: Place::default(),
             wait_until: Timestamp::default(),
             window: Window::default(),
             leased: 0,
@@ -76,13 +82,23 @@ impl Lane {
 
     /// Whether nothing would be lost by forgetting this lane.
     pub fn is_idle(&self, now: Timestamp) -> bool {
-        let plain = self.closed || (self.works() && self.wait_until <= now);
+        let plain = self.closed || (self.works() && self.wait_until <= now && self.unwanted_before.is_none());
         plain && self.open == 0 && self.leased == 0 && !self.refilling && !self.in_ring
     }
 
     /// Whether what comes back to it goes to disk only.
     pub fn keeps_nothing(&self) -> bool {
-        self.paused || self.closed
+        self.paused || self.closed || self.unwanted_before.is_some()
+    }
+
+    /// Whether jobs of it are to be cancelled, and nothing stands in the way: what is leased of a closed lane ends by its
+    /// settlement, and what is leased of another may come back.
+    pub fn is_to_be_cleared(&self) -> bool {
+        if self.closed {
+            self.open > u64::from(self.leased)
+        } else {
+            self.unwanted_before.is_some() && self.leased == 0
+        }
     }
 
     /// How many jobs its window may hold: fewer while the endpoint fails, so that dead lanes hold little memory. Due
@@ -92,7 +108,7 @@ impl Lane {
     }
 
     fn is_held(&self, now: Timestamp) -> bool {
-        self.paused || self.closed || self.wait_until > now
+        self.keeps_nothing() || self.wait_until > now
     }
 
     /// Whether retries on disk must come before what the window would give: those that are due; in a strict lane also
@@ -133,10 +149,10 @@ impl Lane {
     /// When time alone changes something for it; `None` when it waits for something else.
     pub fn next_time(&self, now: Timestamp) -> Option<Timestamp> {
         if self.wait_until > now {
-            let of_use = self.open == 0 || (!self.paused && self.open > u64::from(self.leased));
+            let of_use = self.open == 0 || (!self.keeps_nothing() && self.open > u64::from(self.leased));
             return (!self.closed && of_use).then_some(self.wait_until);
         }
-        if self.paused || self.closed {
+        if self.keeps_nothing() {
             return None;
         }
         let head = self.window.front().and_then(|slot| slot.due).filter(|_| self.is_strict());
@@ -194,7 +210,7 @@ impl Lane {
 
     /// Counts it under its state.
     pub fn count(&self, counts: &mut LaneCounts, now: Timestamp) {
-        if self.paused || self.closed {
+        if self.keeps_nothing() {
             counts.paused += 1;
         } else if self.leased >= self.width {
             counts.full += 1;

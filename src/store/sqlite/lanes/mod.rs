@@ -41,7 +41,7 @@ use crate::store::BATCH_BYTES;
 use crate::store::types::{Lease, Stats};
 use lane::Lane;
 use leases::LeaseEntry;
-pub(super) use types::{Effect, LaneRule, Refill, RefillPlan, Restored, Slot};
+pub(super) use types::{Closing, Effect, LaneRule, Place, Refill, RefillPlan, Restored, Slot};
 
 /// Jobs that one lane gives before the next one has its turn.
 const QUANTUM: usize = 8;
@@ -76,7 +76,7 @@ pub(super) struct Lanes {
     known: HashSet<JobId>,
     /// Lanes that wait for a refill; each is marked `refilling`.
     refills: VecDeque<ConnectionId>,
-    /// Closed lanes with open jobs that nobody holds; each is marked `closing`.
+    /// Lanes with jobs to be cancelled that nobody holds; each is marked `closing`.
     closing: VecDeque<ConnectionId>,
     window_bytes: usize,
     open: u64,
@@ -117,13 +117,14 @@ impl Lanes {
         self.known.contains(&job)
     }
 
-    /// The next closed lane with open jobs on disk, and how many of its jobs are leased.
-    pub fn closing(&mut self) -> Option<(ConnectionId, u32)> {
+    /// The next lane with jobs on disk that are to be cancelled.
+    pub fn closing(&mut self) -> Option<Closing> {
         loop {
             let connection = *self.closing.front()?;
             if let Some(lane) = self.all.get_mut(&connection).filter(|lane| lane.closing) {
-                if lane.closed {
-                    return Some((connection, lane.leased));
+                if lane.is_to_be_cleared() {
+                    let before = lane.unwanted_before.filter(|_| !lane.closed);
+                    return Some(Closing { connection, leased: lane.leased, before, seen: lane.seen });
                 }
                 lane.closing = false;
             }
@@ -131,7 +132,7 @@ impl Lanes {
         }
     }
 
-    /// Whether other closed lanes wait behind that one.
+    /// Whether other lanes wait behind that one.
     pub fn more_closing(&self) -> bool {
         self.closing.len() > 1
     }
@@ -152,7 +153,7 @@ impl Lanes {
             self.all.remove(&connection);
             return;
         }
-        if lane.closed && !lane.closing && lane.open > u64::from(lane.leased) {
+        if lane.is_to_be_cleared() && !lane.closing {
             lane.closing = true;
             self.closing.push_back(connection);
         }

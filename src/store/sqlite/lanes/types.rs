@@ -41,7 +41,24 @@ pub(in crate::store::sqlite) struct LaneRule {
     pub batch: u32,
     pub paused: bool,
     pub closed: bool,
+    /// Jobs made before are to be cancelled before it gives any.
+    pub unwanted_before: Option<Timestamp>,
 }
+
+/// A lane with jobs to be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store::sqlite) struct Closing {
+    pub connection: ConnectionId,
+    /// Jobs of it that are leased, which their settlements end.
+    pub leased: u32,
+    /// Those made before are to go and the lane stays; `None` for all of a closed one.
+    pub before: Option<Timestamp>,
+    /// How far its jobs were looked at, where some of them stay.
+    pub seen: Place,
+}
+
+/// Where a job stands in its lane: when it is due (0 for one that never failed), and its id.
+pub(in crate::store::sqlite) type Place = (i64, [u8; 16]);
 
 /// A committed change that the scheduler must know of.
 #[derive(Debug)]
@@ -66,8 +83,8 @@ pub(in crate::store::sqlite) enum Effect {
     Rule { connection: ConnectionId, rule: LaneRule },
     /// The connection was deleted.
     Deleted { connection: ConnectionId, revision: Revision },
-    /// Jobs of a closed lane were cancelled on disk.
-    Cancelled { connection: ConnectionId, count: u64 },
+    /// Jobs of a closed lane, or those of another that nobody wants, were cancelled on disk, as far as it was looked at.
+    Cancelled { connection: ConnectionId, count: u64, seen: Place },
 }
 
 /// A lane's rows, read by the writer for [`Lanes::refilled`](super::Lanes::refilled).

@@ -30,7 +30,19 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn rule(revision: Revision, owner: &str, concurrency: u32) -> LaneRule {
-    LaneRule { revision, tenant: tenant(owner), concurrency, batch: 1, paused: false, closed: false }
+    LaneRule {
+        revision,
+        tenant: tenant(owner),
+        concurrency,
+        batch: 1,
+        paused: false,
+        closed: false,
+        unwanted_before: None,
+    }
+}
+
+fn closing(connection: ConnectionId, leased: u32) -> Closing {
+    Closing { connection, leased, before: None, seen: (0, [0; 16]) }
 }
 
 fn slot(connection: ConnectionId, id: u128, bytes: usize) -> Slot {
@@ -306,20 +318,20 @@ fn a_closed_lane_lists_what_nobody_holds_until_it_is_cancelled() {
     lanes.apply(Effect::Deleted { connection: lane(1), revision: 2 }, NOW);
     check(&lanes);
     assert!(lanes.is_closed(lane(1)));
-    assert_eq!(lanes.closing(), Some((lane(1), 2)));
-    lanes.apply(Effect::Cancelled { connection: lane(1), count: 3 }, NOW);
+    assert_eq!(lanes.closing(), Some(closing(lane(1), 2)));
+    lanes.apply(Effect::Cancelled { connection: lane(1), count: 3, seen: (0, [0; 16]) }, NOW);
     assert_eq!(lanes.closing(), None, "what is under way ends by its settlement");
     ended(&mut lanes, &two[0]);
     lanes.release(&two[1].reference(), NOW);
-    assert_eq!(lanes.closing(), Some((lane(1), 0)), "or is listed again");
-    lanes.apply(Effect::Cancelled { connection: lane(1), count: 1 }, NOW);
+    assert_eq!(lanes.closing(), Some(closing(lane(1), 0)), "or is listed again");
+    lanes.apply(Effect::Cancelled { connection: lane(1), count: 1, seen: (0, [0; 16]) }, NOW);
     assert!(lanes.all.is_empty() && lanes.open == 0);
     // Written in the batch that closed it.
     made(&mut lanes, lane(1), [9]);
-    assert_eq!(lanes.closing(), Some((lane(1), 0)));
+    assert_eq!(lanes.closing(), Some(closing(lane(1), 0)));
     // An old rule does not bring it back; a newer one does, and nothing is cancelled then.
     lanes.apply(Effect::Rule { connection: lane(1), rule: rule(1, "a", 2) }, NOW);
-    assert_eq!(lanes.closing(), Some((lane(1), 0)));
+    assert_eq!(lanes.closing(), Some(closing(lane(1), 0)));
     lanes.apply(Effect::Rule { connection: lane(1), rule: rule(3, "a", 2) }, NOW);
     lanes.apply(Effect::Deleted { connection: lane(1), revision: 2 }, NOW);
     assert_eq!(lanes.closing(), None);
