@@ -290,8 +290,10 @@ impl Recording {
     }
 
     fn child(&self, parent: TraceContext, start_nanos: u64) -> Option<Begun> {
-        let context = TraceContext { span: self.span_id(), ..parent };
-        parent.sampled.then_some(Begun { context, parent: Some(parent.span), start_nanos })
+        parent.sampled.then(|| {
+            let context = TraceContext { span: self.span_id(), ..parent };
+            Begun { context, parent: Some(parent.span), start_nanos }
+        })
     }
 
     fn end(

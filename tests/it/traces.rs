@@ -17,7 +17,7 @@ const UNSAMPLED: &str = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00
 const CANARY: &str = "canary-5d1f";
 
 /// Makes the tenant and a connection whose first retry comes soon.
-async fn connect(door: &Door, client: &reqwest::Client, url: &str) {
+async fn connect(door: &Door, client: &reqwest::Client, url: &str) -> String {
     let made = door.call(client, "POST", "/v1/tenants", Some(&json!({"id": CANARY}))).await;
     assert_eq!(made.unwrap().0, 201);
     let connection = json!({"tenant": CANARY, "name": "all", "connector": "webhook", "events": ["*"],
@@ -25,22 +25,27 @@ async fn connect(door: &Door, client: &reqwest::Client, url: &str) {
         "policy": {"retry_delays_secs": [1]}, "target": {"url": url}});
     let made = door.call(client, "POST", "/v1/connections", Some(&connection)).await.unwrap();
     assert_eq!(made.0, 201, "{}", made.1);
+    made.1["id"].as_str().unwrap().to_owned()
 }
 
 /// Sends one event with this `traceparent`.
 async fn publish(door: &Door, client: &reqwest::Client, id: &str, traceparent: Option<&str>) {
+    assert_eq!(send(door, client, "/v1/events", id, traceparent).await, 202);
+}
+
+/// Sends one event to a path; the answer's status.
+async fn send(door: &Door, client: &reqwest::Client, path: &str, id: &str, traceparent: Option<&str>) -> u16 {
     let event = json!({"tenant": CANARY, "type": "lead.captured", "id": id,
                        "data": {"email": format!("{CANARY}@example.com")}});
     let mut request = client
-        .post(format!("http://{}/v1/events", door.address()))
+        .post(format!("http://{}{path}", door.address()))
         .header("authorization", format!("Bearer {}", door.key()))
         .header("content-type", "application/json")
         .body(event.to_string());
     if let Some(traceparent) = traceparent {
         request = request.header("traceparent", traceparent);
     }
-    let answer = request.send().await.unwrap();
-    assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+    request.send().await.unwrap().status().as_u16()
 }
 
 /// Every span that came to a collector, by its id.
@@ -150,6 +155,24 @@ async fn a_trace_goes_from_the_caller_to_each_attempt_over_two_processes_on_redi
         &["--role", "worker"],
     );
     check(&door, &receiver, &collector).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_is_part_of_its_callers_trace() {
+    let (folder, door) = (tempfile::tempdir().unwrap(), Door::default());
+    let (receiver, collector, client) = (Receiver::start().await, Receiver::start().await, client());
+    let _process = Process::start_with(folder.path(), &door, &telemetry(&collector));
+    let id = connect(&door, &client, &receiver.url).await;
+    let path = format!("/v1/connections/{id}/trigger");
+    assert_eq!(send(&door, &client, &path, "lead-1", Some(CALLER)).await, 200);
+    let told: TraceContext = receiver.wait_for(1).await[0].header("traceparent").parse().unwrap();
+    let attempt = attempts(&collector, 1).await.remove(0);
+    let caller: TraceContext = CALLER.parse().unwrap();
+    assert_eq!((&attempt["traceId"], told.trace), (&json!(format!("{:032x}", caller.trace)), caller.trace));
+    assert_eq!(attempt["spanId"], format!("{:016x}", told.span));
+    let all = spans(&collector);
+    let ingest = &all[attempt["parentSpanId"].as_str().unwrap()];
+    assert_eq!(ingest["parentSpanId"], format!("{:016x}", caller.span));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,7 +153,9 @@ impl Gateway {
         let caller = traces::caller(publish.headers);
         let span = self.traces.begin_request(caller);
         let published = self.take_in(&publish, span.map(|span| span.context()).or(caller)).await;
-        self.traces.end_request(span, brought(&publish, &published), &self.metrics);
+        if span.is_some() {
+            self.traces.end_request(span, brought(&publish, &published), &self.metrics);
+        }
         match &published {
             Ok(published) => self.count(published),
             Err(PublishError::Parse(_) | PublishError::BadKey) => self.metrics.events(Taken::Invalid, 1),
