@@ -214,6 +214,7 @@ impl Bench {
             reason: "200 OK".to_owned(),
             effect: LaneEffect { healthy: Some(true), ..LaneEffect::default() },
             rendered: None,
+            forget: false,
         };
         leases.iter().map(settlement).collect()
     }

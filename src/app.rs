@@ -171,6 +171,7 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(tend_hooks(Arc::clone(&gateway)));
     background.spawn(keep_quotas(Arc::clone(&gateway)));
     let exporter = tokio::spawn(export_traces(Arc::clone(&gateway)));
+    background.spawn(tend_chores(Arc::clone(&gateway)));
     background.spawn(watch_over(Arc::clone(&gateway)));
 
     let (stop, stopped) = watch::channel(false);
@@ -296,7 +297,7 @@ async fn open_store(
     let (folder, clock, ids) = (&config.data_dir, clock.clone(), ids.clone());
     Ok(match (&config.store, place) {
         (StoreConfig::Sqlite, Place::Owner) => {
-            Arc::new(SqliteStore::open(folder, clock, ids, config.retention).await?)
+            Arc::new(SqliteStore::open(folder, clock, ids, config.retention.clone()).await?)
         }
         (StoreConfig::Sqlite, Place::Guest) => Arc::new(SqliteStore::open_guest(folder, clock, ids).await?),
         (StoreConfig::Redis(settings), _) => Arc::new(RedisStore::open(settings.clone(), clock, ids).await?),
@@ -325,6 +326,10 @@ async fn export_traces(gateway: Arc<Gateway>) {
 
 async fn tend_hooks(gateway: Arc<Gateway>) {
     gateway.tend_hooks_forever().await;
+}
+
+async fn tend_chores(gateway: Arc<Gateway>) {
+    gateway.tend_chores_forever().await;
 }
 
 async fn watch_over(gateway: Arc<Gateway>) {

@@ -71,7 +71,7 @@ pub struct Config {
     /// What one tenant may use.
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.
-    pub retention: Duration,
+    pub retention: crate::domain::retention::Retention,
     /// What is told to others.
     pub telemetry: TelemetryConfig,
     /// How log lines look.

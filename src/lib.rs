@@ -55,7 +55,8 @@
 //! | hold, bucket | what processes share: a thing that one has at a time, tokens of a quota |
 //! | alert, note | an event of the gateway's own that tells a person something; what it is made of |
 //! | backlog | the jobs that a connection kept while it did not deliver |
-//! | record | a tenant, a key, a connection or a source: small, and known to every process |
+//! | chore | long work over what is kept that someone asked for: a replay, an erasure |
+//! | record | a tenant, a key, a connection, a source or a chore: small, and known to every process |
 
 pub mod api;
 pub mod app;

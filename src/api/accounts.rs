@@ -68,7 +68,10 @@ pub async fn read_tenant(call: Call) -> Answer {
 pub async fn delete_tenant(call: Call) -> Answer {
     call.query(&[]).finish()?;
     let id: TenantId = call.param("id", "tenant")?;
-    if call.gateway.delete_tenant(&id).await? { Ok(nothing()) } else { Err(Problem::missing("tenant")) }
+    match call.gateway.delete_tenant(&id, &call.who()).await? {
+        Some(purge) => Ok(reply(StatusCode::ACCEPTED, &super::erasures::show(&purge))),
+        None => Err(Problem::missing("tenant")),
+    }
 }
 
 /// `POST /v1/keys`

@@ -62,6 +62,11 @@ impl Call {
         self.key.as_ref().and_then(|key| key.tenant.as_ref())
     }
 
+    /// Who asks: the key's id.
+    pub fn who(&self) -> String {
+        self.key.as_ref().map(|key| key.id.to_string()).unwrap_or_default()
+    }
+
     /// A part of the path as an id. What is no id names nothing.
     pub fn param<T: FromStr>(&self, name: &str, what: &str) -> Result<T, Problem> {
         let text = self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());

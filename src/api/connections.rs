@@ -49,6 +49,7 @@ fn show(live: &LiveConnection) -> Value {
             "pause_secs": working.policy.breaker.pauses_after_span.as_secs(),
             "per_second": working.policy.rate.map(|rate| rate.per_second),
             "burst": working.policy.rate.map(|rate| rate.burst),
+            "log_bodies": working.policy.log_bodies,
         })),
         "share_with": live.works.as_ref().ok().and_then(|working| working.outlet.share_with()),
         "state": show_state(record),

@@ -135,7 +135,12 @@ pub async fn retry(mut call: Call) -> Answer {
             let now = call.gateway.store.delivery(delivery.job.id).await?;
             Ok(reply(StatusCode::ACCEPTED, &show(&now.unwrap_or(delivery))))
         }
-        Retried::Open => Err(Problem::new(Code::WrongState, "it is queued or under way already")),
+        Retried::Erased => {
+            Err(Problem::new(Code::WrongState, "its event was erased: there is nothing to send"))
+        }
+        Retried::Open | Retried::Already => {
+            Err(Problem::new(Code::WrongState, "it is queued or under way already"))
+        }
         Retried::Missing => Err(Problem::missing("delivery")),
         Retried::Closed => Err(Problem::new(Code::WrongState, "its connection was closed or deleted")
             .hint("resume the connection first, if it was closed")),

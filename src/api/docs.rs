@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     include_str!("openapi/base.json"),
     include_str!("openapi/events.json"),
     include_str!("openapi/accounts.json"),
@@ -21,6 +21,7 @@ const PARTS: [&str; 9] = [
     include_str!("openapi/sources.json"),
     include_str!("openapi/triggers.json"),
     include_str!("openapi/deliveries.json"),
+    include_str!("openapi/chores.json"),
     include_str!("openapi/operations.json"),
 ];
 

@@ -10,6 +10,7 @@ mod catalogue;
 mod connections;
 mod deliveries;
 pub mod docs;
+mod erasures;
 mod events;
 pub mod export;
 mod filters;

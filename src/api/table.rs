@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use super::call::{Answer, Call};
 use super::problem::{Code, Problem};
 use super::{
-    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, events, filters, hooks, mappings,
+    NO_ROUTE, accounts, catalogue, connections, deliveries, docs, erasures, events, filters, hooks, mappings,
     operations, public, replays, sources, stats, trigger,
 };
 use crate::domain::account::Scope;
@@ -69,7 +69,6 @@ pub static ROUTES: &[Endpoint] = routes! {
     POST "/v1/connections/{id}/rotate-secret" MANAGE => connections::rotate_secret;
     POST "/v1/connections/{id}/test" MANAGE => connections::test;
     POST "/v1/connections/{id}/trigger" PUBLISH => trigger::trigger;
-    POST "/v1/connections/{id}/replay" MANAGE => replays::replay;
     GET "/v1/me" Auth::Key => hooks::me;
     GET "/v1/event-types" SUBSCRIBE => hooks::event_types;
     POST "/v1/hooks" SUBSCRIBE => hooks::subscribe;
@@ -96,6 +95,14 @@ pub static ROUTES: &[Endpoint] = routes! {
     GET "/v1/deliveries/export" READ => deliveries::export;
     GET "/v1/deliveries/{id}" READ => deliveries::read;
     POST "/v1/deliveries/{id}/retry" MANAGE => deliveries::retry;
+    POST "/v1/replays" MANAGE => replays::make;
+    GET "/v1/replays" READ => replays::list;
+    GET "/v1/replays/{id}" READ => replays::read_one;
+    POST "/v1/replays/{id}/cancel" MANAGE => replays::cancel;
+    POST "/v1/erasures" MANAGE => erasures::make;
+    GET "/v1/erasures" READ => erasures::list;
+    GET "/v1/erasures/{id}" READ => erasures::read;
+    POST "/v1/erasures/{id}/cancel" MANAGE => erasures::cancel;
     POST "/v1/mappings/preview" READ => mappings::preview;
     POST "/v1/filters/preview" READ => filters::preview;
     GET "/v1/mappings" READ => catalogue::mappings;

@@ -6,12 +6,14 @@
 pub mod accounts;
 pub mod bench;
 pub mod check;
+pub mod chores;
 pub mod client;
 pub mod config;
 pub mod connections;
 pub mod connectors;
 pub mod deliveries;
 pub mod demo;
+pub mod erase;
 pub mod failure;
 pub mod fake_google;
 pub mod filter;
@@ -134,9 +136,21 @@ enum Command {
     /// Send deliveries again that failed, after what was in the way was mended
     #[command(
         after_help = "Examples:\n  patchbay replay --mapping-failed --connection con_... --dry-run\n  patchbay \
-                            replay --mapping-failed --connection con_...\n  patchbay replay --state dead --since 2026-05-03T14:00:00Z --connection con_... --per-second 20"
+                            replay --mapping-failed --connection con_...\n  patchbay replay --missed --since 2026-05-03T14:00:00Z --connection con_...\n  patchbay replay --state dead --since 2026-05-03T14:00:00Z --connection con_... --per-second 20"
     )]
     Replay(replay::ReplayArgs),
+    /// List, show and cancel replays
+    #[command(subcommand)]
+    Replays(chores::ChoresCommand),
+    /// Erase a person's data from the events that are kept
+    #[command(
+        after_help = "Examples:\n  patchbay erase --tenant acme --path '$.data.email' --equals jane@example.com --dry-run\n  patchbay \
+                            erase --tenant acme --path '$.data.email' --equals @email.txt"
+    )]
+    Erase(erase::EraseArgs),
+    /// List, show and cancel erasures
+    #[command(subcommand)]
+    Erasures(chores::ChoresCommand),
     /// Show which recent events a filter lets pass, and why not the others
     #[command(
         after_help = "Example:\n  patchbay filter '{\"path\":\"$.data.score\",\"op\":\"gte\",\"value\":4}' --event rating.given"
@@ -208,6 +222,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Store(command) => store::run(&command, &environment, output).await,
         Command::Health(args) => health::run(&args, output).await,
         Command::Replay(args) => replay::run(&args, &clock, output).await,
+        Command::Replays(command) => replay::run_replays(&command, output).await,
+        Command::Erase(args) => erase::run(&args, &clock, output).await,
+        Command::Erasures(command) => erase::run_erasures(&command, output).await,
         Command::Filter(args) => filter::run(&args, output).await,
         Command::Bench(args) => bench::run(&args, output).await,
         Command::Openapi => match docs::DOCUMENT.as_ref() {

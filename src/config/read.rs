@@ -14,6 +14,7 @@ use super::{
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Node, TableReader};
 use crate::domain::fault::Faults;
+use crate::domain::retention::{MAX_TYPES, Retention};
 use crate::domain::secret::Secret;
 use crate::service::public::ChatSettings;
 use crate::store::redis::RedisSettings;
@@ -69,9 +70,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         Some(GoogleSettings { api_root, token_hosts })
     });
     let limits = section(&mut table, "limits", read_limits);
-    let retention = section(&mut table, "retention", |table| {
-        Some(Duration::from_hours(24 * whole::<u64>(table, "deliveries_days")?))
-    });
+    let retention = section(&mut table, "retention", read_retention);
     let telemetry = section(&mut table, "telemetry", telemetry::read);
     let log = section(&mut table, "log", |table| {
         let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
@@ -84,7 +83,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         data_dir: data_dir?,
         store: match store? {
             StoreConfig::Redis(settings) => {
-                StoreConfig::Redis(RedisSettings { retention: retention?, ..settings })
+                StoreConfig::Redis(RedisSettings { retention: retention.clone()?, ..settings })
             }
             StoreConfig::Sqlite => StoreConfig::Sqlite,
         },
@@ -238,6 +237,29 @@ fn read_public_url(table: &mut TableReader<'_>) -> Option<Url> {
     let hint = "expected an address such as https://hooks.example.com".to_owned();
     table.fault("public_url", "must be http or https, without a query", Some(hint));
     None
+}
+
+fn read_retention(table: &mut TableReader<'_>) -> Option<Retention> {
+    const HINT: &str =
+        "a type or a family and its days, such as \"conversation.*=1\"; no more than deliveries_days";
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let all: Option<u64> = whole(table, "deliveries_days");
+    let mut types = Vec::new();
+    let texts = table.texts("types").unwrap_or_default();
+    if texts.len() > MAX_TYPES {
+        table.fault("types", format!("are more than {MAX_TYPES}"), None);
+    }
+    for text in texts {
+        let read = text.rsplit_once('=').and_then(|(pattern, count)| {
+            let count = count.trim().parse::<u64>().ok().filter(|count| *count > 0)?;
+            Some((pattern.trim().parse().ok()?, count))
+        });
+        match read.filter(|(_, count)| all.is_none_or(|all| *count <= all)) {
+            Some((pattern, count)) => types.push((pattern, days(count))),
+            None => table.fault("types", format!("\"{text}\" is no retention"), Some(HINT.to_owned())),
+        }
+    }
+    Some(Retention::new(days(all?), types))
 }
 
 fn read_chat_url(table: &mut TableReader<'_>) -> Option<Url> {

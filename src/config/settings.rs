@@ -198,6 +198,12 @@ pub const SETTINGS: &[Setting] = &[
         "Days for which events and their finished deliveries are kept",
     ),
     setting(
+        "retention.types",
+        Texts,
+        "[]",
+        "Types that are kept shorter, with their days, such as \"conversation.*=1\"; the first that matches counts",
+    ),
+    setting(
         "telemetry.otlp_endpoint",
         Text,
         "",

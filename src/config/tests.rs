@@ -19,9 +19,21 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config.data_dir, Path::new("./patchbay-data"));
     assert_eq!(config.delivery.concurrency, 512);
     assert_eq!(config.delivery.drain, Duration::from_secs(20));
-    assert_eq!(config.retention, Duration::from_hours(24 * 7));
+    assert_eq!(config.retention, Duration::from_hours(24 * 7).into());
     assert!(!config.egress.allow_http && config.egress.allow_ranges.is_empty());
     assert!(config.catalogue_dir.is_none() && config.public_url.is_none());
+}
+
+#[test]
+fn types_are_kept_shorter_than_the_rest() {
+    let text = "[retention]\ndeliveries_days = 5\ntypes = ['conversation.*=1', 'lead.captured = 5']\n";
+    let config = Config::from_text("patchbay.toml", text, &Environment::default(), &[]).unwrap();
+    for (kind, days) in [("conversation.ended", 1), ("lead.captured", 5), ("rating.given", 5)] {
+        assert_eq!(config.retention.of(kind), Duration::from_hours(24 * days), "{kind}");
+    }
+    let told = faults("[retention]\ntypes = ['a=0', 'a=8', 'a', 'a b=1']\n", &[]);
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told[1].contains("retention.types: \"a=8\" is no retention"), "{told:?}");
 }
 
 #[test]

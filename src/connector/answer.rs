@@ -175,6 +175,14 @@ pub fn attempt(
     }
 }
 
+/// The reason of an outcome, and nothing of what the other side said.
+pub fn without_words(verdict: &Verdict, status: Option<u16>) -> String {
+    match status {
+        Some(status) => format!("the endpoint answered {}{}", status_text(status), meaning(verdict.outcome)),
+        None => verdict.reason.clone(),
+    }
+}
+
 fn status_text(status: u16) -> String {
     match StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()) {
         Some(words) => format!("{status} {words}"),

@@ -29,7 +29,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Verdict, attempt, classify};
+pub use answer::{Verdict, attempt, classify, without_words};
 pub use body::{Progress, render};
 pub use custom::check_custom_headers;
 pub use golden::{CheckedCases, check_cases};

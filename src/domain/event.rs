@@ -4,11 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::id::{EventKey, TenantId};
 use super::time::Timestamp;
 use super::trace::{TRACEPARENT, TraceContext};
+
+/// What an erased event's document has.
+const ERASED_MARK: &str = "_erased";
 
 /// One event, immutable once accepted.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,16 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether what it told was erased. No sender can write the mark: an attribute's name has no underscore at its beginning.
+    pub fn is_erased(&self) -> bool {
+        self.document.get(ERASED_MARK).is_some()
+    }
+
+    /// What is kept of its document when it is erased.
+    pub fn erased_document(&self) -> Value {
+        json!({ "id": self.id, "type": self.kind, "tenant": self.tenant, ERASED_MARK: true })
+    }
+
     /// When it happened, RFC 3339 as sent, else as accepted.
     pub fn time(&self) -> &str {
         self.document.get("time").and_then(Value::as_str).unwrap_or_default()

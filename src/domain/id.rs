@@ -106,6 +106,10 @@ identifier!(
     SourceId, "src_"
 );
 identifier!(
+    /// Long work that someone asked for: a replay, an erasure.
+    ChoreId, "cho_"
+);
+identifier!(
     /// A mapping's version: the first 128 bits of its SHA-256, so equal mappings are one version.
     MappingVersion, "map_"
 );

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod breaker;
+pub mod chore;
 pub mod connection;
 pub mod document;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod history;
 pub mod id;
 pub mod job;
 pub mod policy;
+pub mod retention;
 pub mod secret;
 pub mod settle;
 pub mod source;

@@ -120,6 +120,9 @@ pub struct DeliveryPolicy {
     pub breaker: BreakerPolicy,
     /// How often it may be tried; `None` is as often as there are jobs.
     pub rate: Option<RateLimit>,
+    /// Whether the delivery log keeps what the other side said, and the bytes that were sent once the job has ended. Only a
+    /// connection says so.
+    pub log_bodies: bool,
 }
 
 impl Default for DeliveryPolicy {
@@ -132,6 +135,7 @@ impl Default for DeliveryPolicy {
             batch: 1,
             breaker: BreakerPolicy::default(),
             rate: None,
+            log_bodies: true,
         }
     }
 }
@@ -165,6 +169,9 @@ pub struct PolicyOverrides {
     /// left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
+    /// Whether the delivery log keeps bodies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bodies: Option<bool>,
 }
 
 impl PolicyOverrides {
@@ -180,6 +187,7 @@ impl PolicyOverrides {
         if let Some(concurrency) = self.concurrency {
             policy.concurrency = if policy.batch > 1 { 1 } else { concurrency };
         }
+        policy.log_bodies = self.log_bodies.unwrap_or(policy.log_bodies);
         if let Some(failures) = self.breaker_failures {
             policy.breaker.opens_after = failures;
         }

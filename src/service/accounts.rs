@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 
 use super::{Gateway, ServiceError};
 use crate::domain::account::{ApiKey, Scope, Tenant};
+use crate::domain::chore::Chore;
 use crate::domain::fault::Faults;
 use crate::domain::id::{KeyId, TenantId};
 use crate::domain::secret::Secret;
@@ -83,12 +84,17 @@ impl Gateway {
         Ok(tenant)
     }
 
-    /// Deletes a tenant with its keys and connections; `false` when there was none.
-    pub async fn delete_tenant(&self, id: &TenantId) -> Result<bool, ServiceError> {
+    /// Deletes a tenant with its keys and connections, and begins to erase whatever is kept of it; `None` when there was none.
+    pub async fn delete_tenant(&self, id: &TenantId, by: &str) -> Result<Option<Chore>, ServiceError> {
+        if self.directory.tenant(id).is_none() {
+            return Ok(None);
+        }
+        // First, so that a process that dies here leaves nothing that nobody erases.
+        let purge = self.make_purge(id, by).await?;
         let deleted = self.store.delete(RecordId::Tenant(id.clone())).await?;
         self.directory.catch_up(self.store.as_ref()).await?;
         self.rates.forget(id);
-        Ok(deleted)
+        Ok(deleted.then_some(purge))
     }
 
     /// Makes a key. The token is in the answer and nowhere else.

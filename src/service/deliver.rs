@@ -3,6 +3,8 @@
 //! It never fails: whatever goes wrong becomes a settlement with a reason. Mapping happens once a job; the bytes of the
 //! first attempt are kept for those that follow.
 
+mod unheard;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +26,8 @@ use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::mapping::{Mapping, MappingError};
 use crate::spec::Names;
-use crate::store::{Lease, LeaseRef, Settlement};
+use crate::store::{ERASED, Lease, Settlement};
+pub use unheard::{Ticket, hold_back, settle_failure};
 
 /// How long a lane waits when the gateway itself could not try a job.
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
@@ -50,6 +53,19 @@ pub(super) enum Obstacle {
 
 /// Tries jobs once: one, or a batch of one connection. Answers a settlement for each.
 pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
+    if leases.iter().any(|lease| lease.event.is_erased()) {
+        // Their turn has come, and there is nothing to send.
+        let (erased, leases): (Vec<Lease>, Vec<Lease>) =
+            leases.into_iter().partition(|lease| lease.event.is_erased());
+        let mut settlements: Vec<Settlement> =
+            erased.iter().map(|lease| end_untried(gateway, lease, ERASED)).collect();
+        settlements.extend(deliver_kept(gateway, leases).await);
+        return settlements;
+    }
+    deliver_kept(gateway, leases).await
+}
+
+async fn deliver_kept(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
     if let Some(first) = leases.first()
         && let Ok(Some(live)) = connection(gateway, first).await
         && live.record.state.is_active()
@@ -72,7 +88,9 @@ async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
-        return end_untried(gateway, &lease, &format!("its connection was closed: {reason}"));
+        let forget = live.record.policy.log_bodies == Some(false);
+        let reason = format!("its connection was closed: {reason}");
+        return Settlement { forget, ..end_untried(gateway, &lease, &reason) };
     }
     if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
         return end_untried(gateway, &lease, &over.reason());
@@ -142,6 +160,18 @@ pub(super) struct Sent {
     pub kept: Bytes,
 }
 
+impl Sent {
+    /// Without what the other side said, for a log that is to keep nothing of it.
+    fn without_words(mut self) -> Self {
+        self.verdict.reason = connector::without_words(&self.verdict, self.attempt.status);
+        self.verdict.remote_id = None;
+        let Attempt { reason, remote_id, headers, body, .. } = &mut self.attempt;
+        reason.clone_from(&self.verdict.reason);
+        (*remote_id, *headers, *body) = (None, Vec::new(), String::new());
+        self
+    }
+}
+
 /// Sends a job once and reads the answer.
 pub(super) async fn send_once(
     gateway: &Gateway,
@@ -168,7 +198,8 @@ pub(super) async fn send_once(
     let connector = &working.connector.id;
     let attempted = Attempted { event, connector, connection, job: id, attempt: &attempt };
     gateway.traces.end_attempt(span, &attempted, &gateway.metrics);
-    Sent { verdict: tried.verdict, attempt, kept: tried.kept }
+    let sent = Sent { verdict: tried.verdict, attempt, kept: tried.kept };
+    if working.policy.log_bodies { sent } else { sent.without_words() }
 }
 
 /// The mapping that the job is pinned to.
@@ -280,6 +311,7 @@ fn settle(
         next,
         effect,
         rendered: body.filter(|body| !delivered && lease.rendered.as_ref() != Some(body)),
+        forget: !policy.log_bodies,
     }
 }
 
@@ -323,65 +355,19 @@ fn connector_of(gateway: &Gateway, connection: ConnectionId) -> String {
     gateway.directory.connection(connection).map(|live| live.record.connector.clone()).unwrap_or_default()
 }
 
-/// Jobs that are not to be tried now, for the reason told: they go back, and their lane waits so long.
-pub fn hold_back(gateway: &Gateway, leases: &[Lease], wait: Duration, reason: &str) -> Vec<Settlement> {
-    let held = |lease| settle_obstacle(gateway, lease, Obstacle::NoTurn(wait, reason.to_owned()));
-    leases.iter().map(held).collect()
-}
-
-/// What follows when the gateway failed while it tried a job: a panic, or a hang past every time limit. It may have been
-/// sent, so the endpoint's health says nothing.
-pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settlement {
-    let now = gateway.clock.now();
-    let reason_shown = format!("the gateway failed while it tried the job ({reason}); it may have arrived");
-    let verdict = Verdict::plain(Outcome::Ambiguous, reason_shown);
-    let attempt = connector::attempt(ticket.tries + 1, now, Duration::ZERO, None, &verdict);
-    tracing::error!(job = %ticket.lease.job, connection = %ticket.lease.connection, reason, "an attempt failed inside");
-    let connector = connector_of(gateway, ticket.lease.connection);
-    gateway.metrics.attempt(&connector, verdict.outcome, Duration::ZERO);
-    let (next, effect) = decide(
-        verdict.outcome,
-        &verdict.reason,
-        &DeliveryPolicy::default(),
-        ticket.attempts + 1,
-        None,
-        now,
-        gateway.entropy.fraction(),
-    );
-    gateway.metrics.flow.follows(&next);
-    Settlement {
-        lease: ticket.lease,
-        reason: verdict.reason,
-        attempt: Some(attempt),
-        next,
-        effect: LaneEffect { healthy: None, ..effect },
-        rendered: None,
-    }
-}
-
-/// What is needed to settle a job whose handler did not come back.
-#[derive(Debug, Clone, Copy)]
-pub struct Ticket {
-    /// The lease.
-    pub lease: LeaseRef,
-    /// The job's attempts before this one.
-    pub attempts: u32,
-    /// The job's tries before this one.
-    pub tries: u32,
-}
-
-impl Ticket {
-    /// The ticket of a lease.
-    pub fn of(lease: &Lease) -> Self {
-        Self { lease: lease.reference(), attempts: lease.job.attempts, tries: lease.job.tries }
-    }
-}
-
 fn end_untried(gateway: &Gateway, lease: &Lease, reason: &str) -> Settlement {
     gateway.metrics.flow.ended(JobState::Cancelled);
     untried(lease, Next::Done(JobState::Cancelled), reason.to_owned(), LaneEffect::default())
 }
 
 fn untried(lease: &Lease, next: Next, reason: String, effect: LaneEffect) -> Settlement {
-    Settlement { lease: lease.reference(), attempt: None, next, reason, effect, rendered: None }
+    Settlement {
+        lease: lease.reference(),
+        attempt: None,
+        next,
+        reason,
+        effect,
+        rendered: None,
+        forget: false,
+    }
 }

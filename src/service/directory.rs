@@ -5,6 +5,7 @@
 //! outside the lock and put in place. Connections are found by exact event type; those with a family (`lead.*`) or `*` are
 //! looked through.
 
+mod chores;
 mod hooks;
 mod sources;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::live::{Compiler, LiveConnection, LiveSource, Stock};
+use super::live::{Compiler, LiveConnection, LiveSource};
 use super::vault::Vault;
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::account::{ApiKey, Tenant};
@@ -26,6 +27,8 @@ use crate::egress::AddressPolicy;
 use crate::mapping::Mapping;
 use crate::spec::Catalogue;
 use crate::store::{Change, NewJob, Record, RecordId, Revision, Store, StoreError};
+use chores::Chores;
+pub use chores::LiveChore;
 use hooks::Hooks;
 pub use hooks::MadeBy;
 use sources::Sources;
@@ -51,6 +54,7 @@ struct State {
     order: BTreeMap<ConnectionId, TenantId>,
     hooks: Hooks,
     sources: Sources,
+    chores: Chores,
 }
 
 /// What belongs to one tenant.
@@ -168,9 +172,11 @@ impl State {
             }
             RecordId::Connection(id) => self.forget_connection(*id),
             RecordId::Source(id) => self.sources.forget(*id),
+            RecordId::Chore(id) => self.chores.forget(*id),
             RecordId::Tenant(id) => {
                 self.keys.retain(|_, key| key.tenant.as_ref() != Some(id));
                 self.sources.forget_tenant(id);
+                self.chores.forget_tenant(id);
                 let household = self.tenants.remove(id).unwrap_or_default();
                 for (connection, live) in household.connections {
                     self.connections.remove(&connection);
@@ -189,6 +195,7 @@ enum Ready {
     Key(Arc<ApiKey>),
     Connection(Arc<LiveConnection>),
     Source(Arc<LiveSource>),
+    Chore(Arc<LiveChore>),
 }
 
 impl Directory {
@@ -260,28 +267,6 @@ impl Directory {
         anew
     }
 
-    /// The same for sources.
-    async fn adopt_for_sources(&self, before: &Stock) {
-        let now = self.compiler.stock();
-        let mut after = None;
-        loop {
-            let some = self.sources(None, after, STEP);
-            let Some(last) = some.last() else { return };
-            after = Some(last.record.id);
-            let changed =
-                some.iter().filter(|old| old.works.is_err() || now.differs_for_source(before, &old.record));
-            let ready = changed.map(|old| {
-                let live = self.compiler.compile_source(old.record.clone(), old.revision);
-                if let Err(reason) = &live.works {
-                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
-                }
-                Ready::Source(Arc::new(live))
-            });
-            self.put_in_place(ready.collect(), self.revision());
-            tokio::task::yield_now().await;
-        }
-    }
-
     fn make_ready(&self, change: Change) -> Ready {
         match change.record {
             None => Ready::Gone(change.id),
@@ -304,6 +289,7 @@ impl Directory {
                 }
                 Ready::Source(Arc::new(live))
             }
+            Some(Record::Chore(record)) => Ready::Chore(LiveChore::of(*record, change.revision)),
         }
     }
 
@@ -319,6 +305,7 @@ impl Directory {
                 Ready::Key(key) => state.put_key(key),
                 Ready::Connection(live) => state.put_connection(&live),
                 Ready::Source(live) => state.sources.put(live),
+                Ready::Chore(live) => state.chores.put(live),
             }
         }
         state.revision = revision;
@@ -452,6 +439,7 @@ impl Directory {
             .chain(state.keys.values().map(|key| Record::Key(ApiKey::clone(key))))
             .chain(connections.map(|live| Record::Connection(Box::new(live.record.clone()))))
             .chain(state.sources.records())
+            .chain(state.chores.records())
             .collect()
     }
 

@@ -61,6 +61,7 @@ impl Census {
                 Record::Key(_) => "keys",
                 Record::Connection(_) => "connections",
                 Record::Source(_) => "sources",
+                Record::Chore(_) => "replays and erasures",
             },
             1,
         );

@@ -4,10 +4,12 @@
 //! what is here is either a snapshot of it ([`directory`]) or may be lost (rates, metrics, requests under way).
 
 pub mod accounts;
+pub mod chores;
 pub mod connections;
 pub mod deliver;
 pub mod directory;
 pub mod door;
+pub mod erasure;
 pub mod exchange;
 pub mod hooks;
 pub mod ingest;
@@ -20,6 +22,7 @@ pub mod quotas;
 pub mod rate;
 pub mod receive;
 pub mod recent;
+pub mod rehearsal;
 pub mod reload;
 pub mod replay;
 mod running;
@@ -183,6 +186,8 @@ pub struct Gateway {
     subscribing: tokio::sync::Mutex<()>,
     /// Rung when a subscription may need upkeep before its time.
     hooks_changed: tokio::sync::Notify,
+    /// Rung when a chore was made.
+    chores_changed: tokio::sync::Notify,
     watch: Watch,
 }
 
@@ -214,6 +219,7 @@ impl Gateway {
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
             subscribing: tokio::sync::Mutex::default(),
             hooks_changed: tokio::sync::Notify::default(),
+            chores_changed: tokio::sync::Notify::default(),
             watch: Watch::default(),
             metrics: Metrics::default(),
             traces,
@@ -323,7 +329,7 @@ pub enum ServiceError {
     /// What was sent is wrong.
     #[error("{0}")]
     Invalid(Faults),
-    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event` or `delivery`.
+    /// There is none of that id: `tenant`, `key`, `connection`, `hook`, `source`, `event`, `delivery`, `replay` or `erasure`.
     #[error("there is no such {0}")]
     Missing(&'static str),
     /// There is one of that id already.

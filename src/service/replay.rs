@@ -1,207 +1,228 @@
-//! Sends deliveries again that ended otherwise than they should have, a bounded page at a time.
+//! Sends deliveries again that ended otherwise than they should have: one, or as a chore all that a filter names.
 //!
-//! A page names the deliveries of one connection in one state, and where wanted of one type and span, newest first, below a
-//! cursor. Those sent again leave the
-//! state; one that fails anew comes back to it above the cursor, so a walk ends however often they fail.
+//! A replay walks from the newest delivery to older ones. It takes what had ended when it was asked for, and each job once:
+//! the store notes which replay put a job back, so neither a process that dies between a page and its cursor nor a second
+//! replay sends one twice. What a connection missed is walked by event, oldest first: cancelled deliveries are put back, and
+//! an event that the connection wants now and has no delivery of gets one.
 
-use serde::Serialize;
-use serde_json::Value;
+use std::time::Duration;
 
-use super::exchange::Outgoing;
-use super::live::{LiveConnection, event_context};
-use super::tryout::Shown;
+use futures::future::join_all;
+
+use super::chores::Ended;
+use super::live::LiveConnection;
 use super::{Gateway, ServiceError};
-use crate::connector::Names;
-use crate::domain::id::JobId;
+use crate::domain::chore::{Chore, ChoreState, Replay, Which, Work};
+use crate::domain::id::TenantId;
 use crate::domain::job::JobState;
-use crate::domain::time::Timestamp;
-use crate::mapping::MappingError;
-use crate::store::{Delivery, DeliveryQuery, Retried, StoreError};
+use crate::store::{
+    Added, Cursor, Delivery, DeliveryPage, DeliveryQuery, ERASED, EventPage, EventWalk, NewJob, PlacedEvent,
+    Retried, StoreError,
+};
 
-/// Deliveries of one page.
-pub const MAX_REPLAYED: usize = 200;
-
-/// Which deliveries of a connection.
-#[derive(Debug, Clone)]
-pub struct Replay {
-    /// The state that they are in.
-    pub state: JobState,
-    /// Of events of this type.
-    pub kind: Option<String>,
-    /// Made at or after.
-    pub since: Option<Timestamp>,
-    /// Made before.
-    pub until: Option<Timestamp>,
-    /// Older than this one.
-    pub before: Option<JobId>,
-    /// How many at the most.
-    pub limit: usize,
-}
-
-/// A page that was sent again, or is only looked at.
-#[derive(Debug)]
-pub struct Replayed<T> {
-    /// What became of each, newest first.
-    pub items: Vec<T>,
-    /// Where the next page begins; `None` when there is no more.
-    pub next: Option<JobId>,
-}
-
-/// One delivery that was to be sent again.
-#[derive(Debug, Serialize)]
-pub struct Sent {
-    /// The delivery.
-    pub id: JobId,
-    /// Its event.
-    pub event: String,
-    /// Whether it stands in its lane again; not when someone else was faster.
-    pub queued: bool,
-}
-
-/// What sending a delivery again would come to.
-#[derive(Debug, Serialize)]
-pub struct Rehearsed {
-    /// The delivery.
-    pub id: JobId,
-    /// Its event.
-    pub event: String,
-    /// Its event's type.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Why it stands where it stands.
-    pub before: String,
-    /// The request that would be sent now; `None` when it fails again.
-    pub request: Option<Shown>,
-    /// What the connection's mapping makes of it now.
-    pub output: Option<Value>,
-    /// Why it fails again.
-    pub error: Option<Failing>,
-}
-
-/// Why a delivery would fail again.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Failing {
-    /// The mapping can't be applied.
-    Mapping(MappingError),
-    /// Something else is in the way.
-    Other {
-        /// What.
-        reason: String,
-    },
-}
+/// Deliveries a second where nobody says how many.
+pub const PER_SECOND: u32 = 100;
+/// Deliveries a second at the most.
+pub const MAX_PER_SECOND: u32 = 10_000;
+/// Deliveries that a dry run shows at the most.
+pub const MAX_SAMPLES: usize = 50;
+/// Deliveries, or events, of one page.
+const PAGE: usize = 100;
+/// Pages of one turn at the most.
+const PAGES: usize = 100;
 
 impl Gateway {
     /// Sends one delivery again. One that failed by its mapping is rendered by the connection's mapping of now.
     pub async fn retry_delivery(&self, delivery: &Delivery) -> Result<Retried, StoreError> {
-        let mapping = match delivery.state {
-            JobState::MappingFailed => {
-                self.directory.connection(delivery.job.connection).map(|live| live.mapping_version)
-            }
-            _ => None,
-        };
-        self.store.retry(delivery.job.id, mapping).await
+        self.store.retry(delivery.job.id, self.mended(delivery)).await
     }
 
-    /// Sends a page of a connection's deliveries again, the oldest of the page first.
-    pub async fn replay_deliveries(
+    /// The mapping that replaces the one by which a delivery failed.
+    fn mended(&self, delivery: &Delivery) -> Option<crate::domain::id::MappingVersion> {
+        let failed = delivery.state == JobState::MappingFailed;
+        failed
+            .then(|| self.directory.connection(delivery.job.connection))
+            .flatten()
+            .map(|live| live.mapping_version)
+    }
+
+    /// Begins a replay of a tenant's deliveries.
+    pub async fn make_replay(
         &self,
-        live: &LiveConnection,
+        tenant: TenantId,
         replay: Replay,
-    ) -> Result<Replayed<Sent>, ServiceError> {
-        let (page, next) = self.page(live, replay).await?;
-        let mut items = Vec::with_capacity(page.len());
-        for delivery in page.iter().rev() {
-            let queued = match self.retry_delivery(delivery).await? {
-                Retried::Queued => true,
-                Retried::Open | Retried::Missing => false,
-                Retried::Closed => {
-                    let reason = "its connection is closed: resume it first, then replay".to_owned();
-                    return Err(ServiceError::State(reason));
+        by: &str,
+    ) -> Result<Chore, ServiceError> {
+        if let Some(id) = replay.connection
+            && let Some(live) = self.directory.connection(id)
+            && !live.record.state.takes_jobs()
+        {
+            return Err(ServiceError::State(CLOSED.to_owned()));
+        }
+        let mut chore = self.new_chore(Some(tenant), Work::Replay(replay.clone()), by);
+        let counted = self.count_replay(&chore, &replay, 0).await?;
+        chore.progress.expected = counted.complete.then_some(counted.count);
+        self.make_chore(chore).await
+    }
+
+    pub(super) async fn replay_turn(
+        &self,
+        chore: &mut Chore,
+        replay: &Replay,
+    ) -> Result<Ended, ServiceError> {
+        if let Some(id) = replay.connection {
+            match self.directory.connection(id) {
+                None => return Ok(Some((ChoreState::Failed, "its connection was deleted".to_owned()))),
+                Some(live) if !live.record.state.takes_jobs() => {
+                    return Ok(Some((ChoreState::Failed, CLOSED.to_owned())));
                 }
+                Some(_) => {}
+            }
+        }
+        let mut room = replay.per_second as usize;
+        for _ in 0..PAGES {
+            if room == 0 || !self.goes_on(chore.id) {
+                return Ok(None);
+            }
+            let cursor = chore.progress.cursor.clone();
+            let next = if replay.which == Which::Missed {
+                let mut page = self.events_of(chore, replay, cursor.as_deref()).await?;
+                if page.items.len() > room {
+                    page.items.truncate(room);
+                    page.next = page.items.last().map(|last| last.place.clone());
+                }
+                for placed in &page.items {
+                    chore.progress.looked_at += 1;
+                    if let Some(missed) = self.missed(replay, placed) {
+                        room -= 1;
+                        let sent = self.send_missed(chore, replay, &missed, placed).await?;
+                        count_sent(chore, sent);
+                    }
+                }
+                page.next.map(|next| next.to_string())
+            } else {
+                let page = self.deliveries_of(chore, replay, cursor.as_deref(), PAGE.min(room)).await?;
+                room -= page.items.len();
+                // The oldest first: asked for together, they are written together, in this order.
+                let sending = page.items.iter().rev().map(|delivery| {
+                    self.store.replay(delivery.job.id, self.mended(delivery), chore.id, replay.again)
+                });
+                for sent in join_all(sending).await {
+                    chore.progress.looked_at += 1;
+                    let queued = matches!(sent?, Retried::Queued);
+                    count_sent(chore, queued);
+                }
+                page.next.map(|next| next.to_string())
             };
-            items.push(Sent { id: delivery.job.id, event: delivery.event_id.clone(), queued });
-        }
-        items.reverse();
-        Ok(Replayed { items, next })
-    }
-
-    /// What a replay of a page would come to; nothing is sent, and nothing changes.
-    pub async fn rehearse_deliveries(
-        &self,
-        live: &LiveConnection,
-        replay: Replay,
-    ) -> Result<Replayed<Rehearsed>, ServiceError> {
-        let (page, next) = self.page(live, replay).await?;
-        let mut items = Vec::with_capacity(page.len());
-        for delivery in page {
-            items.push(self.rehearse_one(live, delivery).await?);
-        }
-        Ok(Replayed { items, next })
-    }
-
-    async fn rehearse_one(&self, live: &LiveConnection, delivery: Delivery) -> Result<Rehearsed, StoreError> {
-        let mut shown = Rehearsed {
-            id: delivery.job.id,
-            event: delivery.event_id.clone(),
-            kind: delivery.kind,
-            before: delivery.reason,
-            request: None,
-            output: None,
-            error: None,
-        };
-        let other = |reason: String| Some(Failing::Other { reason });
-        let found = self.store.event(&delivery.job.tenant, &delivery.event_id).await?;
-        let Some(event) = found.filter(|event| event.key == delivery.job.event) else {
-            shown.error = other("its event can't be read any more".to_owned());
-            return Ok(shown);
-        };
-        let working = match &live.works {
-            Ok(working) => working,
-            Err(reason) => {
-                shown.error = other(reason.clone());
-                return Ok(shown);
+            chore.progress.cursor = next;
+            if chore.progress.cursor.is_none() {
+                let reason = match chore.progress.skipped {
+                    0 => String::new(),
+                    count => format!(
+                        "{count} were left as they are: sent again before, under way, erased, or of a closed connection"
+                    ),
+                };
+                return Ok(Some((ChoreState::Done, reason)));
             }
-        };
-        let (connection, job) = (live.record.id.to_string(), delivery.job.name.to_string());
-        let context = event_context(&event, &connection, &job, delivery.job.tries + 1);
-        let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
-        let outgoing = Outgoing { event: &event.document, context, names };
-        let mapped = working.mapping.apply(&event.document, &context).and_then(|output| {
-            let endpoint = working.outlet.endpoint();
-            let request = endpoint
-                .map(|endpoint| Shown::ahead(endpoint, &working.mapping, &outgoing, self.clock.now()))
-                .transpose()?;
-            Ok((output, request))
-        });
-        match mapped {
-            Ok((output, request)) => {
-                shown.output = Some(Value::Object(output));
-                shown.request = request;
-            }
-            Err(error) => shown.error = Some(Failing::Mapping(error)),
         }
-        Ok(shown)
+        Ok(None)
     }
 
-    async fn page(
+    /// A page of the deliveries that a replay names, and that had ended when it was asked for.
+    pub(super) async fn deliveries_of(
         &self,
-        live: &LiveConnection,
-        replay: Replay,
-    ) -> Result<(Vec<Delivery>, Option<JobId>), StoreError> {
-        let limit = replay.limit.clamp(1, MAX_REPLAYED);
+        chore: &Chore,
+        replay: &Replay,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<DeliveryPage, ServiceError> {
+        let Which::State(state) = replay.which else { return Ok(DeliveryPage::default()) };
         let query = DeliveryQuery {
-            tenant: Some(live.record.tenant.clone()),
-            connection: Some(live.record.id),
-            state: Some(replay.state),
-            kind: replay.kind,
+            tenant: chore.tenant.clone(),
+            connection: replay.connection,
+            state: Some(state),
+            kind: replay.kind.clone(),
             since: replay.since,
             until: replay.until,
-            before: replay.before,
+            before: cursor.and_then(|cursor| cursor.parse().ok()),
             limit,
             ..DeliveryQuery::default()
         };
-        let page = self.store.deliveries(query).await?;
-        Ok((page.items, page.next))
+        let mut page = self.store.deliveries(query).await?;
+        page.items.retain(|delivery| {
+            delivery.finished.is_none_or(|finished| finished <= chore.created) && delivery.reason != ERASED
+        });
+        Ok(page)
     }
+
+    pub(super) async fn events_of(
+        &self,
+        chore: &Chore,
+        replay: &Replay,
+        cursor: Option<&str>,
+    ) -> Result<EventPage, ServiceError> {
+        let Some(tenant) = chore.tenant.clone() else { return Ok(EventPage::default()) };
+        let asked = chore.created.plus(Duration::from_millis(1));
+        let walk = EventWalk {
+            tenant,
+            after: cursor.and_then(|cursor| cursor.parse::<Cursor>().ok()),
+            since: replay.since,
+            until: replay.until.map_or(asked, |until| until.min(asked)),
+            limit: PAGE,
+        };
+        Ok(self.store.events(walk).await?)
+    }
+
+    /// What a connection missed of an event; `None` where that is nothing.
+    pub(super) fn missed(&self, replay: &Replay, placed: &PlacedEvent) -> Option<Missed> {
+        let live = self.directory.connection(replay.connection?)?;
+        let event = &placed.event;
+        if event.is_erased() || replay.kind.as_ref().is_some_and(|kind| *kind != event.kind) {
+            return None;
+        }
+        let own = placed.jobs.iter().filter(|delivery| delivery.job.connection == live.record.id);
+        match own.max_by_key(|delivery| delivery.job.id) {
+            Some(delivery) if delivery.state == JobState::Cancelled => {
+                Some(Missed::Cancelled(Box::new(delivery.clone())))
+            }
+            Some(_) => None,
+            None => (live.wants_type(&event.kind) && live.passes(event)).then_some(Missed::Never(live)),
+        }
+    }
+
+    async fn send_missed(
+        &self,
+        chore: &Chore,
+        replay: &Replay,
+        missed: &Missed,
+        placed: &PlacedEvent,
+    ) -> Result<bool, ServiceError> {
+        Ok(match missed {
+            Missed::Cancelled(delivery) => {
+                let sent = self.store.replay(delivery.job.id, None, chore.id, replay.again).await?;
+                sent == Retried::Queued
+            }
+            Missed::Never(live) => {
+                let (connection, mapping) = (live.record.id, live.mapping_version);
+                let job = NewJob { connection, mapping, triggered: false };
+                self.store.add_job(placed, job).await? == Added::Made
+            }
+        })
+    }
+}
+
+/// Why nothing of a closed connection is sent.
+const CLOSED: &str = "its connection is closed: resume it first, then replay";
+
+/// What a connection missed.
+pub(super) enum Missed {
+    /// Its delivery was cancelled.
+    Cancelled(Box<Delivery>),
+    /// It has none.
+    Never(std::sync::Arc<LiveConnection>),
+}
+
+fn count_sent(chore: &mut Chore, sent: bool) {
+    let count = if sent { &mut chore.progress.done } else { &mut chore.progress.skipped };
+    *count += 1;
 }

@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! A store keeps three things. *Records* (tenants, keys, connections, sources) are few and small: every process holds all of them
+//! A store keeps three things. *Records* (tenants, keys, connections, sources, chores) are few and small: every process holds all of them
 //! in memory and follows [`Store::changes`]. *Events and jobs* are many: an accepted event and its jobs are written in one
 //! atomic, durable step ([`Store::ingest`]). *Lanes* are the queues of jobs, one a connection: [`Store::lease`] goes round
 //! the lanes that have something to give, a few jobs each, and [`Store::settle`] takes the outcomes back.
@@ -23,7 +23,9 @@
 #[cfg(test)]
 mod conformance;
 pub mod engine;
+pub mod kept;
 pub mod log;
+mod record;
 pub mod redis;
 pub mod sqlite;
 pub mod types;
@@ -36,6 +38,7 @@ use serde_json::Value;
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::domain::settle::Next;
+pub use kept::{Added, ERASED, Erased, EventPage, EventWalk, Kept, PlacedEvent, Purged};
 pub use types::{
     About, Accepted, Change, Cursor, Dedupe, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported,
     Ingest, Ingested, KeptEvent, KeptJob, LaneCounts, Lease, LeaseRef, NewEvent, NewJob, Record, RecordId,
@@ -61,7 +64,7 @@ pub const BATCH_BYTES: usize = 2 << 20;
 
 /// A durable store. Every method may be called by many tasks at once.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+pub trait Store: Kept + Send + Sync + std::fmt::Debug + 'static {
     /// What it is and what it promises, for people and for probes.
     fn about(&self) -> About;
 

@@ -7,14 +7,12 @@ use bytes::Bytes;
 
 use super::Next;
 pub use super::log::{Delivery, DeliveryPage, DeliveryQuery, Tally, Totals, Tried};
-use crate::domain::account::{ApiKey, Tenant};
+pub use super::record::{Record, RecordId};
 use crate::domain::breaker::Failing;
-use crate::domain::connection::Connection;
 use crate::domain::event::Event;
-use crate::domain::id::{ConnectionId, JobId, KeyId, MappingVersion, SourceId, TenantId};
+use crate::domain::id::{ConnectionId, JobId, MappingVersion};
 use crate::domain::job::{Attempt, Job, JobState};
 use crate::domain::settle::LaneEffect;
-use crate::domain::source::Source;
 use crate::domain::time::Timestamp;
 
 /// How long a dedupe key or an idempotency key is remembered.
@@ -212,6 +210,8 @@ pub struct Settlement {
     pub effect: LaneEffect,
     /// What the next attempt begins with, in place of what was kept before; `None` keeps what is there.
     pub rendered: Option<Bytes>,
+    /// Whether that goes, too, when the job ends; else it stays for whoever sends the job again.
+    pub forget: bool,
 }
 
 /// What a call costs one bucket of tokens. All processes must name the same `rate`, `per` and `burst` for a bucket.
@@ -253,44 +253,6 @@ pub enum Spent {
     Wait(Duration),
 }
 
-/// Something small that every process knows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Record {
-    /// A tenant.
-    Tenant(Tenant),
-    /// An API key.
-    Key(ApiKey),
-    /// A connection.
-    Connection(Box<Connection>),
-    /// A source.
-    Source(Box<Source>),
-}
-
-/// Names a record.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum RecordId {
-    /// A tenant's.
-    Tenant(TenantId),
-    /// A key's.
-    Key(KeyId),
-    /// A connection's.
-    Connection(ConnectionId),
-    /// A source's.
-    Source(SourceId),
-}
-
-impl Record {
-    /// Its name.
-    pub fn id(&self) -> RecordId {
-        match self {
-            Self::Tenant(tenant) => RecordId::Tenant(tenant.id.clone()),
-            Self::Key(key) => RecordId::Key(key.id),
-            Self::Connection(connection) => RecordId::Connection(connection.id),
-            Self::Source(source) => RecordId::Source(source.id),
-        }
-    }
-}
-
 /// What must hold of a record for it to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
@@ -314,6 +276,20 @@ pub struct Change {
 /// Where a walk over a store's events has come; only the engine that gave it can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub(super) Vec<u8>);
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl std::str::FromStr for Cursor {
+    type Err = hex::FromHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        hex::decode(text).map(Self)
+    }
+}
 
 /// Events of a store on their way to another.
 #[derive(Debug, Clone, Default)]
@@ -357,6 +333,10 @@ pub enum Retried {
     Missing,
     /// Its connection was closed or deleted.
     Closed,
+    /// Its event was erased: there is nothing to send.
+    Erased,
+    /// A replay put it back before.
+    Already,
 }
 
 /// What a step of upkeep did.

@@ -1,6 +1,7 @@
 //! The program as a person meets it: what it says when something is wrong, and the exit code it ends with.
 
 mod language;
+mod replays;
 mod running;
 mod sources;
 mod vendor;

@@ -20,6 +20,7 @@ mod mapping;
 mod migrate;
 mod packaging;
 mod redis_faults;
+mod replays;
 #[cfg(unix)]
 mod restart;
 mod sheets;

@@ -24,7 +24,7 @@ async fn a_deleted_tenant_leaves_nothing() {
     let api = TestApi::start().await;
     let key = api.full_tenant("acme").await;
     api.connection(&key, json!({})).await;
-    assert_eq!(api.call("DELETE", "/v1/tenants/acme", &api.operator, None).await.status, 204);
+    assert_eq!(api.call("DELETE", "/v1/tenants/acme", &api.operator, None).await.status, 202);
     assert_eq!(api.get("/v1/connections", &key).await.code(), "invalid_key");
     assert_eq!(api.get("/v1/connections", &api.operator).await.body["items"], json!([]));
     assert_eq!(api.get("/v1/tenants/acme", &api.operator).await.code(), "not_found");

@@ -51,7 +51,7 @@ pub(super) async fn deliver_all(api: &TestApi) -> usize {
 }
 
 /// Ends every job that can be leased in a state.
-async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
+pub(super) async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
     let leases = lease(api).await;
     let settlements = leases.iter().map(|lease| Settlement {
         lease: lease.reference(),
@@ -70,6 +70,7 @@ async fn settle(api: &TestApi, state: JobState, outcome: Outcome) {
         reason: "because".to_owned(),
         effect: LaneEffect::default(),
         rendered: None,
+        forget: false,
     });
     let settlements: Vec<Settlement> = settlements.collect();
     let count = settlements.len();
@@ -192,114 +193,6 @@ async fn a_walk_by_cursors_visits_each_delivery_once_while_new_ones_arrive() {
 }
 
 #[tokio::test]
-async fn what_failed_by_its_mapping_is_replayed_after_the_mend() {
-    let api = TestApi::start().await;
-    let key = api.full_tenant("acme").await;
-    let mapping = |path: &str| {
-        json!({ "version": 1, "fields": [
-        { "to": "email", "from": path, "required": true }, { "to": "at", "value": "", "apply": ["now"] },
-    ] })
-    };
-    let target = json!({ "url": "http://127.0.0.1:9/hook" });
-    let id = api.connection(&key, json!({ "target": target, "mapping": mapping("$.data.emial") })).await;
-    let path = format!("/v1/connections/{id}/replay");
-    for number in 0..5 {
-        let data = if number == 2 { json!({}) } else { json!({ "email": format!("{number}@b.example") }) };
-        let event = json!({ "type": "lead.captured", "id": format!("e{number}"), "data": data });
-        assert_eq!(api.post("/v1/events", &key, &event).await.status, 202);
-        api.clock.advance(Duration::from_millis(2));
-    }
-    deliver_all(&api).await;
-    let failed = format!("/v1/deliveries?connection={id}&state=mapping_failed");
-    let items = api.get(&failed, &key).await.body["items"].clone();
-    assert_eq!(items.as_array().unwrap().len(), 5);
-    let first = items[0]["id"].as_str().unwrap();
-    let reason = items[0]["reason"].as_str().unwrap();
-    assert!(reason.contains("\"email\"") && reason.contains("$.data.emial"), "{reason}");
-    let shown = api.get(&format!("/v1/deliveries/{first}"), &key).await.body;
-    assert_eq!(shown["attempts"][0]["outcome"], "mapping_failed");
-    let job = api.gateway.store.delivery(first.parse().unwrap()).await.unwrap().unwrap().job;
-    assert_eq!((job.attempts, job.tries), (0, 1), "no attempt of the schedule is spent");
-
-    // Not mended yet: a dry run says so.
-    let dry = json!({ "state": "mapping_failed", "dry_run": true, "limit": 2 });
-    let got = api.post(&path, &key, &dry).await;
-    assert_eq!(got.body["items"].as_array().unwrap().len(), 2, "{got:?}");
-    assert_eq!(got.body["items"][0]["error"]["path"], "$.data.emial");
-    assert_eq!(
-        (&got.body["items"][0]["before"], &got.body["items"][0]["request"]),
-        (&json!(reason), &Value::Null)
-    );
-
-    // The moment that a mapping sees is the event's, however late it runs.
-    let received = api.gateway.store.event(&"acme".parse().unwrap(), "e4").await.unwrap().unwrap().received;
-    api.clock.advance(Duration::from_hours(5));
-    let mend = json!({ "mapping": mapping("$.data.email") });
-    let mended = api.call("PATCH", &format!("/v1/connections/{id}"), &key, Some(&mend)).await;
-    assert_eq!(mended.status, 200, "{mended:?}");
-    let got = api.post(&path, &key, &json!({ "state": "mapping_failed", "dry_run": true })).await;
-    let items = got.body["items"].as_array().unwrap();
-    assert_eq!((items.len(), &got.body["next_cursor"]), (5, &Value::Null));
-    let output = items[0]["output"].clone();
-    assert_eq!(output["email"], "4@b.example", "{got:?}");
-    assert_eq!(output["at"].as_str().unwrap()[..19], received.to_string()[..19]);
-    assert_eq!(items[0]["request"]["body"], output.to_string(), "byte for byte");
-    assert_eq!(
-        (&items[2]["output"], &items[2]["error"]["field"]),
-        (&Value::Null, &json!("email")),
-        "{got:?}"
-    );
-    assert!(items[0]["request"]["headers"].to_string().contains("[hidden]"), "the signature is not shown");
-    assert_eq!(api.get(&failed, &key).await.body["items"].as_array().unwrap().len(), 5, "nothing changed");
-
-    // Page by page; what fails anew is not met twice.
-    let mut cursor = Value::Null;
-    let mut queued = 0;
-    for pages in 1..9 {
-        let mut body = json!({ "state": "mapping_failed", "limit": 2 });
-        if !cursor.is_null() {
-            body["cursor"] = cursor;
-        }
-        let got = api.post(&path, &key, &body).await;
-        assert_eq!(got.status, 200, "{got:?}");
-        queued += got.body["items"].as_array().unwrap().iter().filter(|item| item["queued"] == true).count();
-        cursor = got.body["next_cursor"].clone();
-        if pages == 2 {
-            deliver_all(&api).await;
-            assert!(!cursor.is_null());
-        }
-        if cursor.is_null() {
-            break;
-        }
-    }
-    assert_eq!((queued, cursor), (5, Value::Null));
-    let sent = api.gateway.store.delivery(first.parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(sent.state, JobState::Waiting, "nobody listens there");
-    let mut left = api.get(&failed, &key).await.body["items"].clone();
-    // A lane whose endpoint fails gives out one at a time.
-    while left.as_array().unwrap().is_empty() {
-        deliver_all(&api).await;
-        left = api.get(&failed, &key).await.body["items"].clone();
-    }
-    assert_eq!(left.as_array().unwrap().len(), 1, "{left:?}");
-    assert_eq!(left[0]["event"], "e2");
-
-    for (body, pointer) in [
-        (json!({}), "/state"),
-        (json!({ "state": "delivered" }), "/state"),
-        (json!({ "state": "mapping_failed", "limit": 0 }), "/limit"),
-        (json!({ "state": "mapping_failed", "limit": 201 }), "/limit"),
-        (json!({ "state": "mapping_failed", "cursor": "x" }), "/cursor"),
-        (json!({ "state": "mapping_failed", "dryrun": true }), "/dryrun"),
-    ] {
-        let got = api.post(&path, &key, &body).await;
-        assert_eq!((got.status, got.pointers().first().copied()), (422, Some(pointer)), "{got:?}");
-    }
-    let other = api.full_tenant("other").await;
-    assert_eq!(api.post(&path, &other, &dry).await.status, 404);
-}
-
-#[tokio::test]
 async fn the_log_is_exported_as_lines_whatever_its_length() {
     let api = TestApi::start().await;
     let key = api.full_tenant("acme").await;
@@ -360,45 +253,4 @@ async fn a_connections_totals_are_told() {
     assert_eq!(got["days"].as_array().unwrap().len(), 1);
     let other = api.full_tenant("other").await;
     assert_eq!(api.get(&path, &other).await.status, 404);
-}
-
-#[tokio::test]
-async fn a_replay_takes_one_state_type_and_span_and_never_what_arrived() {
-    let api = TestApi::start().await;
-    let key = api.full_tenant("acme").await;
-    let id = api.connection(&key, json!({})).await;
-    let publish = async |kind: &str| {
-        assert_eq!(api.post("/v1/events", &key, &json!({ "type": kind, "data": null })).await.status, 202);
-    };
-    for kind in ["a", "b", "a"] {
-        publish(kind).await;
-    }
-    settle(&api, JobState::Dead, Outcome::Retry).await;
-    api.clock.advance(Duration::from_mins(1));
-    let later = api.clock.now().to_string();
-    publish("a").await;
-    settle(&api, JobState::Dead, Outcome::Retry).await;
-    publish("a").await;
-    settle(&api, JobState::Delivered, Outcome::Delivered).await;
-
-    let path = format!("/v1/connections/{id}/replay");
-    let count = async |body: Value| {
-        let got = api.post(&path, &key, &body).await;
-        assert_eq!((got.status, &got.body["next_cursor"]), (200, &Value::Null), "{got:?}");
-        got.body["items"].as_array().unwrap().len()
-    };
-    assert_eq!(count(json!({ "state": "dead", "dry_run": true })).await, 4);
-    assert_eq!(count(json!({ "state": "dead", "dry_run": true, "type": "a" })).await, 3);
-    assert_eq!(count(json!({ "state": "dead", "dry_run": true, "since": later })).await, 1);
-    assert_eq!(count(json!({ "state": "dead", "type": "a", "until": later })).await, 2);
-    assert_eq!(count(json!({ "state": "dead", "type": "a", "until": later })).await, 0, "they are open");
-    assert_eq!(lease(&api).await.len(), 2);
-    for (body, pointer) in [
-        (json!({ "state": "delivered" }), "/state"),
-        (json!({ "state": "dead", "since": "now" }), "/since"),
-        (json!({ "state": "dead", "type": 1 }), "/type"),
-    ] {
-        let got = api.post(&path, &key, &body).await;
-        assert_eq!((got.status, got.pointers().first().copied()), (422, Some(pointer)), "{got:?}");
-    }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::{Directory, Ready, STEP};
 use crate::domain::id::{SourceId, TenantId};
-use crate::service::live::LiveSource;
+use crate::service::live::{LiveSource, Stock};
 use crate::store::Record;
 
 /// All sources.
@@ -95,5 +96,29 @@ impl Sources {
         let first = (agent.to_owned(), String::new(), SourceId::from_bits(0));
         let agent = agent.to_owned();
         self.agents.range(first..).take_while(move |((of, ..), _)| *of == agent).map(|(_, live)| live)
+    }
+}
+
+impl Directory {
+    /// Compiles anew the sources that another catalogue changes, and those that were broken.
+    pub(super) async fn adopt_for_sources(&self, before: &Stock) {
+        let now = self.compiler.stock();
+        let mut after = None;
+        loop {
+            let some = self.sources(None, after, STEP);
+            let Some(last) = some.last() else { return };
+            after = Some(last.record.id);
+            let changed =
+                some.iter().filter(|old| old.works.is_err() || now.differs_for_source(before, &old.record));
+            let ready = changed.map(|old| {
+                let live = self.compiler.compile_source(old.record.clone(), old.revision);
+                if let Err(reason) = &live.works {
+                    tracing::error!(source = %live.record.id, reason, "a source can't receive");
+                }
+                Ready::Source(Arc::new(live))
+            });
+            self.put_in_place(ready.collect(), self.revision());
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::api::Failed;
 use super::deliver::{Batch, Fate, Item, Stop};
-use crate::connector::Verdict;
+use crate::connector::{Verdict, without_words};
 use crate::domain::breaker::{Failing, weigh};
 use crate::domain::event::Event;
 use crate::domain::job::{Attempt, JobState, Outcome};
@@ -59,6 +59,14 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp
     let now = gateway.clock.now();
     let fraction = gateway.entropy.fraction();
     let policy = &batch.working.policy;
+    if !policy.log_bodies {
+        for item in &mut batch.items {
+            if let Some(Fate::Failed(failed)) = &mut item.fate {
+                failed.body.clear();
+                failed.refused.verdict.reason = without_words(&failed.refused.verdict, failed.status);
+            }
+        }
+    }
     let common = Common {
         gateway,
         connector: &batch.working.connector.id,
@@ -190,6 +198,7 @@ impl Common<'_> {
                 reason: self.untouched.clone(),
                 effect: LaneEffect { wait_until: self.wait, ..LaneEffect::default() },
                 rendered: None,
+                forget: false,
             },
             Some(Fate::Written(reason)) => {
                 let verdict = Verdict::plain(Outcome::Delivered, reason);
@@ -198,7 +207,15 @@ impl Common<'_> {
                 effect.wait_until = self.wait.or_else(|| (!self.full).then(|| self.began.plus(GATHER)));
                 let attempt = Some(self.attempt(&item.lease, &verdict, None));
                 self.gateway.metrics.flow.follows(&next);
-                Settlement { lease, attempt, next, reason: verdict.reason, effect, rendered: None }
+                Settlement {
+                    lease,
+                    attempt,
+                    next,
+                    reason: verdict.reason,
+                    effect,
+                    rendered: None,
+                    forget: !self.policy.log_bodies,
+                }
             }
             Some(Fate::Failed(failed)) => {
                 let verdict = &failed.refused.verdict;
@@ -225,6 +242,7 @@ impl Common<'_> {
                     reason: verdict.reason.clone(),
                     effect,
                     rendered: (item.lease.rendered.as_ref() != Some(&kept)).then_some(kept),
+                    forget: !self.policy.log_bodies,
                 }
             }
         }
@@ -314,6 +332,7 @@ mod tests {
             reason: String::new(),
             effect: LaneEffect { wait_until, healthy, opening, ..LaneEffect::default() },
             rendered: None,
+            forget: false,
         }
     }
 

@@ -11,6 +11,7 @@ pub(in crate::store) mod breaker;
 pub(in crate::store) mod crash;
 pub(in crate::store) mod crowd;
 pub(in crate::store) mod ingest;
+pub(in crate::store) mod kept;
 pub(in crate::store) mod lanes;
 pub(in crate::store) mod log;
 mod model;
@@ -25,7 +26,7 @@ pub(in crate::store) mod transfer;
 pub(in crate::store) mod waiting;
 mod world;
 
-pub(in crate::store) use world::{Engine, RETENTION, World};
+pub(in crate::store) use world::{Engine, World, retention};
 
 /// Every case, by topic; `$engine` makes a fresh [`Engine`] with no data.
 macro_rules! conformance_suite {
@@ -92,6 +93,15 @@ macro_rules! conformance_suite {
             sweep: a_closed_lane_is_cancelled_in_steps,
             sweep: upkeep_is_called_for_in_time,
             sweep: a_lease_that_outlives_its_connection_is_cancelled,
+            sweep: types_are_kept_for_their_own_time,
+            kept: a_replay_puts_each_job_back_once,
+            kept: a_replay_takes_what_has_ended,
+            kept: a_tenants_events_are_walked_in_order,
+            kept: one_more_job_is_made_once,
+            kept: an_erased_event_tells_nothing_and_sends_nothing,
+            kept: an_event_of_many_jobs_is_erased_as_a_whole,
+            kept: a_purge_takes_all_of_a_tenant_and_nothing_else,
+            kept: what_a_job_sent_is_forgotten_where_that_is_asked_for,
             transfer: what_is_exported_is_what_is_there,
             transfer: what_is_imported_goes_on_where_it_stood,
             crash: everything_accepted_is_there_again,

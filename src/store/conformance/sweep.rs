@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::job::{JobState, Outcome};
 use crate::store::{DeliveryQuery, RecordId};
 
-use super::world::{RETENTION, SPAN, World, tenant_id};
+use super::world::{RETENTION, SHORT, SPAN, World, tenant_id};
 
 pub async fn what_ended_long_ago_is_removed(world: World) {
     let to = world.connect("acme", 2_000).await;
@@ -33,6 +33,45 @@ pub async fn what_ended_long_ago_is_removed(world: World) {
     world.advance_secs(1);
     assert_eq!(world.sweep().await.removed, 4);
     assert_eq!(world.deliveries().await.len(), 0);
+}
+
+pub async fn types_are_kept_for_their_own_time(world: World) {
+    let to = world.connect("acme", 50).await;
+    let of = |kind: &str, to: &[_]| {
+        let mut new = world.event("acme", to);
+        let event = std::sync::Arc::make_mut(&mut new.event);
+        event.kind = kind.to_owned();
+        event.document["type"] = kind.into();
+        new.document = event.document.to_string().into();
+        new
+    };
+    // Of each type one with a job and one without; and one that is still open when its time comes.
+    let events = ["short.one", "long.one"].map(|kind| [of(kind, &[to]), of(kind, &[])]).concat();
+    world.ingest(events).await;
+    let leases = world.lease(2).await;
+    assert_eq!(world.settle(&leases, Outcome::Delivered).await, 2);
+    world.ingest(vec![of("short.two", &[to])]).await;
+    assert_eq!(world.sweep().await.removed, 0);
+    world.advance(SHORT + Duration::from_secs(1));
+    world.sweep().await;
+    let kinds = async || {
+        let events = world.store.export(None, 10).await.unwrap().events;
+        let mut kinds: Vec<String> = events.iter().map(|kept| kept.event.kind.clone()).collect();
+        kinds.sort_unstable();
+        kinds
+    };
+    assert_eq!(kinds().await, ["long.one", "long.one", "short.two"]);
+    assert_eq!(world.deliveries().await.len(), 2);
+    // What ended late goes a day after that, and at the next round.
+    let late = world.lease(1).await;
+    assert_eq!(world.settle(&late, Outcome::Delivered).await, 1);
+    world.sweep().await;
+    world.advance(SHORT + Duration::from_secs(1));
+    world.sweep().await;
+    assert_eq!(kinds().await, ["long.one", "long.one"]);
+    world.advance(RETENTION);
+    world.sweep().await;
+    assert_eq!(kinds().await, [""; 0]);
 }
 
 pub async fn a_closed_lane_is_cancelled_in_steps(world: World) {

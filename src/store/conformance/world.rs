@@ -16,6 +16,7 @@ use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, EventKey, JobId, MappingVersion, TenantId};
 use crate::domain::job::{Attempt, Outcome};
 use crate::domain::policy::{DeliveryPolicy, PolicyOverrides};
+use crate::domain::retention::Retention;
 use crate::domain::settle::decide;
 use crate::domain::time::Timestamp;
 use crate::store::{
@@ -26,10 +27,17 @@ use crate::store::{
 /// The span of a lease where a case doesn't care.
 pub(super) const SPAN: Duration = Duration::from_mins(1);
 /// How long ended deliveries are kept.
-pub(in crate::store) const RETENTION: Duration = Duration::from_hours(7 * 24);
+pub(super) const RETENTION: Duration = Duration::from_hours(7 * 24);
+/// How long those of types that begin with `short.` are.
+pub(super) const SHORT: Duration = Duration::from_hours(24);
 pub(super) const MAPPING: MappingVersion = MappingVersion::from_bits(7);
 /// How often a lease comes back empty before a case believes that there is nothing.
 const EMPTY_ROUNDS: usize = 3;
+
+/// What an engine keeps, and for how long.
+pub(in crate::store) fn retention() -> Retention {
+    Retention::new(RETENTION, vec![("short.*".parse().unwrap(), SHORT)])
+}
 
 /// How an engine is opened.
 #[async_trait]
@@ -258,6 +266,7 @@ impl World {
             reason: "because".to_owned(),
             effect,
             rendered: None,
+            forget: false,
         }
     }
 

@@ -51,7 +51,7 @@
 //! | `pb:{c}:sweeper` | string | the process that sweeps | 10 s (its own expiry) |
 //!
 //! Fields of an event: `x` while an event of many jobs is being removed, `m` its meta (count of jobs, key, times, tenant, id, type), `d` its document, `<i>` the record of
-//! job `i`, `b<i>` its rendered bytes, `o<i>` the id it had in the store it was moved from, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
+//! job `i`, `b<i>` its rendered bytes, `o<i>` the id it had in the store it was moved from, `r<i>` the replay that put it back last, `a<i>.<n>` its `n`-th attempt, of which the newest 100 are kept.
 //!
 //! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty, or that
 //! something was left to upkeep there.

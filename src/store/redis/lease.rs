@@ -15,7 +15,7 @@ use crate::domain::breaker::Failing;
 use crate::domain::id::JobId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::Lease;
+use crate::store::types::{Lease, LeaseRef};
 
 /// Jobs that one lane gives before the next one has its turn.
 const QUANTUM: usize = 8;
@@ -318,6 +318,11 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Jobs with the tokens of their leases.
+pub(super) fn named(leases: &[LeaseRef]) -> Vec<(JobId, u64)> {
+    leases.iter().map(|lease| (lease.job, lease.token)).collect()
 }
 
 type Read = (crate::domain::job::Job, Arc<crate::domain::event::Event>, Option<Bytes>);

@@ -62,6 +62,7 @@ mod cadence;
 mod codec;
 mod engine;
 mod ingest;
+mod kept;
 mod keys;
 mod lease;
 mod link;
@@ -94,6 +95,7 @@ use tokio::task::JoinHandle;
 use crate::clock::{Clock, Ids};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
+use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
@@ -104,6 +106,7 @@ use crate::store::types::{
 use cadence::Cadence;
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
+use lease::named;
 use link::Link;
 use script::{Call, Scripts};
 pub use server::Durability;
@@ -129,7 +132,7 @@ pub struct RedisSettings {
     /// Every key begins with it.
     pub prefix: String,
     /// How long events and deliveries are kept after the last of an event's deliveries ended.
-    pub retention: Duration,
+    pub retention: Retention,
     /// Certificates (PEM) by which servers are known with TLS, in place of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -155,7 +158,7 @@ impl RedisSettings {
             partitions: 16,
             durability: Durability::Server,
             prefix: "pb".to_owned(),
-            retention: Duration::from_hours(7 * 24),
+            retention: Duration::from_hours(7 * 24).into(),
             ca_file: None,
         }
     }
@@ -181,7 +184,7 @@ struct Core {
     /// Names for new events.
     bases: Bases,
     durability: Durability,
-    retention: Duration,
+    retention: Retention,
     /// Names this filling of the server; another one means that it was emptied.
     epoch: String,
     wake: Wake,
@@ -190,8 +193,8 @@ struct Core {
     doubtful: Mutex<HashMap<Partition, u8>>,
     /// Held by each lease until its answer is noted, so that nobody takes it for a lost one.
     leasing: tokio::sync::RwLock<()>,
-    /// How far each partition was looked through for events past their retention, and when that began.
-    walk: Mutex<HashMap<Partition, (Vec<u8>, Timestamp)>>,
+    /// How far each partition was looked through for events past each retention, and when that began.
+    walk: Mutex<HashMap<(Partition, Duration), upkeep::Walked>>,
     cadence: Cadence,
     /// Whether the server was found to be emptied.
     emptied: AtomicBool,
@@ -286,10 +289,6 @@ impl RedisStore {
     fn core(&self) -> Result<&Arc<Core>, StoreError> {
         if self.closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(&self.core) }
     }
-}
-
-fn named(leases: &[LeaseRef]) -> Vec<(JobId, u64)> {
-    leases.iter().map(|lease| (lease.job, lease.token)).collect()
 }
 
 impl Drop for RedisStore {
@@ -410,7 +409,7 @@ impl Store for RedisStore {
     }
 
     async fn retry(&self, id: JobId, mapping: Option<MappingVersion>) -> Result<Retried, StoreError> {
-        self.core()?.retry(id, mapping).await
+        self.core()?.retry(id, mapping, None).await
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {

@@ -56,7 +56,7 @@ impl Core {
     }
 
     /// The command that [`read_event`] reads the answer of.
-    fn event_at(&self, partition: Partition, base: &Base) -> Cmd {
+    pub(super) fn event_at(&self, partition: Partition, base: &Base) -> Cmd {
         let mut get = redis::cmd("HMGET");
         get.arg(self.keys.event(partition, base)).arg("m").arg("d");
         get
@@ -92,6 +92,7 @@ impl Core {
                 found.push(codec::event(meta, &document)?);
             }
         }
+        found.retain(|event| !event.is_erased());
         Ok(found)
     }
 
@@ -317,7 +318,7 @@ pub(super) async fn newest(link: &Link, keys: &Keys) -> Result<Vec<Base>, StoreE
 }
 
 /// An event's meta and document; `None` when there is no such event.
-fn read_event(answer: Value) -> Result<Option<(Meta, Vec<u8>)>, StoreError> {
+pub(super) fn read_event(answer: Value) -> Result<Option<(Meta, Vec<u8>)>, StoreError> {
     let mut fields = codec::list(answer)?.into_iter();
     let mut next = || codec::bytes(fields.next().unwrap_or(Value::Nil));
     Ok(next()?.as_deref().and_then(codec::read_meta).zip(next()?))

@@ -77,6 +77,7 @@ fn name_of(id: &RecordId) -> String {
         RecordId::Key(id) => format!("k:{id}"),
         RecordId::Connection(id) => format!("c:{id}"),
         RecordId::Source(id) => format!("s:{id}"),
+        RecordId::Chore(id) => format!("h:{id}"),
     }
 }
 
@@ -86,28 +87,14 @@ fn id_of(name: &str) -> Result<RecordId, StoreError> {
         Some(("k:", id)) => id.parse().ok().map(RecordId::Key),
         Some(("c:", id)) => id.parse().ok().map(RecordId::Connection),
         Some(("s:", id)) => id.parse().ok().map(RecordId::Source),
+        Some(("h:", id)) => id.parse().ok().map(RecordId::Chore),
         _ => None,
     };
     read.ok_or_else(|| StoreError::Corrupt(format!("a record is called {name:?}")))
 }
 
-fn parse(id: &RecordId, document: &[u8]) -> Result<Record, StoreError> {
-    match id {
-        RecordId::Tenant(_) => serde_json::from_slice(document).map(Record::Tenant),
-        RecordId::Key(_) => serde_json::from_slice(document).map(Record::Key),
-        RecordId::Connection(_) => serde_json::from_slice(document).map(Record::Connection),
-        RecordId::Source(_) => serde_json::from_slice(document).map(Record::Source),
-    }
-    .map_err(|error| StoreError::Corrupt(format!("a record cannot be read: {error}")))
-}
-
 fn owner_of(record: &Record) -> &str {
-    match record {
-        Record::Tenant(_) => "",
-        Record::Key(key) => key.tenant.as_ref().map_or("", TenantId::as_str),
-        Record::Connection(connection) => connection.tenant.as_str(),
-        Record::Source(source) => source.tenant.as_str(),
-    }
+    record.owner().map_or("", TenantId::as_str)
 }
 
 impl Core {
@@ -130,13 +117,7 @@ impl Core {
         expected: Expected,
         epoch: &str,
     ) -> Result<Call, StoreError> {
-        let document = match record {
-            Record::Tenant(tenant) => serde_json::to_vec(tenant),
-            Record::Key(key) => serde_json::to_vec(key),
-            Record::Connection(connection) => serde_json::to_vec(connection),
-            Record::Source(source) => serde_json::to_vec(source),
-        }
-        .map_err(|error| StoreError::Corrupt(format!("a record cannot be written: {error}")))?;
+        let document = record.document()?;
         let owner = owner_of(record);
         let mut call = self.control(owner);
         call.value(name_of(&record.id())).value(document);
@@ -218,7 +199,7 @@ impl Core {
                     Value::Double(revision) => format!("{revision:.0}").parse().unwrap_or(0),
                     revision => codec::count(&revision)?,
                 };
-                Ok(Some((parse(id, &document)?, revision)))
+                Ok(Some((id.parse(&document)?, revision)))
             })
             .collect()
     }
@@ -408,7 +389,7 @@ impl Core {
                 let mut next = || change.next().unwrap_or(Value::Nil);
                 let id = id_of(&codec::text(next())?)?;
                 let revision = codec::count(&next())?;
-                let record = codec::bytes(next())?.map(|document| parse(&id, &document)).transpose()?;
+                let record = codec::bytes(next())?.map(|document| id.parse(&document)).transpose()?;
                 Ok(Change { revision, id, record })
             })
             .collect()

@@ -11,12 +11,12 @@ use super::link::Step;
 use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::ConnectionState;
-use crate::domain::id::{ConnectionId, JobId, MappingVersion};
+use crate::domain::id::{ChoreId, ConnectionId, JobId, MappingVersion};
 use crate::domain::job::Attempt;
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
 use crate::store::types::{Recorded, Retried, Settlement, UNANSWERED};
-use crate::store::{StoreError, log};
+use crate::store::{ERASED, StoreError, log};
 
 /// Outcomes in one script call.
 const STEP: usize = 64;
@@ -101,7 +101,12 @@ impl Core {
             };
             call.value(settlement.reason.as_str());
             push_effect(&mut call, &settlement.effect, now)?;
-            call.value(settlement.rendered.as_deref().unwrap_or_default());
+            match &settlement.next {
+                Next::Done(_) => call.value(if settlement.forget { "1" } else { "" }),
+                Next::Due(_) | Next::Requeue => {
+                    call.value(settlement.rendered.as_deref().unwrap_or_default())
+                }
+            };
             push_slots(&mut call, settlement.attempt.as_ref());
         }
         for settlement in settlements {
@@ -164,18 +169,23 @@ impl Core {
         self.mirror_resolved(partition, connection, text).await
     }
 
-    /// Puts a job back; see [`Store::retry`](crate::store::Store::retry).
+    /// Puts a job back; see [`Store::retry`](crate::store::Store::retry) and, for a replay,
+    /// [`Kept::replay`](crate::store::Kept::replay).
     pub(super) async fn retry(
         &self,
         id: JobId,
         mapping: Option<MappingVersion>,
+        replay: Option<(ChoreId, bool)>,
     ) -> Result<Retried, StoreError> {
         let Some(partition) = self.keys.partition_of(id) else { return Ok(Retried::Missing) };
         let (base, _) = place_of(id);
         let mut call = self.call(partition);
         call.key(self.keys.event(partition, &base));
         call.value(id.bits().to_be_bytes())
-            .value(mapping.map(|version| version.bits().to_be_bytes().to_vec()).unwrap_or_default());
+            .value(mapping.map(|version| version.bits().to_be_bytes().to_vec()).unwrap_or_default())
+            .value(ERASED)
+            .value(replay.map(|(replay, _)| replay.bits().to_be_bytes().to_vec()).unwrap_or_default())
+            .number(u8::from(replay.is_some_and(|(_, again)| again)));
         let answer = codec::text(self.link.script(&self.scripts.retry, call, REPLY).await?)?;
         Ok(match answer.as_str() {
             "queued" => {
@@ -184,6 +194,8 @@ impl Core {
             }
             "open" => Retried::Open,
             "closed" => Retried::Closed,
+            "erased" => Retried::Erased,
+            "already" => Retried::Already,
             _ => Retried::Missing,
         })
     }

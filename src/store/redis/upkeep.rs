@@ -19,7 +19,7 @@ use crate::store::StoreError;
 use crate::store::types::{LaneCounts, Stats, Sweep};
 
 /// Jobs or events that one step touches in each partition.
-const STEP: usize = 200;
+pub(super) const STEP: usize = 200;
 /// Lanes left behind that one step tells of their records, about.
 const LEFT_BEHIND: usize = 100;
 /// How often events past their retention are looked at again that were kept.
@@ -34,6 +34,9 @@ const STAGED: usize = 4;
 const AGE: i64 = 10_000;
 /// Events looked at to find the oldest open job.
 const LOOKED_AT: usize = 100;
+
+/// The last entry that a walk over a partition looked at, and when the walk began.
+pub(super) type Walked = (Vec<u8>, Timestamp);
 
 /// Jobs of a lane that is closed or has some that nobody wants, by their members of the queue.
 #[derive(Debug)]
@@ -65,7 +68,8 @@ impl Core {
         self.cadence.begin();
         let now = self.clock.now();
         let mut sweep = Sweep { more: self.mirror_left_behind().await? >= LEFT_BEHIND, ..Sweep::default() };
-        let cutoff = now.minus(self.retention);
+        let all = self.retention.all();
+        let cutoff = now.minus(all);
         let forget = now.minus(GONE);
         let mut due: Option<Timestamp> = None;
         let groups = (0..self.keys.partitions())
@@ -73,7 +77,7 @@ impl Core {
                 let mut walk = self.walk.lock();
                 // What was kept because it had not ended, or not long ago, is looked at again now and then.
                 let (after, _) = walk
-                    .entry(partition)
+                    .entry((partition, all))
                     .and_modify(|(after, began)| {
                         if began.plus(WALK_AGAIN) <= now {
                             (*after, *began) = (Vec::new(), now);
@@ -101,16 +105,18 @@ impl Core {
                     self.cadence.ask(UNFINISHED);
                 }
             }
-            sweep.removed += self.remove(partition, &found.old, cutoff).await?;
+            sweep.removed +=
+                self.remove(partition, &found.old, &|kind| self.retention.cutoff(kind, now)).await?;
             sweep.more |= found.old.len() == STEP;
-            due = due.into_iter().chain(found.young.map(|young| young.plus(self.retention))).min();
+            due = due.into_iter().chain(found.young.map(|young| young.plus(all))).min();
             if let Some(last) = found.old.into_iter().next_back()
-                && let Some((after, _)) = self.walk.lock().get_mut(&partition)
+                && let Some((after, _)) = self.walk.lock().get_mut(&(partition, all))
             {
                 *after = last;
             }
         }
-        self.cadence.end(due);
+        let sooner = self.remove_shorter(now, &mut sweep).await?;
+        self.cadence.end(due.into_iter().chain(sooner).min());
         Ok(sweep)
     }
 

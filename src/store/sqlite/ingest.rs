@@ -115,7 +115,7 @@ fn write_event(
     Ok(Accepted::Stored { id: event.id.clone(), jobs, duplicate: false })
 }
 
-fn insert_job(
+pub(super) fn insert_job(
     database: &Connection,
     job: &Job,
     event: i64,

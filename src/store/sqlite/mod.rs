@@ -10,6 +10,7 @@
 mod claims;
 mod engine;
 mod ingest;
+mod kept;
 mod lanes;
 mod log;
 mod newest;
@@ -40,6 +41,7 @@ use serde_json::Value;
 use crate::clock::{Clock, Ids};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
+use crate::domain::retention::Retention;
 use crate::store::Store;
 use crate::store::types::{
     About, Change, Cursor, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported, Ingest, Ingested,
@@ -65,7 +67,7 @@ pub struct SqliteStore {
     file: PathBuf,
     clock: Clock,
     ids: Ids,
-    retention: Duration,
+    retention: Arc<Retention>,
     shared: Arc<Shared>,
     writer: Writer,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -82,21 +84,21 @@ impl SqliteStore {
         folder: &Path,
         clock: Clock,
         ids: Ids,
-        retention: Duration,
+        retention: impl Into<Retention>,
     ) -> Result<Self, StoreError> {
-        Self::open_as(folder, clock, ids, retention, true).await
+        Self::open_as(folder, clock, ids, retention.into(), true).await
     }
 
     /// Opens the database of `folder` beside its owner, if there is one: for records and reads, not for jobs.
     pub async fn open_guest(folder: &Path, clock: Clock, ids: Ids) -> Result<Self, StoreError> {
-        Self::open_as(folder, clock, ids, Duration::MAX, false).await
+        Self::open_as(folder, clock, ids, Duration::MAX.into(), false).await
     }
 
     async fn open_as(
         folder: &Path,
         clock: Clock,
         ids: Ids,
-        retention: Duration,
+        retention: Retention,
         owner: bool,
     ) -> Result<Self, StoreError> {
         let folder = folder.to_owned();
@@ -113,7 +115,7 @@ impl SqliteStore {
                 file,
                 clock,
                 ids,
-                retention,
+                retention: Arc::new(retention),
                 shared,
                 writer,
                 thread: Mutex::new(Some(thread)),
@@ -392,28 +394,13 @@ impl Store for SqliteStore {
         let (clock, shared) = (self.clock.clone(), Arc::clone(&self.shared));
         self.writer
             .write(move |database, effects| {
-                retry::write(database, id, mapping, clock.now(), &shared, effects)
+                retry::write(database, id, mapping, false, clock.now(), &shared, effects)
             })
             .await
     }
 
     async fn sweep(&self) -> Result<Sweep, StoreError> {
-        let now = self.clock.now();
-        let cutoff = now.minus(self.retention);
-        let (shared, walk) = (Arc::clone(&self.shared), Arc::clone(&self.walk));
-        self.writer
-            .write(move |database, effects| {
-                let mut sweep = Sweep::default();
-                let closing = shared.lanes.lock().closing();
-                if let Some(closing) = closing {
-                    let is_leased = |id| shared.lanes.lock().is_leased(JobId::from_bits(id));
-                    sweep::cancel(database, closing, &is_leased, now, &mut sweep, effects)?;
-                    sweep.more |= sweep.cancelled > 0 && shared.lanes.lock().more_closing();
-                }
-                sweep::remove_old(database, cutoff, now, &mut walk.lock(), &mut sweep)?;
-                Ok(sweep)
-            })
-            .await
+        self.sweep_once().await
     }
 
     async fn wait_for_upkeep(&self) {

@@ -35,7 +35,10 @@ pub(super) fn events(
         .map_err(|error| unavailable(&error))?;
     let mut events = Vec::new();
     while let Some(row) = found.next().map_err(|error| unavailable(&error))? {
-        events.push(std::sync::Arc::unwrap_or_clone(rows::event_at(row, 0)?));
+        let event = std::sync::Arc::unwrap_or_clone(rows::event_at(row, 0)?);
+        if !event.is_erased() {
+            events.push(event);
+        }
     }
     Ok(events)
 }

@@ -16,6 +16,7 @@ const TENANT: i64 = 0;
 const KEY: i64 = 1;
 const CONNECTION: i64 = 2;
 const SOURCE: i64 = 3;
+const CHORE: i64 = 4;
 
 /// What a connection's record says of its lane.
 pub(super) fn rule(connection: &Connection, revision: Revision) -> LaneRule {
@@ -64,13 +65,7 @@ pub(super) fn put(
 }
 
 fn write(database: &Database, record: &Record, effects: &mut Effects) -> Result<Revision, StoreError> {
-    let document = match record {
-        Record::Tenant(tenant) => serde_json::to_string(tenant),
-        Record::Key(key) => serde_json::to_string(key),
-        Record::Connection(connection) => serde_json::to_string(connection),
-        Record::Source(source) => serde_json::to_string(source),
-    }
-    .map_err(|error| StoreError::Corrupt(format!("a record cannot be written: {error}")))?;
+    let document = record.document()?;
     let revision = upsert(database, &record.id(), Some(&document))?;
     if let Record::Connection(connection) = record {
         effects.lanes.push(Effect::Rule { connection: connection.id, rule: rule(connection, revision) });
@@ -130,11 +125,11 @@ fn owned_by(database: &Database, tenant: &TenantId) -> Result<Vec<RecordId>, Sto
     let rows: Vec<(i64, String)> = database
         .prepare_cached(
             "SELECT kind, id FROM records
-             WHERE kind IN (?, ?, ?) AND document IS NOT NULL AND json_extract(document, '$.tenant') = ?",
+             WHERE kind IN (?, ?, ?, ?) AND document IS NOT NULL AND json_extract(document, '$.tenant') = ?",
         )
         .and_then(|mut select| {
             select
-                .query_map(params![KEY, CONNECTION, SOURCE, tenant.as_str()], |row| {
+                .query_map(params![KEY, CONNECTION, SOURCE, CHORE, tenant.as_str()], |row| {
                     Ok((row.get(0)?, row.get(1)?))
                 })?
                 .collect()
@@ -185,7 +180,7 @@ fn read(database: &Database, id: &RecordId) -> Result<Option<Record>, StoreError
         .prepare_cached("SELECT document FROM records WHERE kind = ? AND id = ?")
         .and_then(|mut select| select.query_row(params![kind, text], |row| row.get(0)).optional())
         .map_err(|error| unavailable(&error))?;
-    document.flatten().map(|document| parse(kind, &document)).transpose()
+    document.flatten().map(|document| id.parse(document.as_bytes())).transpose()
 }
 
 /// Changes after `since`, in order.
@@ -204,11 +199,9 @@ pub(super) fn changes(database: &Database, since: Revision, limit: usize) -> Res
         .map_err(|error| unavailable(&error))?;
     rows.into_iter()
         .map(|(kind, id, revision, document)| {
-            Ok(Change {
-                revision: revision.cast_unsigned(),
-                id: record_id(kind, &id)?,
-                record: document.map(|document| parse(kind, &document)).transpose()?,
-            })
+            let id = record_id(kind, &id)?;
+            let record = document.map(|document| id.parse(document.as_bytes())).transpose()?;
+            Ok(Change { revision: revision.cast_unsigned(), id, record })
         })
         .collect()
 }
@@ -235,6 +228,7 @@ fn columns(id: &RecordId) -> (i64, String) {
         RecordId::Key(id) => (KEY, id.to_string()),
         RecordId::Connection(id) => (CONNECTION, id.to_string()),
         RecordId::Source(id) => (SOURCE, id.to_string()),
+        RecordId::Chore(id) => (CHORE, id.to_string()),
     }
 }
 
@@ -244,17 +238,8 @@ fn record_id(kind: i64, id: &str) -> Result<RecordId, StoreError> {
         KEY => id.parse().ok().map(RecordId::Key),
         CONNECTION => id.parse().ok().map(RecordId::Connection),
         SOURCE => id.parse().ok().map(RecordId::Source),
+        CHORE => id.parse().ok().map(RecordId::Chore),
         _ => None,
     };
     read.ok_or_else(|| StoreError::Corrupt(format!("a record of kind {kind} is called {id:?}")))
-}
-
-fn parse(kind: i64, document: &str) -> Result<Record, StoreError> {
-    match kind {
-        TENANT => serde_json::from_str(document).map(Record::Tenant),
-        KEY => serde_json::from_str(document).map(Record::Key),
-        SOURCE => serde_json::from_str(document).map(Record::Source),
-        _ => serde_json::from_str(document).map(Record::Connection),
-    }
-    .map_err(|error| StoreError::Corrupt(format!("a record cannot be read: {error}")))
 }

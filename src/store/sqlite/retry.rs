@@ -9,33 +9,40 @@ use super::writer::{Effects, Shared};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion};
 use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
 use crate::store::types::Retried;
+use crate::store::{ERASED, StoreError};
 
-/// Makes a job due now with a fresh schedule; what happened before stays on record.
+/// Makes a job due now with a fresh schedule; what happened before stays on record. `only_ended` leaves one alone that waits
+/// for its retry.
 pub(super) fn write(
     database: &Connection,
     id: JobId,
     mapping: Option<MappingVersion>,
+    only_ended: bool,
     now: Timestamp,
     shared: &Shared,
     effects: &mut Effects,
 ) -> Result<Retried, StoreError> {
-    let found: Option<([u8; 16], i64)> = database
-        .prepare_cached("SELECT connection, state FROM jobs WHERE id = ?")
+    let found: Option<([u8; 16], i64, bool)> = database
+        .prepare_cached("SELECT connection, state, reason = ? FROM jobs WHERE id = ?")
         .and_then(|mut select| {
-            select.query_row([id.bits().to_be_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            let row = params![ERASED, id.bits().to_be_bytes()];
+            select.query_row(row, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(|error| unavailable(&error))?;
-    let Some((connection, state)) = found else { return Ok(Retried::Missing) };
+    let Some((connection, state, is_erased)) = found else { return Ok(Retried::Missing) };
     let connection = ConnectionId::from_bits(u128::from_be_bytes(connection));
     let state = state_of(state);
     let (is_leased, is_closed) = {
         let lanes = shared.lanes.lock();
         (lanes.is_leased(id), lanes.is_closed(connection))
     };
-    if state == Some(JobState::Queued) || is_leased {
+    let is_open = state.is_some_and(JobState::is_open);
+    if state == Some(JobState::Queued) || is_leased || (only_ended && is_open) {
         return Ok(Retried::Open);
+    }
+    if is_erased {
+        return Ok(Retried::Erased);
     }
     if is_closed {
         return Ok(Retried::Closed);
@@ -56,7 +63,6 @@ pub(super) fn write(
             ])
         })
         .map_err(|error| unavailable(&error))?;
-    let was_open = state.is_some_and(JobState::is_open);
-    effects.lanes.push(Effect::Reopened { connection, job: id, due: now, was_open });
+    effects.lanes.push(Effect::Reopened { connection, job: id, due: now, was_open: is_open });
     Ok(Retried::Queued)
 }

@@ -5,7 +5,7 @@
 //! `events` and `jobs` are append-mostly; job ids are made by the one writer, so they rise in the order of writing.
 //! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
 //! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `events_newest` gives the newest
-//! events of a type, since an index ends with the row's number. `attempts` and `bodies` hang on
+//! events of a type, since an index ends with the row's number. `attempts`, `bodies` and `replayed` (which replay put a job back last) hang on
 //! jobs. `tallies` counts what came of a connection's jobs by day and slot (`store::log`). `dedupe` forgets after a day. `waits` and `failing` are
 //! what lanes must know after a crash. `records` is the few things that every process knows, under a rising revision.
 
@@ -20,7 +20,7 @@ use super::unavailable;
 use crate::store::StoreError;
 
 /// Raised by one with every change of the tables.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// From format 1, which did not know an event's type outside of its document.
 const FROM_1: &str = "
@@ -36,6 +36,11 @@ CREATE TABLE tallies(
     PRIMARY KEY(connection, day, slot)) WITHOUT ROWID;
 CREATE INDEX tallies_day ON tallies(day);
 CREATE TABLE failing(connection BLOB PRIMARY KEY, count INTEGER NOT NULL, since INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// From format 3, which did not know what a replay had sent again.
+const FROM_3: &str = "
+CREATE TABLE replayed(job BLOB PRIMARY KEY, replay BLOB NOT NULL) WITHOUT ROWID;
 ";
 
 /// How long a statement waits for another process's write before it fails.
@@ -99,9 +104,10 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
             .map_err(|error| unavailable(&error))
     };
     match version {
-        0 => apply(&format!("{SCHEMA}{FROM_2}"))?,
-        1 => apply(&format!("{FROM_1}{FROM_2}"))?,
-        2 => apply(FROM_2)?,
+        0 => apply(&format!("{SCHEMA}{FROM_2}{FROM_3}"))?,
+        1 => apply(&format!("{FROM_1}{FROM_2}{FROM_3}"))?,
+        2 => apply(&format!("{FROM_2}{FROM_3}"))?,
+        3 => apply(FROM_3)?,
         SCHEMA_VERSION => {}
         newer => {
             return Err(StoreError::Corrupt(format!(
@@ -131,10 +137,12 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // What is deleted is overwritten with zeros: an erasure leaves nothing in the file.
     // FULL: a commit returns when the write-ahead log is on disk, which is what a 202 promises.
     connection.execute_batch(
         "PRAGMA journal_mode=WAL;
          PRAGMA synchronous=FULL;
+         PRAGMA secure_delete=ON;
          PRAGMA temp_store=MEMORY;
          PRAGMA cache_size=-8192;
          PRAGMA wal_autocheckpoint=2000;

@@ -12,8 +12,8 @@ use super::unavailable;
 use super::writer::Effects;
 use crate::domain::breaker::Failing;
 use crate::domain::connection::ConnectionState;
-use crate::domain::id::ConnectionId;
-use crate::domain::job::{Job, JobState};
+use crate::domain::id::{ConnectionId, JobId};
+use crate::domain::job::{Attempt, Job, JobState};
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
 use crate::store::types::{Recorded, Settlement, UNANSWERED};
@@ -100,25 +100,9 @@ fn write_one(
     effects: &mut Effects,
 ) -> Result<(), StoreError> {
     let mut job = job.clone();
-    if let Some(attempt) = &settlement.attempt {
-        job.tries += 1;
-        let record = serde_json::to_string(attempt)
-            .map_err(|error| StoreError::Corrupt(format!("an attempt cannot be written: {error}")))?;
-        execute(
-            database,
-            "INSERT OR REPLACE INTO attempts(job, number, record) VALUES(?, ?, ?)",
-            params![job.id.bits().to_be_bytes(), attempt.number, record],
-        )?;
-        if attempt.number > KEPT_ATTEMPTS {
-            execute(
-                database,
-                "DELETE FROM attempts WHERE job = ? AND number <= ?",
-                params![job.id.bits().to_be_bytes(), attempt.number - KEPT_ATTEMPTS],
-            )?;
-        }
-    }
-    let is_spent = settlement.attempt.is_some() && settlement.next.spends_attempt();
-    job.attempts += u32::from(is_spent);
+    let tried = u32::from(settlement.attempt.is_some());
+    job.tries += tried;
+    job.attempts += if settlement.next.spends_attempt() { tried } else { 0 };
     // Whatever was in flight when its connection closed is not tried again.
     let closed = settlement.effect.close.is_some() || is_closed(job.connection);
     let (next, reason) = match &settlement.next {
@@ -128,37 +112,42 @@ fn write_one(
         ),
         next => (next.clone(), settlement.reason.clone()),
     };
+    let id = job.id.bits().to_be_bytes();
+    // One that was erased while its outcome was on its way has ended: nothing of that is kept.
+    let open = match next {
+        Next::Done(state) => execute(
+            database,
+            "UPDATE jobs SET state = ?, due = NULL, finished = ?, attempts = ?, tries = ?, reason = ?
+             WHERE id = ? AND due IS NOT NULL",
+            params![state_code(state), now.millis(), job.attempts, job.tries, reason, id],
+        )?,
+        Next::Due(due) => execute(
+            database,
+            "UPDATE jobs SET state = ?, due = ?, attempts = ?, tries = ?, reason = ? WHERE id = ? AND due IS NOT NULL",
+            params![state_code(JobState::Waiting), due.millis().max(1), job.attempts, job.tries, reason, id],
+        )?,
+        Next::Requeue => execute(
+            database,
+            "UPDATE jobs SET tries = ?, reason = ? WHERE id = ? AND due IS NOT NULL",
+            params![job.tries, reason, id],
+        )?,
+    };
+    if open == 0 {
+        return Ok(());
+    }
+    if let Some(attempt) = &settlement.attempt {
+        keep_attempt(database, job.id, attempt)?;
+    }
     let ended = if let Next::Done(state) = next { Some(state) } else { None };
     together.counted.add(job.connection, settlement.attempt.as_ref(), ended);
     match next {
-        Next::Done(state) => {
-            execute(
-                database,
-                "UPDATE jobs SET state = ?, due = NULL, finished = ?, attempts = ?, tries = ?, reason = ? WHERE id = ?",
-                params![
-                    state_code(state),
-                    now.millis(),
-                    job.attempts,
-                    job.tries,
-                    reason,
-                    job.id.bits().to_be_bytes()
-                ],
-            )?;
+        Next::Done(_) => {
+            if settlement.forget {
+                execute(database, "DELETE FROM bodies WHERE job = ?", params![id])?;
+            }
             effects.lanes.push(Effect::Ended(job.id));
         }
         Next::Due(due) => {
-            execute(
-                database,
-                "UPDATE jobs SET state = ?, due = ?, attempts = ?, tries = ?, reason = ? WHERE id = ?",
-                params![
-                    state_code(JobState::Waiting),
-                    due.millis().max(1),
-                    job.attempts,
-                    job.tries,
-                    reason,
-                    job.id.bits().to_be_bytes()
-                ],
-            )?;
             keep_body(database, settlement)?;
             effects.lanes.push(Effect::Again {
                 job: job.clone(),
@@ -167,16 +156,27 @@ fn write_one(
             });
         }
         Next::Requeue => {
-            execute(
-                database,
-                "UPDATE jobs SET tries = ?, reason = ? WHERE id = ?",
-                params![job.tries, reason, job.id.bits().to_be_bytes()],
-            )?;
             keep_body(database, settlement)?;
             effects.lanes.push(Effect::Back { job: job.clone(), rendered: settlement.rendered.clone() });
         }
     }
     lane_effect(database, job.connection, &settlement.effect, now, &mut together.worked, effects)
+}
+
+fn keep_attempt(database: &Connection, job: JobId, attempt: &Attempt) -> Result<(), StoreError> {
+    let record = serde_json::to_string(attempt)
+        .map_err(|error| StoreError::Corrupt(format!("an attempt cannot be written: {error}")))?;
+    let id = job.bits().to_be_bytes();
+    execute(
+        database,
+        "INSERT OR REPLACE INTO attempts(job, number, record) VALUES(?, ?, ?)",
+        params![id, attempt.number, record],
+    )?;
+    if attempt.number > KEPT_ATTEMPTS {
+        let oldest = attempt.number - KEPT_ATTEMPTS;
+        execute(database, "DELETE FROM attempts WHERE job = ? AND number <= ?", params![id, oldest])?;
+    }
+    Ok(())
 }
 
 /// Keeps what the next attempt begins with, in place of what was kept before.
@@ -187,6 +187,7 @@ fn keep_body(database: &Connection, settlement: &Settlement) -> Result<(), Store
         "INSERT INTO bodies(job, body) VALUES(?, ?) ON CONFLICT(job) DO UPDATE SET body = excluded.body",
         params![settlement.lease.job.bits().to_be_bytes(), &body[..]],
     )
+    .map(drop)
 }
 
 fn lane_effect(
@@ -252,10 +253,9 @@ fn count_failure(
         .map_err(|error| unavailable(&error))
 }
 
-fn execute(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
+fn execute(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
     database
         .prepare_cached(sql)
         .and_then(|mut statement| statement.execute(params))
-        .map(|_| ())
         .map_err(|error| unavailable(&error))
 }

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Entropy, Ids};
 use crate::domain::id::ConnectionId;
 use crate::domain::job::Outcome;
 use crate::domain::time::Timestamp;
-use crate::store::conformance::{Engine, RETENTION, World};
+use crate::store::conformance::{Engine, World, retention};
 use crate::store::{Expected, Ingest, Ingested, Record, RecordId, Store, StoreError};
 
 struct Embedded {
@@ -35,7 +35,7 @@ impl Engine for Embedded {
         self.newest.lock().take();
         // A store that was dropped lets go of its folder once its thread has ended.
         for _ in 0..1_000_000 {
-            match SqliteStore::open(self.folder.path(), clock.clone(), ids.clone(), RETENTION).await {
+            match SqliteStore::open(self.folder.path(), clock.clone(), ids.clone(), retention()).await {
                 Ok(store) => {
                     let store = Arc::new(store);
                     *self.newest.lock() = Some(Arc::clone(&store));
@@ -75,23 +75,23 @@ fn manual() -> (Clock, Ids) {
 async fn a_folder_has_one_owner() {
     let folder = TempDir::new().unwrap();
     let (clock, ids) = manual();
-    let first = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), RETENTION).await.unwrap();
-    let second = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), RETENTION).await;
+    let first = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), retention()).await.unwrap();
+    let second = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), retention()).await;
     assert!(
         matches!(second, Err(StoreError::Unavailable(reason)) if reason.contains("another gateway runs on"))
     );
     first.close().await;
-    SqliteStore::open(folder.path(), clock, ids, RETENTION).await.unwrap();
+    SqliteStore::open(folder.path(), clock, ids, retention()).await.unwrap();
 }
 
 #[tokio::test]
 async fn another_format_is_refused() {
     let folder = TempDir::new().unwrap();
     let (clock, ids) = manual();
-    SqliteStore::open(folder.path(), clock.clone(), ids.clone(), RETENTION).await.unwrap().close().await;
+    SqliteStore::open(folder.path(), clock.clone(), ids.clone(), retention()).await.unwrap().close().await;
     let database = Connection::open(folder.path().join("patchbay.db")).unwrap();
     database.execute_batch("PRAGMA user_version=99").unwrap();
-    let again = SqliteStore::open(folder.path(), clock, ids, RETENTION).await;
+    let again = SqliteStore::open(folder.path(), clock, ids, retention()).await;
     assert!(matches!(again, Err(StoreError::Corrupt(reason)) if reason.contains("format 99")));
 }
 
@@ -240,7 +240,7 @@ async fn the_owner_sees_what_a_guest_writes_within_a_second() {
     let folder = TempDir::new().unwrap();
     let clock = Clock::system();
     let ids = Ids::new(clock.clone(), Entropy::system());
-    let owner = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), RETENTION).await.unwrap();
+    let owner = SqliteStore::open(folder.path(), clock.clone(), ids.clone(), retention()).await.unwrap();
     let guest = SqliteStore::open_guest(folder.path(), clock.clone(), ids.clone()).await.unwrap();
     let (world, ..) = inside().await;
     let connection = world.connection("acme", 4);

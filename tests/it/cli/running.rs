@@ -389,7 +389,7 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
         assert_eq!(code, Some(0), "{error}");
         if out.contains("fails again: field \"mail\"") {
             assert!(
-                out.contains("from $.data.emial") && error.contains("1 looked at, 1 would fail again"),
+                out.contains("from $.data.emial") && out.contains("1 deliveries would be sent again"),
                 "{out}{error}"
             );
             break;
@@ -414,13 +414,10 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
     assert!(!out.contains("v1,"), "a signature is hidden: {out}");
     assert_eq!(ask_for(&["connections", "preview", &connection, "--event", "no-such-event"]).0, Some(1));
     let (_, out, error) = ask_for(&dry);
-    assert!(
-        out.contains(r#"{"mail":"jane@example.com"}"#) && error.contains("0 would fail again"),
-        "{out}{error}"
-    );
+    assert!(out.contains(r#"{"mail":"jane@example.com"}"#) && !out.contains("fails again"), "{out}{error}");
     let (code, out, error) = ask_for(&replay);
-    assert_eq!((code, out.trim()), (Some(0), "1 deliveries are sent again"), "{error}");
-    assert!(error.contains("1 sent again"), "{error}");
+    let told = "1 deliveries are sent again, 0 left as they are; done";
+    assert_eq!((code, out.trim()), (Some(0), told), "{error}");
     assert_eq!(ask_for(&["replay", "--connection", &connection]).0, Some(2), "it has to say which");
     served.stop();
 }

@@ -91,6 +91,11 @@ impl Wish {
                 *number = u32::try_from(wanted).ok();
             }
         }
+        if is_null(table.node("log_bodies")) {
+            self.policy.log_bodies = None;
+        } else if let Some(wanted) = table.boolean("log_bodies") {
+            self.policy.log_bodies = Some(wanted);
+        }
         if is_null(table.node("retry_delays_secs")) {
             self.policy.retry_delays_secs = None;
         } else if let Some(items) = table.list("retry_delays_secs") {

@@ -366,6 +366,7 @@ impl Model {
             }
             Retried::Open => prop_assert!(job.state == JobState::Queued || job.lease.is_some()),
             Retried::Closed => prop_assert!(!lane.takes_jobs()),
+            Retried::Erased | Retried::Already => prop_assert!(false, "nothing was erased or replayed"),
             Retried::Queued => {
                 prop_assert!(lane.takes_jobs() && job.state != JobState::Queued && !live);
                 job.state = JobState::Waiting;

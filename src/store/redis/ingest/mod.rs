@@ -27,7 +27,7 @@ pub(super) use staged::LARGE;
 /// Events and jobs in one script call, which bounds how long it runs.
 const WEIGHT: usize = 128;
 /// How often a request is sent again because a lane had to be told of its connection, or an id was taken.
-const ROUNDS: usize = 8;
+pub(super) const ROUNDS: usize = 8;
 
 /// The part of a request that lies in one partition.
 #[derive(Debug)]

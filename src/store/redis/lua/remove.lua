@@ -4,6 +4,8 @@
 -- these went before, and their keys are not given. Answers how many jobs went with it, or -1.
 local event, entry = KEYS[FIXED + 1], ARGV[4]
 local base, jobs = entry:sub(1, 11), #KEYS - FIXED - 4
+-- It got another job since its entry was read.
+if not call('ZSCORE', EVENTS, entry) then return -1 end
 for index = 0, jobs - 1 do
   local raw = call('HGET', event, index)
   if raw then

@@ -2,7 +2,8 @@
 -- its connection's totals is KEYS[FIXED + count + n]. ARGV from 4 on, sixteen for each: id,
 -- token, attempt's number (0 for none), attempt, next (`done`, `due`, `requeue`), state or due, reason, health (-1, 0, 1),
 -- wait until, effect on the record as JSON (empty for none), whether that effect closes, from how many failures on
--- the breaker opens (0 for never), when it then probes, rendered bytes (empty for none), the slot of its latency (empty for no attempt), whether it failed.
+-- the breaker opens (0 for never), when it then probes, rendered bytes (empty for none; of a job that ends, whether those
+-- that were kept go), the slot of its latency (empty for no attempt), whether it failed.
 -- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
 -- effect of each whose record must change.
 local EACH = 16
@@ -43,6 +44,7 @@ for n = 1, COUNT do
       end
       if next_step == 'done' then
         state, due, finished = value, 0, now
+        if rendered ~= '' then call('HDEL', event, 'b' .. index) end
         leave(l, id)
       else
         if next_step == 'due' then

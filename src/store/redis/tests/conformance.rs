@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::server::Server;
 use crate::clock::{Clock, Ids};
 use crate::store::Store;
-use crate::store::conformance::{Engine, RETENTION};
+use crate::store::conformance::{Engine, retention};
 use crate::store::redis::{RedisSettings, RedisStore};
 
 /// Ends with the last case that uses it.
@@ -35,7 +35,7 @@ impl Engine for Shared {
     async fn open(&self, clock: Clock, ids: Ids) -> Arc<dyn Store> {
         let settings = RedisSettings {
             prefix: self.prefix.clone(),
-            retention: RETENTION,
+            retention: retention(),
             ..RedisSettings::new(self.server.url())
         };
         Arc::new(RedisStore::open(settings, clock, ids).await.unwrap())

@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod cut;
 mod fault;
+mod kept;
 mod lanes;
 mod large;
 mod log;
@@ -220,6 +221,7 @@ fn settlement(lease: &Lease, next: Next) -> Settlement {
         next,
         reason: "because".to_owned(),
         rendered: None,
+        forget: false,
     }
 }
 

@@ -25,6 +25,7 @@ impl Lanes {
             Effect::Reopened { connection, job, due, was_open } => {
                 self.reopened(connection, job, due, was_open, now);
             }
+            Effect::Dropped { connection, job } => self.dropped(connection, job, now),
             Effect::Worked { connection } => {
                 // An idle lane that works is an ordinary one; there is nothing to remember.
                 if let Some(lane) = self.all.get_mut(&connection) {
@@ -121,6 +122,20 @@ impl Lanes {
             lane.open += 1;
             self.open += 1;
         }
+        self.wake(connection, now);
+    }
+
+    fn dropped(&mut self, connection: ConnectionId, job: JobId, now: Timestamp) {
+        if self.is_leased(job) {
+            return self.ended(job, now);
+        }
+        if let Some(slot) = self.lane(connection).window.remove(job) {
+            self.known.remove(&job);
+            self.window_bytes -= slot.bytes();
+        }
+        let lane = self.lane(connection);
+        lane.open = lane.open.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
         self.wake(connection, now);
     }
 

@@ -73,6 +73,8 @@ pub(in crate::store::sqlite) enum Effect {
     Back { job: Job, rendered: Option<Bytes> },
     /// A job that had ended is open again, or a waiting one became due: on disk, due at `due`.
     Reopened { connection: ConnectionId, job: JobId, due: Timestamp, was_open: bool },
+    /// An open job left its lane, leased or not.
+    Dropped { connection: ConnectionId, job: JobId },
     /// The endpoint works.
     Worked { connection: ConnectionId },
     /// The endpoint does not work: its failures in a row, as they were written.
