@@ -9,6 +9,9 @@ use crate::egress::Answer;
 use crate::mapping::{Context, Mapping, MappingError};
 use crate::spec::{ConnectorSpec, ContentType, FIELDS};
 
+/// Room for a body of the usual size.
+const USUAL_BYTES: usize = 1_024;
+
 /// How far a job of a chain of requests got: what is kept between its attempts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,7 +135,12 @@ fn document(options: &Value, progress: &Progress, event: &Value) -> Value {
 
 fn write(fields: &Map<String, Value>, content_type: ContentType) -> Result<Bytes, MappingError> {
     match content_type {
-        ContentType::Json => Ok(serde_json::to_vec(fields).unwrap_or_default().into()),
+        ContentType::Json => {
+            let mut body = Vec::with_capacity(USUAL_BYTES);
+            // Writing to a Vec does not fail, and the keys are texts.
+            let _ = serde_json::to_writer(&mut body, fields);
+            Ok(body.into())
+        }
         ContentType::Form | ContentType::Query => form(fields).map(Into::into),
     }
 }

@@ -74,45 +74,11 @@ impl Work {
     }
 }
 
-/// The value's length in bytes as JSON; `None` when it is above `limit`. Stops as soon as it is. Every output is measured, so
-/// nothing is written for it but numbers.
+/// The value's length in bytes as JSON; `None` when it is above `limit`. Stops as soon as it is.
 pub fn measure(value: &Value, limit: usize) -> Option<usize> {
-    Some(limit - left_after(value, limit)?)
-}
-
-/// What is left of `left` bytes once the value is written.
-fn left_after(value: &Value, left: usize) -> Option<usize> {
-    match value {
-        Value::Null | Value::Bool(true) => left.checked_sub(4),
-        Value::Bool(false) => left.checked_sub(5),
-        Value::Number(_) => {
-            let mut meter = Meter { left };
-            serde_json::to_writer(&mut meter, value).ok()?;
-            Some(meter.left)
-        }
-        Value::String(text) => left.checked_sub(text_bytes(text)),
-        Value::Array(items) => {
-            let left = left.checked_sub(2 + items.len().saturating_sub(1))?;
-            items.iter().try_fold(left, |left, item| left_after(item, left))
-        }
-        Value::Object(entries) => {
-            let left = left.checked_sub(2 + entries.len().saturating_sub(1))?;
-            entries
-                .iter()
-                .try_fold(left, |left, (key, item)| left_after(item, left.checked_sub(text_bytes(key) + 1)?))
-        }
-    }
-}
-
-/// A text's bytes with its quotes: some characters are written as two bytes, other controls as six (RFC 8259 §7).
-fn text_bytes(text: &str) -> usize {
-    let is_escaped = |byte: &u8| *byte < b' ' || matches!(byte, b'"' | b'\\');
-    // Counted first, without a branch: most texts have none.
-    let escaped = text.as_bytes().iter().filter(|byte| is_escaped(byte)).count();
-    let short = |byte: &u8| matches!(byte, b'"' | b'\\' | 8 | 9 | 10 | 12 | 13);
-    let long =
-        if escaped == 0 { 0 } else { escaped - text.as_bytes().iter().filter(|byte| short(byte)).count() };
-    2 + text.len() + escaped + 4 * long
+    let mut meter = Meter { left: limit };
+    serde_json::to_writer(&mut meter, value).ok()?;
+    Some(limit - meter.left)
 }
 
 /// Whether no more than `levels` lists and objects are inside one another.

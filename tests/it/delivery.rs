@@ -290,11 +290,11 @@ async fn now_is_the_same_moment_on_every_try_whatever_happens_in_between() {
     let waiting = app.wait_for_state(connection, JobState::Waiting).await;
     let (folder, clock) = (Arc::clone(&app.folder), app.clock.clone());
     app.stop().await;
-    clock.advance(Duration::from_secs(2 * 3600));
+    clock.advance(Duration::from_hours(2));
     let app = TestGateway::start_in(folder, clock).await;
     app.wait_for_state(connection, JobState::Delivered).await;
     // What was kept for retries is gone by now: the mapping is applied again.
-    app.clock.advance(Duration::from_secs(3600));
+    app.clock.advance(Duration::from_hours(1));
     app.gateway.store.retry(waiting.job.id, None).await.unwrap();
     let arrivals = receiver.wait_for(3).await;
     assert!(

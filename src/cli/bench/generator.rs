@@ -13,11 +13,13 @@ use tokio::task::JoinSet;
 
 use super::mark::Mark;
 use super::receiver::Tally;
-use super::wire::{exchange, post};
+use super::wire::{Line, exchange, post};
 
 /// Answers of other kinds that a connection bears before it gives up.
 const FAULTS_BORNE: usize = 100;
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Before a request is sent again that the gateway had no room for.
+pub const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// What stands in a batch's answer for each event that was accepted.
 const ITEM_ACCEPTED: &[u8] = b"\"status\":202";
 
@@ -40,6 +42,8 @@ pub struct Load {
     pub payload_bytes: usize,
     /// Events in one request: 1, or a batch.
     pub batch: usize,
+    /// Whether a request that the gateway has no room for (503) is sent again, as it is, until it has.
+    pub insists: bool,
 }
 
 /// What came of it.
@@ -97,16 +101,12 @@ async fn send_some(load: &Load, tally: &Tally, next: &AtomicUsize, began: Instan
         }
         let began_us = tally.elapsed_us();
         request.stamp(Mark { phase: load.phase, number, sent_us: began_us });
-        let asked = exchange(&mut line, load.gateway, &request.bytes, |status, body| match status {
-            202 if events > 1 => (status, count(body, ITEM_ACCEPTED)),
-            202 => (status, 1),
-            _ => (status, 0),
-        });
-        let (status, accepted) = if let Ok(Ok(answered)) = tokio::time::timeout(ANSWER_LIMIT, asked).await {
-            answered
-        } else {
-            line = None;
-            (0, 0)
+        let (status, accepted) = loop {
+            let answered = ask(&mut line, load.gateway, &request).await;
+            if !load.insists || answered.0 != 503 {
+                break answered;
+            }
+            tokio::time::sleep(AGAIN_AFTER).await;
         };
         sent.accepted += accepted;
         if accepted == events {
@@ -118,6 +118,20 @@ async fn send_some(load: &Load, tally: &Tally, next: &AtomicUsize, began: Instan
         }
     }
     sent
+}
+
+/// Sends a request once; the answer's status, and how many of its events were accepted.
+async fn ask(line: &mut Option<Line>, gateway: SocketAddr, request: &Request) -> (u16, usize) {
+    let asked = exchange(line, gateway, &request.bytes, |status, body| match status {
+        202 if request.is_batch => (status, count(body, ITEM_ACCEPTED)),
+        202 => (status, 1),
+        _ => (status, 0),
+    });
+    if let Ok(Ok(answered)) = tokio::time::timeout(ANSWER_LIMIT, asked).await {
+        return answered;
+    }
+    *line = None;
+    (0, 0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of events stay far below 2^52")]
@@ -133,6 +147,7 @@ fn count(text: &[u8], part: &[u8]) -> usize {
 /// A prepared request whose marks and ids are stamped in place.
 struct Request {
     bytes: Vec<u8>,
+    is_batch: bool,
     /// Where the marks' digits are: of each event in its id and in its data.
     marks: Vec<usize>,
 }
@@ -143,11 +158,12 @@ const MARKS: usize = 2;
 impl Request {
     fn new(load: &Load, events: usize) -> Self {
         let event = body_of(load.payload_bytes);
-        let body = if load.batch > 1 { format!("[{}]", vec![event; events].join(",")) } else { event };
+        let is_batch = load.batch > 1;
+        let body = if is_batch { format!("[{}]", vec![event; events].join(",")) } else { event };
         let text = post(load.gateway, "/v1/events", &load.token, &body);
         let blank = blank_mark();
         let marks = text.match_indices(&blank).map(|(at, _)| at).collect();
-        Self { bytes: text.into_bytes(), marks }
+        Self { bytes: text.into_bytes(), is_batch, marks }
     }
 
     fn events(&self) -> usize {
@@ -210,6 +226,7 @@ mod tests {
             concurrency: 1,
             payload_bytes: 600,
             batch,
+            insists: false,
         }
     }
 

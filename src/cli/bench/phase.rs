@@ -122,6 +122,7 @@ impl Bench {
             concurrency: self.concurrency,
             payload_bytes: self.payload_bytes,
             batch,
+            insists: false,
         }
     }
 }

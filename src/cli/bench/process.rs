@@ -14,7 +14,7 @@ use crate::config::own_program;
 /// How many ticks of `/proc/<pid>/stat` make a second: fixed by Linux for user space (`USER_HZ`, proc(5)).
 const TICKS_PER_SEC: f64 = 100.0;
 /// How long a gateway may take until it answers that it is ready.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 
 /// A gateway in a process of its own; it ends when dropped.
 #[derive(Debug)]

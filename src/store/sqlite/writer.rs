@@ -253,8 +253,8 @@ impl Loop {
     }
 
     fn transaction(&self, writes: &mut [Box<dyn Request>]) -> Result<(), Failure> {
-        self.connection
-            .execute_batch("BEGIN IMMEDIATE")
+        let execute = |sql| self.connection.prepare_cached(sql)?.execute([]);
+        execute("BEGIN IMMEDIATE")
             .map_err(|error| Failure::Whole { began: false, error: unavailable(&error) })?;
         let failed = writes
             .iter_mut()
@@ -262,9 +262,8 @@ impl Loop {
             .find_map(|(at, write)| Some((at, write.run(&self.connection).err()?)));
         let result = match failed {
             Some((at, error)) => Err(Failure::One(at, error)),
-            None => self
-                .connection
-                .execute_batch("COMMIT")
+            None => execute("COMMIT")
+                .map(|_| ())
                 .map_err(|error| Failure::Whole { began: true, error: unavailable(&error) }),
         };
         // Some errors have rolled it back already.

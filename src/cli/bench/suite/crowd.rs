@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::super::generator::AGAIN_AFTER;
 use super::super::phase::{Bench, connection, per_sec};
 use super::super::wire::{exchange, post};
 use crate::cli::failure::Failure;
@@ -30,24 +31,23 @@ pub async fn make(bench: &Bench, count: usize) -> Result<f64, Failure> {
     for _ in 0..AT_ONCE.min(count) {
         let (next, key) = (Arc::clone(&next), Arc::clone(&key));
         makers.spawn(async move {
-            let mut line = None;
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
-                    return Ok(());
-                }
+            let (mut line, mut number) = (None, next.fetch_add(1, Ordering::Relaxed));
+            while number < count {
                 let wish = connection(&name(number / OF_ONE_TENANT), number, target).to_string();
                 let request = post(gateway, "/v1/connections", &key, &wish);
                 let asked = exchange(&mut line, gateway, request.as_bytes(), |status, body| {
                     (status, String::from_utf8_lossy(&body[..body.len().min(500)]).into_owned())
                 });
                 match tokio::time::timeout(ANSWER_LIMIT, asked).await {
-                    Ok(Ok((201, _))) => {}
+                    Ok(Ok((201, _))) => number = next.fetch_add(1, Ordering::Relaxed),
+                    // The store has no room for it now.
+                    Ok(Ok((503, _))) => tokio::time::sleep(AGAIN_AFTER).await,
                     Ok(Ok((status, body))) => return Err(format!("answered {status}: {body}")),
                     Ok(Err(error)) => return Err(error.to_string()),
                     Err(_) => return Err("no answer".to_owned()),
                 }
             }
+            Ok(())
         });
     }
     while let Some(made) = makers.join_next().await {

@@ -19,6 +19,7 @@ use clap::Args;
 use super::figures::{Machine, Settings};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+pub use parts::FAN_OUT;
 use place::Place;
 use report::SuiteReport;
 use rows::{Figures, PARTS, Part};

@@ -1,26 +1,30 @@
 //! The four parts of a run. Each begins with an empty store and a new gateway.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::super::figures::Phase;
-use super::super::generator;
+use super::super::generator::{self, Load};
 use super::super::phase::{Bench, Run, Tenant, per_sec, wait_for};
 use super::super::receiver::{Receiver, Tally};
-use super::super::{STEADY_SECS, TENANT, WARM_UP_EVENTS, real, size};
+use super::super::{STEADY_SECS, TENANT, WARM_UP_EVENTS, size};
 use super::place::Place;
 use super::rows::Figures;
 use super::{Plan, crowd, disk};
 use crate::cli::failure::Failure;
 
 /// Endpoints of the row with many for each event.
-const FAN_OUT: usize = 10;
+pub const FAN_OUT: usize = 10;
 /// Events of one request, where many are sent only to be there.
 const BATCH: usize = 1_000;
 /// Bytes that such a request may have; the gateway takes a little more.
 const BATCH_BYTES: usize = 900_000;
+/// Who sends them: so few that what is under way does not hide what is queued, where memory is read next.
+const FILLERS: usize = 4;
 
 /// A part at work.
 struct Session<'a> {
@@ -81,8 +85,9 @@ impl<'a> Session<'a> {
     async fn fill(&mut self, tenant: &Tenant, events: usize) -> Result<f64, Failure> {
         let batch = BATCH.min(BATCH_BYTES / self.plan.settings.payload_bytes).max(1);
         let run = self.run(tenant, events);
-        let nowhere = std::sync::Arc::new(Tally::new(run.phase, 0, 0, std::time::Instant::now()));
-        let sent = generator::send(&self.bench.load(&run, batch), &nowhere).await;
+        let load = Load { concurrency: FILLERS, insists: true, ..self.bench.load(&run, batch) };
+        let nowhere = Arc::new(Tally::new(run.phase, 0, 0, Instant::now()));
+        let sent = generator::send(&load, &nowhere).await;
         if sent.accepted < events {
             let faults =
                 format!("only {} of {events} events were accepted: {:?}", sent.accepted, sent.refused);
@@ -130,7 +135,7 @@ pub async fn empty(plan: Plan<'_>, place: &Place, figures: &mut Figures) -> Resu
         return Err(Failure::failed(faults));
     }
     figures.set("accept_per_sec", per_sec(sent.accepted, sent.span));
-    let resumed = std::time::Duration::from_micros(tally.elapsed_us());
+    let resumed = Duration::from_micros(tally.elapsed_us());
     session.pause(&tenant, false).await?;
     wait_for(&tally, run.events).await;
     if tally.arrived() < run.events {
@@ -189,7 +194,7 @@ pub async fn dead(plan: Plan<'_>, place: &Place, figures: &mut Figures) -> Resul
     silent.abort();
     figures.set("live_p99_alone_ms", alone);
     figures.set("live_p99_beside_dead_ms", beside);
-    figures.set("live_p99_beside_dead", beside / alone.max(real(1) / 1_000.0));
+    figures.set("live_p99_beside_dead", beside / alone.max(0.001));
     Ok(())
 }
 

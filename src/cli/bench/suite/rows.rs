@@ -94,47 +94,47 @@ impl Spec {
 use Part::{Connections, Dead, Empty, Queued};
 use Target::{AtLeast, AtMost};
 
-const fn least(figure: f64) -> Option<Target> {
-    Some(AtLeast(figure))
-}
-
-const fn most(figure: f64) -> Option<Target> {
-    Some(AtMost(figure))
-}
-
 /// Every row.
 pub const ROWS: &[Spec] = &[
-    Spec::row("events_per_sec", "events/s end to end, fan-out 1", Empty, least(8_000.0)),
-    Spec::row("deliveries_per_sec", "deliveries/s, fan-out 10", Empty, least(15_000.0)),
-    Spec { sqlite: None, ..Spec::row("receipt_p50_ms", "p50 request to receipt, ms", Empty, most(1.0)) },
-    Spec { sqlite: None, ..Spec::row("receipt_p99_ms", "p99 request to receipt, ms", Empty, most(3.0)) },
+    Spec::row("events_per_sec", "events/s end to end, fan-out 1", Empty, Some(AtLeast(8_000.0))),
+    Spec::row("deliveries_per_sec", "deliveries/s, fan-out 10", Empty, Some(AtLeast(15_000.0))),
+    Spec {
+        sqlite: None,
+        ..Spec::row("receipt_p50_ms", "p50 request to receipt, ms", Empty, Some(AtMost(1.0)))
+    },
+    Spec {
+        sqlite: None,
+        ..Spec::row("receipt_p99_ms", "p99 request to receipt, ms", Empty, Some(AtMost(3.0)))
+    },
     Spec::row("fsync_p50_ms", "  the disk's own part of it, p50, ms", Empty, None).sqlite_only(),
     Spec::row("fsync_p99_ms", "  the disk's own part of it, p99, ms", Empty, None).sqlite_only(),
-    Spec::row("receipt_p50_less_fsync_ms", "  p50 without the disk's, ms", Empty, most(1.0)).sqlite_only(),
-    Spec::row("receipt_p99_less_fsync_ms", "  p99 without the disk's, ms", Empty, most(3.0)).sqlite_only(),
-    Spec::row("accept_per_sec", "accepted/s while nothing is delivered", Empty, least(15_000.0)),
-    Spec::row("drain_per_sec", "drained/s of that backlog", Empty, least(12_000.0)),
-    Spec::row("cpu_ms_per_delivery", "gateway's CPU a delivery, ms", Empty, most(0.12)),
-    Spec::row("memory_idle_mb", "memory idle, MB", Empty, most(30.0)),
+    Spec::row("receipt_p50_less_fsync_ms", "  p50 without the disk's, ms", Empty, Some(AtMost(1.0)))
+        .sqlite_only(),
+    Spec::row("receipt_p99_less_fsync_ms", "  p99 without the disk's, ms", Empty, Some(AtMost(3.0)))
+        .sqlite_only(),
+    Spec::row("accept_per_sec", "accepted/s while nothing is delivered", Empty, Some(AtLeast(15_000.0))),
+    Spec::row("drain_per_sec", "drained/s of that backlog", Empty, Some(AtLeast(12_000.0))),
+    Spec::row("cpu_ms_per_delivery", "gateway's CPU a delivery, ms", Empty, Some(AtMost(0.12))),
+    Spec::row("memory_idle_mb", "memory idle, MB", Empty, Some(AtMost(30.0))),
     Spec::row("memory_peak_mb", "  at most in that part, MB", Empty, None),
     Spec {
-        redis: most(100.0),
-        ..Spec::row("memory_queued_mb", "memory with queued jobs, MB", Queued, most(200.0))
+        redis: Some(AtMost(100.0)),
+        ..Spec::row("memory_queued_mb", "memory with queued jobs, MB", Queued, Some(AtMost(200.0)))
     },
     Spec::row("memory_queued_restarted_mb", "  after a new start, MB", Queued, None),
     Spec::row("memory_connections_mb", "  memory with many connections, MB", Connections, None),
-    Spec::row("start_empty_ms", "start to healthy, empty, ms", Empty, most(100.0)),
-    Spec::row("start_queued_ms", "start to healthy, with queued jobs, ms", Queued, most(1_000.0)),
+    Spec::row("start_empty_ms", "start to healthy, empty, ms", Empty, Some(AtMost(100.0))),
+    Spec::row("start_queued_ms", "start to healthy, with queued jobs, ms", Queued, Some(AtMost(1_000.0))),
     Spec::row(
         "throughput_with_connections",
         "throughput with many connections, of empty",
         Connections,
-        least(0.8),
+        Some(AtLeast(0.8)),
     ),
     Spec::row("connections_made_per_sec", "  connections made/s by the API", Connections, None),
-    Spec::row("throughput_with_queued", "throughput with queued jobs, of empty", Queued, least(0.8)),
+    Spec::row("throughput_with_queued", "throughput with queued jobs, of empty", Queued, Some(AtLeast(0.8))),
     Spec::row("queued_in_batches_per_sec", "  events/s queued in batches", Queued, None),
-    Spec::row("live_p99_beside_dead", "live p99 beside a dead endpoint, of alone", Dead, most(1.2)),
+    Spec::row("live_p99_beside_dead", "live p99 beside a dead endpoint, of alone", Dead, Some(AtMost(1.2))),
     Spec::row("live_p99_alone_ms", "  alone, ms", Dead, None),
     Spec::row("live_p99_beside_dead_ms", "  beside it, ms", Dead, None),
 ];
