@@ -66,7 +66,7 @@ async fn a_hundred_silent_endpoints_do_not_hold_back_one_that_works() {
     .await;
     until("silent endpoints in the room that was made", || {
         held += silent.came().len();
-        held == 2 * PLACES
+        held >= 2 * PLACES
     })
     .await;
     // They may take no more than they leave free for others: the rest waits, and spends no attempt.
@@ -77,7 +77,9 @@ async fn a_hundred_silent_endpoints_do_not_hold_back_one_that_works() {
         throttled.is_some_and(|count| count != "0")
     })
     .await;
-    assert_eq!(held + silent.came().len(), 2 * PLACES);
+    held += silent.came().len();
+    // Half of the room aside, and a place each: less than both rooms, and than its jobs.
+    assert!(held <= 3 * PLACES / 2 + PLACES, "{held}");
     publish(&other, 10).await;
     until("further deliveries", || {
         arrived.extend(working.came().into_iter().map(|came| came.body));
