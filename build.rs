@@ -26,7 +26,7 @@ fn main() -> Result<(), Failure> {
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("built_in.rs"), table)?;
     // Cargo runs this again when the compiler changes.
     let told = Command::new(env::var("RUSTC")?).arg("--version").output()?;
-    println!("cargo::rustc-env=PATCHBAY_RUSTC={}", String::from_utf8_lossy(&told.stdout).trim());
+    println!("cargo::rustc-env=BUILD_RUSTC={}", String::from_utf8_lossy(&told.stdout).trim());
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 pub mod data_dir;
 mod listener;
 mod reload;
+mod server;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use crate::config::{Config, Role, StoreConfig, inherited_listener};
 use crate::domain::fault::Faults;
 use crate::domain::secret::Secret;
 use crate::egress::{AddressPolicy, Egress, EgressError, EgressSettings};
+use crate::service::traces::{LAST_POSTS, Traces};
 use crate::service::vault::{Vault, VaultError};
 use crate::service::{Gateway, Parts, ServiceError, Settings};
 use crate::spec::{Catalogue, Stamp};
@@ -30,7 +32,7 @@ use crate::store::redis::RedisStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
 use crate::worker::{self, WorkerError, WorkerSettings, Workers};
-use listener::{BoundedListener, IDLE_LIMIT, MOST_CONNECTIONS};
+use listener::{BoundedListener, IDLE_LIMIT, most_connections};
 pub use reload::Reloader;
 
 /// Before the store is swept again after that failed.
@@ -132,9 +134,10 @@ pub struct RunningApp {
     pub reloader: Reloader,
     drain: Duration,
     stop: watch::Sender<bool>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     workers: Option<Workers>,
     background: JoinSet<()>,
+    exporter: JoinHandle<()>,
 }
 
 /// Starts the gateway. It answers when this returns.
@@ -171,24 +174,33 @@ pub async fn start(config: &Config, clock: Clock, entropy: Entropy) -> Result<Ru
     background.spawn(follow(Arc::clone(&gateway)));
     background.spawn(sweep(Arc::clone(&gateway)));
     background.spawn(tend_hooks(Arc::clone(&gateway)));
+    background.spawn(keep_quotas(Arc::clone(&gateway)));
+    let exporter = tokio::spawn(export_traces(Arc::clone(&gateway)));
     background.spawn(tend_chores(Arc::clone(&gateway)));
     background.spawn(watch_over(Arc::clone(&gateway)));
 
-    let (stop, mut stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let router = match role {
         Role::Both | Role::Api => api::router(Arc::clone(&gateway)),
         Role::Worker => api::probe_router(Arc::clone(&gateway)),
     };
-    let listener = BoundedListener::new(listener, MOST_CONNECTIONS, IDLE_LIMIT);
-    let service = router.into_make_service_with_connect_info::<api::Peer>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    });
-    let server = tokio::spawn(server.into_future());
+    let listener = BoundedListener::new(listener, most_connections(), IDLE_LIMIT);
+    let server = tokio::spawn(server::serve(listener, router, stopped, server::HEAD_LIMIT));
     let drain = config.delivery.drain;
     tracing::info!(%address, role = role.name(), version = env!("CARGO_PKG_VERSION"), "started");
     let reloader = Reloader::new(Arc::clone(&gateway), config.catalogue_dir.clone(), read);
-    Ok(RunningApp { address, operator_token, gateway, reloader, drain, stop, server, workers, background })
+    Ok(RunningApp {
+        address,
+        operator_token,
+        gateway,
+        reloader,
+        drain,
+        stop,
+        server,
+        workers,
+        background,
+        exporter,
+    })
 }
 
 /// Opens the data folder's gateway for a command, beside the one that serves, if there is one: it makes and reads records
@@ -231,6 +243,9 @@ async fn open_gateway(
         Arc::clone(&addresses),
         EgressSettings { connect_timeout: config.egress.connect_timeout, ..EgressSettings::default() },
     )?;
+    // A command beside the gateway tells nothing of what it does.
+    let recorded = config.telemetry.traces.as_ref().filter(|_| place == Place::Owner);
+    let traces = Traces::new(recorded, &clock, &entropy)?;
     let parts = Parts {
         store,
         vault: Vault::new(key.reveal(), entropy.clone()),
@@ -240,8 +255,12 @@ async fn open_gateway(
         catalogue: Arc::new(catalogue),
         egress: Arc::new(egress),
         addresses,
+        traces,
         settings: Settings {
             events_per_second: config.limits.events_per_second,
+            requests_in_flight: config.limits.requests_in_flight,
+            bytes_in_flight: config.limits.bytes_in_flight,
+            jobs_per_tenant: config.limits.jobs_per_tenant,
             connections_per_tenant: config.limits.connections_per_tenant,
             body_bytes: config.limits.body_bytes,
             google: config.google.clone(),
@@ -300,6 +319,14 @@ pub fn store_name(config: &Config) -> String {
 
 async fn follow(gateway: Arc<Gateway>) {
     gateway.follow().await;
+}
+
+async fn keep_quotas(gateway: Arc<Gateway>) {
+    gateway.keep_quotas().await;
+}
+
+async fn export_traces(gateway: Arc<Gateway>) {
+    gateway.traces.export(&gateway.metrics).await;
 }
 
 async fn tend_hooks(gateway: Arc<Gateway>) {
@@ -362,6 +389,10 @@ impl RunningApp {
             tracing::warn!("requests were still open when the time to stop was up");
             self.server.abort();
         }
+        self.gateway.traces.stop();
+        // What the collector does not take by then is lost, like all that it did not take before.
+        let _ = tokio::time::timeout(LAST_POSTS, &mut self.exporter).await;
+        self.exporter.abort();
         self.background.shutdown().await;
         // What the last attempts left to tell.
         match tokio::time::timeout(LAST_ALERTS, self.gateway.raise_alerts()).await {

@@ -45,6 +45,15 @@ impl Clock {
         }
     }
 
+    /// Now, in nanoseconds since 1970, for spans that last less than a millisecond.
+    pub fn nanos(&self) -> u64 {
+        let nanos = match &self.0 {
+            Source::System => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos(),
+            Source::Manual(now) => u128::try_from(now.borrow().millis()).unwrap_or(0) * 1_000_000,
+        };
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
     /// Moves a manual clock on; the machine's clock does not listen.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(now) = &self.0 {

@@ -7,29 +7,29 @@
 mod environment;
 mod in_force;
 mod read;
+mod secret_key;
 pub mod settings;
+mod telemetry;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::connector::google_sheets::GoogleSettings;
 use crate::domain::document::{Key, Kind, Mark, Node};
 use crate::domain::fault::{Fault, Faults, did_you_mean};
 use crate::domain::id::TenantId;
 use crate::service::public::ChatSettings;
+use crate::service::traces::TraceSettings;
 use crate::store::redis::RedisSettings;
 pub use environment::{
     Environment, inherited_listener, named_variable, own_program, system_name, temporary_dir, wants_color,
 };
 pub use in_force::{InForce, in_force, without_secrets};
+pub use secret_key::SecretKey;
 use settings::{SETTINGS, Setting, SettingKind, setting_of};
 
 /// The file that is read when nobody names one.
@@ -72,6 +72,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// For how long events and finished deliveries are kept.
     pub retention: crate::domain::retention::Retention,
+    /// What is told to others.
+    pub telemetry: TelemetryConfig,
     /// How log lines look.
     pub log: LogConfig,
     /// The key that seals secrets, when the environment gives it.
@@ -146,6 +148,12 @@ pub struct EgressConfig {
 pub struct LimitsConfig {
     /// Events a second.
     pub events_per_second: u32,
+    /// Requests under way at once in a process.
+    pub requests_in_flight: usize,
+    /// Bytes of their bodies.
+    pub bytes_in_flight: usize,
+    /// Open jobs.
+    pub jobs_per_tenant: u64,
     /// Connections.
     pub connections_per_tenant: usize,
     /// The largest request body.
@@ -154,6 +162,13 @@ pub struct LimitsConfig {
     pub deliveries_per_second: u32,
     /// Requests of a visitor to the public paths a minute.
     pub visitor_requests_per_minute: u32,
+}
+
+/// What is told to others of what happens here.
+#[derive(Debug, Clone)]
+pub struct TelemetryConfig {
+    /// Where traces go; nowhere without.
+    pub traces: Option<TraceSettings>,
 }
 
 /// How log lines look.
@@ -172,39 +187,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// The 32 bytes that seal secrets; never shown, wiped when dropped.
-#[derive(Clone)]
-pub struct SecretKey(Zeroizing<[u8; 32]>);
-
-impl SecretKey {
-    /// Takes the bytes over.
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
-
-    /// From base64; `None` when that is not 32 bytes.
-    pub fn from_base64(text: &str) -> Option<Self> {
-        let bytes = Zeroizing::new(STANDARD.decode(text.trim()).ok()?);
-        Some(Self::new(bytes.as_slice().try_into().ok()?))
-    }
-
-    /// As base64, for the key file.
-    pub fn to_base64(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(self.0.as_slice()))
-    }
-
-    /// The bytes: every caller is a place to be careful about.
-    pub fn reveal(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
 }
 
 /// A setting given outside the file: by a variable or a flag.
@@ -312,7 +294,15 @@ fn given_by(environment: &Environment, flags: &[Given], faults: &mut Faults) -> 
     let variables: Vec<(String, &Setting)> =
         SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect();
     let mut given = Vec::new();
-    for name in environment.names() {
+    // First, so that our own variables go before them.
+    for (name, key) in telemetry::VARIABLES {
+        if let Some(text) = environment.get(name) {
+            given.push(Given { key, name: name.to_owned(), text: text.to_owned() });
+        }
+    }
+    for name in
+        environment.names().filter(|name| !telemetry::VARIABLES.iter().any(|(other, _)| name == other))
+    {
         if let Some((_, setting)) = variables.iter().find(|(variable, _)| variable == name) {
             let text = environment.get(name).unwrap_or_default().to_owned();
             given.push(Given { key: setting.key, name: name.to_owned(), text });

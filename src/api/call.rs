@@ -21,6 +21,7 @@ use crate::domain::document::Node;
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::TenantId;
 use crate::service::Gateway;
+use crate::service::door::Share;
 use crate::service::ingest::{MAX_NESTING, ParseError, json};
 
 /// How long a body may take to come in.
@@ -50,6 +51,8 @@ pub struct Call {
     pub(super) query: Option<String>,
     pub(super) params: Vec<(String, String)>,
     pub(super) body: Option<Body>,
+    /// The room that its body takes.
+    pub(super) held: Option<Share>,
 }
 
 impl Call {
@@ -121,10 +124,18 @@ impl Call {
                 .hint("send less at once; several events may go in several batches")
         };
         let stated = self.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-        if stated.and_then(|text| text.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
+        let stated = stated.and_then(|text| text.parse::<u64>().ok());
+        if stated.is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
         let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let no_room = || {
+            let detail =
+                "as many bytes of bodies as may be are in memory; nothing was done with this request";
+            Problem::new(Code::BusyBytes, detail).retry_after(1)
+        };
+        let gateway = Arc::clone(&self.gateway);
+        let held = self.held.insert(gateway.door.hold());
         let mut parts = body.into_data_stream();
         let reading = async {
             // Most bodies come in one part, which then needs no copy.
@@ -136,6 +147,10 @@ impl Call {
                 })?;
                 if first.len().max(all.len()) + part.len() > limit {
                     return Err(too_large());
+                }
+                // Who sends slowly takes no more room than what he has sent.
+                if !gateway.door.grow(held, part.len()) {
+                    return Err(no_room());
                 }
                 if first.is_empty() {
                     first = part;

@@ -47,6 +47,8 @@ fn show(live: &LiveConnection) -> Value {
             "breaker_failures": working.policy.breaker.opens_after,
             "pause_failures": working.policy.breaker.pauses_after,
             "pause_secs": working.policy.breaker.pauses_after_span.as_secs(),
+            "per_second": working.policy.rate.map(|rate| rate.per_second),
+            "burst": working.policy.rate.map(|rate| rate.burst),
             "log_bodies": working.policy.log_bodies,
         })),
         "share_with": live.works.as_ref().ok().and_then(|working| working.outlet.share_with()),

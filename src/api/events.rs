@@ -6,11 +6,13 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, reply};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, whole_secs};
 use crate::service::ingest::{ItemError, Publish, PublishError, Published, Receipt};
 use crate::service::rate::Standing;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// When to come again to a tenant whose queue is full.
+const QUEUE_WAIT_SECS: u64 = 5;
 /// Says that an earlier request had done it.
 pub(super) const IDEMPOTENT_REPLAY: HeaderName = HeaderName::from_static("idempotent-replay");
 
@@ -122,9 +124,11 @@ pub(super) fn rate_headers(name: &str, standing: Option<Standing>, headers: &mut
     }
 }
 
-/// Whole seconds to wait, at least one.
-pub(super) fn wait_secs(standing: &Standing) -> u64 {
-    standing.wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(u64::MAX)
+/// A tenant has as many open jobs as it may.
+pub(super) fn queue_full(detail: String) -> Problem {
+    Problem::new(Code::QueueFull, detail)
+        .retry_after(QUEUE_WAIT_SECS)
+        .hint("they are delivered first: look for connections that fail or are paused")
 }
 
 impl From<&ItemError> for Problem {
@@ -155,8 +159,9 @@ impl From<PublishError> for Problem {
             }
             PublishError::StillRunning => Self::new(Code::StillRunning, detail).retry_after(1),
             PublishError::Limited(standing) => {
-                Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing))
+                Self::new(Code::RateLimited, detail).retry_after(whole_secs(standing.wait))
             }
+            PublishError::QueueFull(_) => queue_full(detail),
             PublishError::Store(error) => error.into(),
         }
     }

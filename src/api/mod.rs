@@ -46,6 +46,8 @@ use tokio::time::Instant;
 use crate::domain::account::ApiKey;
 use crate::domain::id::{EventKey, TenantId};
 use crate::service::Gateway;
+use crate::service::door::Share;
+use crate::service::metrics::Shed;
 use call::{Answer, Call};
 pub use catalogue::show_connector;
 use problem::{Code, Problem};
@@ -131,10 +133,14 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
     let method = method_name(&parts.method);
     let params = params(&mut parts).await;
     let mut tenant = None;
-    let allowed = within_bounds(&parts).and_then(|()| authorise(&gateway, &parts.headers, endpoint.auth));
+    let in_flight = gateway.metrics.flow.request();
+    let allowed = within_bounds(&parts).and_then(|()| {
+        let place = enter(&gateway, endpoint)?;
+        Ok((authorise(&gateway, &parts.headers, endpoint.auth)?, place))
+    });
     let answer: Answer = match allowed {
         Err(problem) => Err(problem),
-        Ok(key) => {
+        Ok((key, _place)) => {
             tenant = key.as_ref().and_then(|key| key.tenant.clone());
             match params {
                 None => Err(Problem::new(Code::NoSuchRoute, "the path is not valid UTF-8")),
@@ -151,6 +157,7 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
                         query: parts.uri.query().map(str::to_owned),
                         params,
                         body: Some(body),
+                        held: None,
                     };
                     AssertUnwindSafe((endpoint.run)(call))
                         .catch_unwind()
@@ -160,7 +167,11 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
             }
         }
     };
+    drop(in_flight);
     let mut response = answer.unwrap_or_else(|problem| {
+        if let Some(why) = shed(problem.code) {
+            gateway.metrics.flow.shed(why);
+        }
         if let Some(cause) = &problem.cause {
             tracing::error!(
                 route = endpoint.path,
@@ -178,6 +189,29 @@ async fn serve(endpoint: &'static Endpoint, gateway: Arc<Gateway>, request: Requ
     gateway.metrics.request(method, endpoint.path, status, took);
     log(endpoint, method, status, took, tenant.as_ref().map(TenantId::as_str), &request_id);
     response
+}
+
+/// A place for a request, while there is one; probes need none, for an operator looks at them when it is full.
+fn enter(gateway: &Gateway, endpoint: &Endpoint) -> Result<Option<Share>, Problem> {
+    if table::PROBES.contains(&endpoint.path) {
+        return Ok(None);
+    }
+    gateway.door.enter().map(Some).ok_or_else(|| {
+        let detail = "as many requests as may be are under way; nothing was done with this one";
+        Problem::new(Code::Busy, detail).retry_after(1)
+    })
+}
+
+/// Why a request was turned away, where it was for want of room.
+fn shed(code: Code) -> Option<Shed> {
+    match code {
+        Code::Busy => Some(Shed::Requests),
+        Code::BusyBytes => Some(Shed::Bytes),
+        Code::Overloaded => Some(Shed::Store),
+        Code::QueueFull => Some(Shed::Queue),
+        Code::RateLimited => Some(Shed::Rate),
+        _ => None,
+    }
 }
 
 /// What varies in the path; `None` when it is not UTF-8.

@@ -54,7 +54,7 @@ pub async fn ready(call: Call) -> Answer {
         faults.at_field("workers", "were not heard of lately: nothing is delivered", None);
     }
     if faults.is_empty() {
-        let About { engine, durability, note } = gateway.store.about();
+        let About { engine, durability, note, .. } = gateway.store.about();
         let store = json!({ "engine": engine, "durability": durability, "note": note });
         let mut ready = json!({ "status": "ready", "store": store });
         // It delivers by the files before, so it is ready; whoever edited them is to know.

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -111,6 +112,12 @@ codes! {
     KeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The Idempotency-Key was used for another request";
     /// The event's source and id stood for another event.
     IdReused = "event_id_reused", UNPROCESSABLE_ENTITY, "The event's source and id were used for another event";
+    /// As many requests as may be are under way.
+    Busy = "busy", SERVICE_UNAVAILABLE, "As many requests as may be are under way";
+    /// As many bytes of bodies as may be are in memory.
+    BusyBytes = "busy_bytes", SERVICE_UNAVAILABLE, "As many bytes as may be are in memory";
+    /// A tenant has as many open jobs as it may.
+    QueueFull = "queue_full", TOO_MANY_REQUESTS, "As many jobs wait as may";
     /// Over the rate.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "More is sent than may be";
     /// Our own fault.
@@ -327,11 +334,19 @@ impl From<ServiceError> for Problem {
             }
             ServiceError::Limit(faults) => Self::faults(Code::LimitReached, faults),
             ServiceError::State(reason) => Self::new(Code::WrongState, reason),
+            ServiceError::Throttled(wait, reason) => {
+                Self::new(Code::RateLimited, reason).retry_after(whole_secs(wait))
+            }
             ServiceError::Busy(reason) => Self::new(Code::Overloaded, reason).retry_after(1),
             ServiceError::Store(error) => error.into(),
             ServiceError::Vault(error) => Self::internal(error.to_string()),
         }
     }
+}
+
+/// Whole seconds to wait, at least one.
+pub(super) fn whole_secs(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1_000).max(1).try_into().unwrap_or(u64::MAX)
 }
 
 impl Problem {

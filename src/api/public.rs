@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::call::{Answer, Call, nothing, reply};
-use super::events::{rate_headers, wait_secs};
-use super::problem::{Code, Problem};
+use super::events::rate_headers;
+use super::problem::{Code, Problem, whole_secs};
 use crate::service::ingest::MAX_ID_CHARS;
 use crate::service::public::{PublicError, visitor};
 use crate::service::rate::Standing;
@@ -110,7 +110,7 @@ impl From<PublicError> for Problem {
             PublicError::Invalid(faults) => Self::faults(Code::Invalid, faults),
             PublicError::NoChat => Self::missing("public chat"),
             PublicError::Limited(standing) => {
-                let mut problem = Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing));
+                let mut problem = Self::new(Code::RateLimited, detail).retry_after(whole_secs(standing.wait));
                 rate_headers("visits", Some(standing), &mut problem.headers);
                 problem
             }

@@ -9,8 +9,8 @@ use axum::http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, nothing, only_text, page, reply};
-use super::events::{rate_headers, wait_secs};
-use super::problem::{Code, Problem};
+use super::events::{queue_full, rate_headers};
+use super::problem::{Code, Problem, whole_secs};
 use crate::domain::connection::MappingChoice;
 use crate::domain::id::{SourceId, TenantId};
 use crate::domain::secret::Secret;
@@ -207,10 +207,11 @@ impl From<ReceiveError> for Problem {
             ReceiveError::Understand(_) => Self::new(Code::Invalid, detail)
                 .hint("the source's mapping reads the request; mend it, and deliver again"),
             ReceiveError::Limited(standing) => {
-                let mut problem = Self::new(Code::RateLimited, detail).retry_after(wait_secs(&standing));
+                let mut problem = Self::new(Code::RateLimited, detail).retry_after(whole_secs(standing.wait));
                 rate_headers("deliveries", Some(standing), &mut problem.headers);
                 problem
             }
+            ReceiveError::QueueFull(_) => queue_full(detail),
             ReceiveError::Store(error) => error.into(),
         }
     }

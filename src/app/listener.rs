@@ -1,7 +1,7 @@
 //! Accepts HTTP connections within bounds: so many at once, and none that stands still.
 //!
 //! A client that opens connections and says nothing, or stops in the middle of a request, would hold them for ever. Here a
-//! connection that sends nothing for [`IDLE_LIMIT`] is closed, and while [`MOST_CONNECTIONS`] are open further ones wait to be
+//! connection that sends nothing for [`IDLE_LIMIT`] is closed, and while [`most_connections`] are open further ones wait to be
 //! accepted. The limit on silence is longer than any request takes to answer, so that it meets no client that waits.
 
 use std::io;
@@ -11,19 +11,29 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::api::Peer;
-
-/// Connections that are open at once.
-pub const MOST_CONNECTIONS: usize = 8_192;
+/// Connections that are open at once, where the process may have as many files open and a third more.
+const MOST_CONNECTIONS: usize = 16_384;
 /// How long a connection may send nothing. A connection's test, the longest request, takes a minute at most.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// How many connections may be open at once: three quarters of the files that the process may open, so that some are left for the
+/// store and for deliveries.
+pub fn most_connections() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    open_files(&limits).map_or(MOST_CONNECTIONS, |files| (files / 4 * 3).clamp(1, MOST_CONNECTIONS))
+}
+
+/// The soft limit of open files, out of `/proc/self/limits`; `None` where there is none.
+fn open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
 
 /// Accepts within the bounds.
 #[derive(Debug)]
@@ -56,12 +66,6 @@ impl Listener for BoundedListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
-    }
-}
-
-impl Connected<IncomingStream<'_, BoundedListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
-        Self(*stream.remote_addr())
     }
 }
 
@@ -142,6 +146,14 @@ mod tests {
         let error = heard.read_exact(&mut byte).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(began.elapsed() >= Duration::from_millis(550));
+    }
+
+    #[test]
+    fn connections_leave_files_for_others() {
+        let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 20000                files\n";
+        assert_eq!(open_files(limits), Some(1_024));
+        assert_eq!(open_files("Max open files unlimited unlimited files"), None);
+        assert!((1..=MOST_CONNECTIONS).contains(&most_connections()));
     }
 
     #[tokio::test]

@@ -134,7 +134,7 @@ fn announce(running: &RunningApp, config: &Config, output: Output) {
     let url = running.url();
     let folder = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let folder = folder.display();
-    let About { engine, durability, note } = running.gateway.store.about();
+    let About { engine, durability, note, .. } = running.gateway.store.about();
     let role = config.role.name();
     let token = running.operator_token.as_ref().map(Secret::reveal);
     if output.is_json() {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use super::telemetry::VARIABLES;
+
 const PREFIX: &str = "PATCHBAY_";
 
 /// What Kubernetes sets by itself for a service named `patchbay`; not ours, so never a fault.
 const FOREIGN: [&str; 2] = ["PATCHBAY_SERVICE_", "PATCHBAY_PORT"];
 
-/// The variables that begin with `PATCHBAY_`, by name.
+/// The variables that begin with `PATCHBAY_`, and OpenTelemetry's for the collector, by name.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -24,8 +26,10 @@ impl Environment {
 
     /// Those among `pairs` that are ours; empty values count as not set.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
-        let ours =
-            |name: &str| name.starts_with(PREFIX) && !FOREIGN.iter().any(|foreign| name.starts_with(foreign));
+        let ours = |name: &str| {
+            name.starts_with(PREFIX) && !FOREIGN.iter().any(|foreign| name.starts_with(foreign))
+                || VARIABLES.iter().any(|(known, _)| *known == name)
+        };
         Self(pairs.into_iter().filter(|(name, value)| ours(name) && !value.is_empty()).collect())
     }
 

@@ -12,6 +12,9 @@ use crate::domain::fault::Faults;
 /// What stands in the place of a secret.
 const HIDDEN: &str = "[hidden]";
 
+/// Settings that are secrets as a whole, and lists of `name=value` whose values may be.
+const SECRET_SETTINGS: [&str; 2] = ["chat.upstream_key", "telemetry.otlp_headers"];
+
 /// One setting as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct InForce {
@@ -64,7 +67,19 @@ fn of_setting(root: &Node, setting: &Setting, given: &[Given]) -> InForce {
         (None, Some((file, line))) if !file.is_empty() => format!("{file}:{line}"),
         _ => "default".to_owned(),
     };
-    InForce { key: setting.key, value: node.map(shown), source }
+    let show = if SECRET_SETTINGS.contains(&setting.key) { shown_names } else { shown };
+    InForce { key: setting.key, value: node.map(show), source }
+}
+
+/// Each `name=value` of a list without its value; nothing of a text.
+fn shown_names(node: &Node) -> String {
+    let Kind::List(items) = &node.kind else { return format!("\"{HIDDEN}\"") };
+    let name = |item: &Node| match &item.kind {
+        Kind::Text(text) => text.split_once('=').map_or(String::new(), |(name, _)| name.to_owned()),
+        _ => String::new(),
+    };
+    let names = items.iter().map(|item| format!("\"{}={HIDDEN}\"", name(item).escape_debug()));
+    format!("[{}]", names.collect::<Vec<_>>().join(", "))
 }
 
 fn shown(node: &Node) -> String {
@@ -94,9 +109,10 @@ mod tests {
             ("PATCHBAY_STORE".to_owned(), "redis://user:pass/w@rd@redis.internal:6379/0?x=secret".to_owned()),
             ("PATCHBAY_SECRET_KEY".to_owned(), "c2VjcmV0".to_owned()),
             ("PATCHBAY_LISTEN".to_owned(), "0.0.0.0:1".to_owned()),
+            ("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), "x-key=pass,x-other=pass=2".to_owned()),
         ]);
-        let text =
-            "data_dir = \"here\"\n[delivery]\nconcurrency = 7\n[egress]\nallow_ranges = [\"10.0.0.0/8\"]\n";
+        let text = "data_dir = \"here\"\n[delivery]\nconcurrency = 7\n[egress]\nallow_ranges = [\"10.0.0.0/8\"]\n\
+             [chat]\nupstream_key = \"pass-3\"\n";
         let flags = [Given { key: "listen", name: "--listen".to_owned(), text: "127.0.0.1:0".to_owned() }];
         let all = of_text("my.toml", text, &environment, &flags).unwrap();
         let of = |key: &str| {
@@ -110,6 +126,9 @@ mod tests {
         assert_eq!(of("egress.allow_ranges"), ("[\"10.0.0.0/8\"]", "my.toml:5"));
         assert_eq!(of("delivery.drain_secs"), ("20", "default"));
         assert_eq!(of("public_url"), ("not set", "default"));
+        assert_eq!(of("chat.upstream_key"), ("\"[hidden]\"", "my.toml:7"));
+        let headers = "[\"x-key=[hidden]\", \"x-other=[hidden]\"]";
+        assert_eq!(of("telemetry.otlp_headers"), (headers, "OTEL_EXPORTER_OTLP_HEADERS"));
         assert_eq!(of("secret key"), ("[hidden]", "PATCHBAY_SECRET_KEY"));
         assert_eq!(all.len(), SETTINGS.len() + 1);
         let told = format!("{all:?}");

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::settings::{SETTINGS, SettingKind, setting_of};
+use super::telemetry;
 use super::{
     Config, DeliveryConfig, EgressConfig, LimitsConfig, LogConfig, LogFormat, Role, SecretKey, StoreConfig,
 };
@@ -68,21 +69,9 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         }
         Some(GoogleSettings { api_root, token_hosts })
     });
-    let limits = section(&mut table, "limits", |table| {
-        let events_per_second = whole(table, "events_per_second");
-        let connections_per_tenant = whole(table, "connections_per_tenant");
-        let body_bytes = whole(table, "body_bytes");
-        let deliveries_per_second = whole(table, "deliveries_per_second");
-        let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
-        Some(LimitsConfig {
-            events_per_second: events_per_second?,
-            connections_per_tenant: connections_per_tenant?,
-            body_bytes: body_bytes?,
-            deliveries_per_second: deliveries_per_second?,
-            visitor_requests_per_minute: visitor_requests_per_minute?,
-        })
-    });
+    let limits = section(&mut table, "limits", read_limits);
     let retention = section(&mut table, "retention", read_retention);
+    let telemetry = section(&mut table, "telemetry", telemetry::read);
     let log = section(&mut table, "log", |table| {
         let format = table.choice("format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]);
         let level = read_level(table);
@@ -109,6 +98,7 @@ pub(super) fn read(root: &Node, secret_key: Option<SecretKey>, faults: &mut Faul
         google: google?,
         limits: limits?,
         retention: retention?,
+        telemetry: telemetry?,
         log: log?,
         secret_key,
     })
@@ -136,7 +126,7 @@ fn seconds(table: &mut TableReader<'_>, key: &'static str) -> Option<Duration> {
 }
 
 /// A whole number within the bounds of its setting.
-fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Option<T> {
+pub(super) fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Option<T> {
     let (least, most) = match setting_of(&table.path(key)).map(|setting| setting.kind) {
         Some(SettingKind::Whole(least, most)) => (least, most),
         _ => (0, i64::MAX),
@@ -144,7 +134,11 @@ fn whole<T: TryFrom<i64>>(table: &mut TableReader<'_>, key: &'static str) -> Opt
     table.integer_within(key, least, most).and_then(|number| T::try_from(number).ok())
 }
 
-fn parsed<T: std::str::FromStr>(table: &mut TableReader<'_>, key: &'static str, wanted: &str) -> Option<T> {
+pub(super) fn parsed<T: std::str::FromStr>(
+    table: &mut TableReader<'_>,
+    key: &'static str,
+    wanted: &str,
+) -> Option<T> {
     let text = table.text(key)?;
     let value = text.parse().ok();
     if value.is_none() {
@@ -196,6 +190,31 @@ fn read_store(table: &mut TableReader<'_>) -> Option<StoreConfig> {
     }
     let settings = RedisSettings { partitions, durability, prefix, ca_file, ..RedisSettings::new(url) };
     Some(StoreConfig::Redis(settings))
+}
+
+fn read_limits(table: &mut TableReader<'_>) -> Option<LimitsConfig> {
+    let events_per_second = whole(table, "events_per_second");
+    let requests_in_flight = whole(table, "requests_in_flight");
+    let bytes_in_flight: Option<usize> = whole(table, "bytes_in_flight");
+    let jobs_per_tenant = whole(table, "jobs_per_tenant");
+    let connections_per_tenant = whole(table, "connections_per_tenant");
+    let body_bytes = whole(table, "body_bytes");
+    if bytes_in_flight.zip(body_bytes).is_some_and(|(all, one): (usize, usize)| all < one) {
+        let hint = "the largest body must fit: raise it, or lower limits.body_bytes".to_owned();
+        table.fault("bytes_in_flight", "is less than limits.body_bytes", Some(hint));
+    }
+    let deliveries_per_second = whole(table, "deliveries_per_second");
+    let visitor_requests_per_minute = whole(table, "visitor_requests_per_minute");
+    Some(LimitsConfig {
+        events_per_second: events_per_second?,
+        requests_in_flight: requests_in_flight?,
+        bytes_in_flight: bytes_in_flight?,
+        jobs_per_tenant: jobs_per_tenant?,
+        connections_per_tenant: connections_per_tenant?,
+        body_bytes: body_bytes?,
+        deliveries_per_second: deliveries_per_second?,
+        visitor_requests_per_minute: visitor_requests_per_minute?,
+    })
 }
 
 fn read_role(table: &mut TableReader<'_>, store: Option<&StoreConfig>) -> Option<Role> {

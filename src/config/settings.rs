@@ -152,7 +152,25 @@ pub const SETTINGS: &[Setting] = &[
         "limits.events_per_second",
         Whole(0, 1_000_000),
         "1000",
-        "Events a tenant may send in a second; bursts of twice that pass; 0 is no limit",
+        "Events a tenant may send in a second, to all processes together; bursts of twice that pass; 0 is no limit",
+    ),
+    setting(
+        "limits.requests_in_flight",
+        Whole(1, 65_536),
+        "4096",
+        "Requests that a process has under way at once before it refuses more (503); probes are let through",
+    ),
+    setting(
+        "limits.bytes_in_flight",
+        Whole(65_536, 17_179_869_184),
+        "67108864",
+        "Bytes of request bodies that a process has in memory at once before it refuses more (503)",
+    ),
+    setting(
+        "limits.jobs_per_tenant",
+        Whole(0, 1_000_000_000),
+        "0",
+        "Jobs of a tenant that may wait to be delivered before its events are refused (429); 0 is no limit",
     ),
     setting("limits.connections_per_tenant", Whole(1, 100_000), "1000", "Connections a tenant may have"),
     setting(
@@ -185,6 +203,25 @@ pub const SETTINGS: &[Setting] = &[
         "[]",
         "Types that are kept shorter, with their days, such as \"conversation.*=1\"; the first that matches counts",
     ),
+    setting(
+        "telemetry.otlp_endpoint",
+        Text,
+        "",
+        "OpenTelemetry collector that traces are sent to, as OTLP over HTTP with JSON; also OTEL_EXPORTER_OTLP_ENDPOINT",
+    ),
+    setting(
+        "telemetry.otlp_headers",
+        Texts,
+        "[]",
+        "Headers of each request to the collector, such as \"x-api-key=abc\"; also OTEL_EXPORTER_OTLP_HEADERS",
+    ),
+    setting(
+        "telemetry.sample_percent",
+        Whole(0, 100),
+        "100",
+        "Of 100 traces that begin at the gateway so many are recorded; a caller's traceparent says for itself",
+    ),
+    setting("telemetry.tenants", Flag, "false", "Whether spans name the tenant"),
     setting(
         "log.format",
         OneOf(&["text", "json"]),

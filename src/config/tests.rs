@@ -1,3 +1,6 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::*;
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -166,4 +169,29 @@ fn every_setting_is_read_by_its_own_kind() {
         assert!(settings::reference_text().contains(setting.meaning));
         assert!(settings::reference_markdown().contains(setting.key));
     }
+}
+
+#[test]
+fn opentelemetrys_variables_are_other_names_and_ours_go_before_them() {
+    let traces = |pairs: &[(&str, &str)]| {
+        Config::from_text("", "", &environment(pairs), &[]).unwrap().telemetry.traces
+    };
+    assert!(traces(&[]).is_none(), "nothing is told unless someone asks for it");
+    let theirs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a=b, x-other=2"),
+        ("OTEL_SERVICE_NAME", "what others may need"),
+    ];
+    let settings = traces(&theirs).unwrap();
+    assert_eq!(settings.url.as_str(), "http://127.0.0.1:4318/v1/traces");
+    let headers: Vec<_> =
+        settings.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    assert_eq!(headers, [("x-key", "a=b"), ("x-other", "2")]);
+    assert!(!format!("{settings:?}").contains("a=b"));
+    assert_eq!((settings.sample_percent, settings.names_tenants), (100, false));
+    let ours = [&theirs[..], &[("PATCHBAY_TELEMETRY_OTLP_ENDPOINT", "https://collector.example/otlp/")]];
+    assert_eq!(traces(&ours.concat()).unwrap().url.as_str(), "https://collector.example/otlp/v1/traces");
+    let told = faults("[telemetry]\notlp_endpoint = 'ftp://x'\notlp_headers = ['key: secret']", &[]);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(!format!("{told:?}").contains("secret"));
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::id::{EventKey, TenantId};
 use super::time::Timestamp;
+use super::trace::{TRACEPARENT, TraceContext};
 
 /// What an erased event's document has.
 const ERASED_MARK: &str = "_erased";
@@ -45,6 +46,11 @@ impl Event {
     /// When it happened, RFC 3339 as sent, else as accepted.
     pub fn time(&self) -> &str {
         self.document.get("time").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The span that it comes out of, where it belongs to a trace.
+    pub fn trace(&self) -> Option<TraceContext> {
+        self.document.get(TRACEPARENT)?.as_str()?.parse().ok()
     }
 }
 

@@ -17,3 +17,4 @@ pub mod settle;
 pub mod source;
 pub mod subscription;
 pub mod time;
+pub mod trace;

@@ -86,6 +86,23 @@ pub enum RetriesEnd {
     Deactivate,
 }
 
+/// How often a connection is tried, over all processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Requests that are sent in each second in the long run.
+    pub per_second: u32,
+    /// Requests that may be sent at once after a rest.
+    pub burst: u32,
+}
+
+impl RateLimit {
+    /// The least burst beside a rate: a fifth of a second's requests. With less a lane would have to come back for each
+    /// request alone.
+    pub fn least_burst(per_second: u32) -> u32 {
+        per_second.div_ceil(5)
+    }
+}
+
 /// The delivery policy in force for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryPolicy {
@@ -101,6 +118,8 @@ pub struct DeliveryPolicy {
     pub batch: u32,
     /// What a run of failures does.
     pub breaker: BreakerPolicy,
+    /// How often it may be tried; `None` is as often as there are jobs.
+    pub rate: Option<RateLimit>,
     /// Whether the delivery log keeps what the other side said, and the bytes that were sent once the job has ended. Only a
     /// connection says so.
     pub log_bodies: bool,
@@ -115,6 +134,7 @@ impl Default for DeliveryPolicy {
             concurrency: 16,
             batch: 1,
             breaker: BreakerPolicy::default(),
+            rate: None,
             log_bodies: true,
         }
     }
@@ -142,6 +162,13 @@ pub struct PolicyOverrides {
     /// Seconds that they must have taken at the least, 60 to 2592000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause_secs: Option<u32>,
+    /// Requests a second in the long run, 1 to 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<u32>,
+    /// Requests that may go at once, 1 to 10000 and a fifth of `per_second` at the least; as many as `per_second` where
+    /// left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
     /// Whether the delivery log keeps bodies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_bodies: Option<bool>,
@@ -169,6 +196,9 @@ impl PolicyOverrides {
         }
         if let Some(secs) = self.pause_secs {
             policy.breaker.pauses_after_span = Duration::from_secs(u64::from(secs));
+        }
+        if let Some(per_second) = self.per_second {
+            policy.rate = Some(RateLimit { per_second, burst: self.burst.unwrap_or(per_second) });
         }
         policy
     }

@@ -14,9 +14,13 @@
 //! Nothing is sent twice: no redirect is followed and no answer or error leads to another try. (A request that was
 //! still waiting for a pooled connection when that closed, not a byte of it written, takes another connection.)
 //!
+//! The one request that no tenant can steer, the gateway's own traces to its operator's collector, has a client apart
+//! (`collector`).
+//!
 //! Not here: retries, classification of statuses, signing. No proxy, cookies, referer or decompression.
 
 mod client;
+mod collector;
 mod error;
 mod guard;
 mod library;
@@ -27,6 +31,7 @@ mod resolve;
 mod tests;
 
 pub use client::{Answer, BODY_LIMIT_BYTES, Egress, EgressError, EgressSettings, LONGEST_TIMEOUT, Request};
+pub use collector::{Collector, PostError};
 pub use error::SendError;
 pub use guard::AddressPolicy;
 pub use library::{GuardedConnector, LIBRARY_ANSWER_BYTES, LibraryClient};

@@ -3,6 +3,8 @@
 //! It never fails: whatever goes wrong becomes a settlement with a reason. Mapping happens once a job; the bytes of the
 //! first attempt are kept for those that follow.
 
+mod unheard;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use super::Gateway;
 use super::exchange::{Outgoing, Wire, exchange};
 use super::live::{LiveConnection, UNPINNED, Working, event_context};
 use super::sheets;
+use super::traces::{Attempted, traceparent};
 use super::watch::Tried;
 use crate::connector::{self, Endpoint, Verdict};
 use crate::domain::breaker::weigh;
@@ -23,7 +26,8 @@ use crate::domain::policy::{DeliveryPolicy, RetriesEnd};
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::mapping::{Mapping, MappingError};
 use crate::spec::Names;
-use crate::store::{ERASED, Lease, LeaseRef, Settlement};
+use crate::store::{ERASED, Lease, Settlement};
+pub use unheard::{Ticket, hold_back, settle_failure};
 
 /// How long a lane waits when the gateway itself could not try a job.
 const OWN_FAULT_WAIT: Duration = Duration::from_secs(2);
@@ -54,7 +58,7 @@ pub async fn deliver(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> {
         let (erased, leases): (Vec<Lease>, Vec<Lease>) =
             leases.into_iter().partition(|lease| lease.event.is_erased());
         let mut settlements: Vec<Settlement> =
-            erased.iter().map(|lease| end_untried(lease, ERASED)).collect();
+            erased.iter().map(|lease| end_untried(gateway, lease, ERASED)).collect();
         settlements.extend(deliver_kept(gateway, leases).await);
         return settlements;
     }
@@ -80,15 +84,16 @@ async fn deliver_kept(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> 
 async fn deliver_one(gateway: &Gateway, lease: Lease) -> Settlement {
     let live = match connection(gateway, &lease).await {
         Ok(Some(live)) => live,
-        Ok(None) => return end_untried(&lease, "its connection was deleted"),
+        Ok(None) => return end_untried(gateway, &lease, "its connection was deleted"),
         Err(obstacle) => return settle_obstacle(gateway, &lease, obstacle),
     };
     if let ConnectionState::Closed { reason, .. } = &live.record.state {
         let forget = live.record.policy.log_bodies == Some(false);
-        return Settlement { forget, ..end_untried(&lease, &format!("its connection was closed: {reason}")) };
+        let reason = format!("its connection was closed: {reason}");
+        return Settlement { forget, ..end_untried(gateway, &lease, &reason) };
     }
     if let Some(over) = gateway.directory.over(&live, gateway.clock.now()) {
-        return end_untried(&lease, &over.reason());
+        return end_untried(gateway, &lease, &over.reason());
     }
     let body = match body(gateway, &lease, &live).await {
         Ok(body) => body,
@@ -173,21 +178,26 @@ pub(super) async fn send_once(
     (working, endpoint): (&Working, &Endpoint),
     event: &Event,
     connection: ConnectionId,
-    job: JobId,
+    id: JobId,
     number: u32,
     body: Bytes,
 ) -> Sent {
     let at = gateway.clock.now();
-    let (connection_name, job) = (connection.to_string(), job.to_string());
+    let (connection_name, job) = (connection.to_string(), id.to_string());
     let outgoing = Outgoing {
         event: &event.document,
         context: event_context(event, &connection_name, &job, number),
         names: Names { event_type: &event.kind, event_id: &event.id, job_id: &job },
     };
-    let wire = Wire { gateway, connection };
+    let span = gateway.traces.begin_attempt(event);
+    let traceparent = traceparent(span.as_ref(), event);
+    let wire = Wire { gateway, connection, traceparent: traceparent.as_ref() };
     let tried = exchange(&wire, &gateway.clock, endpoint, &working.tokens, &outgoing, body).await;
     let elapsed = gateway.clock.now().since(at);
     let attempt = connector::attempt(number, at, elapsed, tried.answer.as_ref(), &tried.verdict);
+    let connector = &working.connector.id;
+    let attempted = Attempted { event, connector, connection, job: id, attempt: &attempt };
+    gateway.traces.end_attempt(span, &attempted, &gateway.metrics);
     let sent = Sent { verdict: tried.verdict, attempt, kept: tried.kept };
     if working.policy.log_bodies { sent } else { sent.without_words() }
 }
@@ -230,20 +240,21 @@ async fn send(
 ) -> Settlement {
     let Job { connection, name, tries, .. } = lease.job;
     let sent = send_once(gateway, (working, endpoint), &lease.event, connection, name, tries + 1, body).await;
-    let unproven = live.record.unproven;
-    settle(gateway, lease, (&working.policy, unproven), &sent.verdict, sent.attempt, Some(sent.kept))
+    let (connector, unproven) = (&working.connector.id, live.record.unproven);
+    let known = (connector.as_str(), &working.policy, unproven);
+    settle(gateway, lease, known, &sent.verdict, sent.attempt, Some(sent.kept))
 }
 
 /// What follows from a try that has a verdict; `unproven` as the connection's record has it.
 fn settle(
     gateway: &Gateway,
     lease: &Lease,
-    (policy, unproven): (&DeliveryPolicy, bool),
+    (connector, policy, unproven): (&str, &DeliveryPolicy, bool),
     verdict: &Verdict,
     attempt: Attempt,
     body: Option<Bytes>,
 ) -> Settlement {
-    gateway.metrics.attempt(verdict.outcome, Duration::from_millis(attempt.duration_ms));
+    gateway.metrics.attempt(connector, verdict.outcome, Duration::from_millis(attempt.duration_ms));
     tracing::info!(
         target: "patchbay::attempt",
         job = %lease.job.id,
@@ -261,6 +272,7 @@ fn settle(
     let (next, mut effect) =
         decide(verdict.outcome, &verdict.reason, policy, attempts, verdict.retry_after, now, fraction);
     weigh(&mut effect, &verdict.reason, &policy.breaker, lease.failing, now, gateway.entropy.fraction());
+    gateway.metrics.flow.follows(&next);
     if let Some(until) = effect.wait_until {
         gateway.triggers.hold(lease.job.connection, until, gateway.clock.now());
     }
@@ -309,6 +321,7 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
     match obstacle {
         Obstacle::Held => untried(lease, Next::Requeue, String::new(), LaneEffect::default()),
         Obstacle::NoTurn(wait, reason) => {
+            gateway.metrics.flow.throttled();
             let effect = LaneEffect { wait_until: Some(now.plus(wait)), ..LaneEffect::default() };
             untried(lease, Next::Requeue, reason, effect)
         }
@@ -319,7 +332,9 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Mapping(error) => {
             let verdict = Verdict::mapping_failed(&error);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, (&DeliveryPolicy::default(), false), &verdict, attempt, None)
+            let connector = connector_of(gateway, lease.job.connection);
+            let known = (connector.as_str(), &DeliveryPolicy::default(), false);
+            settle(gateway, lease, known, &verdict, attempt, None)
         }
         Obstacle::Broken(reason) => {
             let effect = LaneEffect { wait_until: Some(now.plus(BROKEN_WAIT)), ..LaneEffect::default() };
@@ -328,59 +343,20 @@ pub(super) fn settle_obstacle(gateway: &Gateway, lease: &Lease, obstacle: Obstac
         Obstacle::Lost(reason) => {
             let verdict = Verdict::plain(Outcome::Retry, reason);
             let attempt = connector::attempt(number, now, Duration::ZERO, None, &verdict);
-            settle(gateway, lease, (&DeliveryPolicy::default(), false), &verdict, attempt, None)
+            let connector = connector_of(gateway, lease.job.connection);
+            let known = (connector.as_str(), &DeliveryPolicy::default(), false);
+            settle(gateway, lease, known, &verdict, attempt, None)
         }
     }
 }
 
-/// What follows when the gateway failed while it tried a job: a panic, or a hang past every time limit. It may have been
-/// sent, so the endpoint's health says nothing.
-pub fn settle_failure(gateway: &Gateway, ticket: &Ticket, reason: &str) -> Settlement {
-    let now = gateway.clock.now();
-    let reason_shown = format!("the gateway failed while it tried the job ({reason}); it may have arrived");
-    let verdict = Verdict::plain(Outcome::Ambiguous, reason_shown);
-    let attempt = connector::attempt(ticket.tries + 1, now, Duration::ZERO, None, &verdict);
-    tracing::error!(job = %ticket.lease.job, connection = %ticket.lease.connection, reason, "an attempt failed inside");
-    gateway.metrics.attempt(verdict.outcome, Duration::ZERO);
-    let (next, effect) = decide(
-        verdict.outcome,
-        &verdict.reason,
-        &DeliveryPolicy::default(),
-        ticket.attempts + 1,
-        None,
-        now,
-        gateway.entropy.fraction(),
-    );
-    Settlement {
-        lease: ticket.lease,
-        reason: verdict.reason,
-        attempt: Some(attempt),
-        next,
-        effect: LaneEffect { healthy: None, ..effect },
-        rendered: None,
-        forget: false,
-    }
+/// The connector of a connection, for what is counted; empty where that has gone.
+fn connector_of(gateway: &Gateway, connection: ConnectionId) -> String {
+    gateway.directory.connection(connection).map(|live| live.record.connector.clone()).unwrap_or_default()
 }
 
-/// What is needed to settle a job whose handler did not come back.
-#[derive(Debug, Clone, Copy)]
-pub struct Ticket {
-    /// The lease.
-    pub lease: LeaseRef,
-    /// The job's attempts before this one.
-    pub attempts: u32,
-    /// The job's tries before this one.
-    pub tries: u32,
-}
-
-impl Ticket {
-    /// The ticket of a lease.
-    pub fn of(lease: &Lease) -> Self {
-        Self { lease: lease.reference(), attempts: lease.job.attempts, tries: lease.job.tries }
-    }
-}
-
-fn end_untried(lease: &Lease, reason: &str) -> Settlement {
+fn end_untried(gateway: &Gateway, lease: &Lease, reason: &str) -> Settlement {
+    gateway.metrics.flow.ended(JobState::Cancelled);
     untried(lease, Next::Done(JobState::Cancelled), reason.to_owned(), LaneEffect::default())
 }
 

@@ -18,7 +18,8 @@ use crate::domain::id::ConnectionId;
 use crate::domain::job::Outcome;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::egress::{Answer, Request, SendError};
+use crate::domain::trace::TRACEPARENT;
+use crate::egress::{Answer, HeaderValue, Request, SendError};
 use crate::mapping::Context;
 use crate::service::Gateway;
 use tokens::Fetch;
@@ -43,10 +44,15 @@ pub struct Wire<'a> {
     pub gateway: &'a Gateway,
     /// Whose requests they are.
     pub connection: ConnectionId,
+    /// What they say of the trace that they belong to.
+    pub traceparent: Option<&'a HeaderValue>,
 }
 
 impl Sends for Wire<'_> {
-    async fn send(&self, request: Request) -> Result<Answer, SendError> {
+    async fn send(&self, mut request: Request) -> Result<Answer, SendError> {
+        if let Some(traceparent) = self.traceparent {
+            request.headers.entry(TRACEPARENT).or_insert_with(|| traceparent.clone());
+        }
         self.gateway.egress.send(request).await
     }
 

@@ -293,9 +293,9 @@ impl Compiler {
                 .check_url(url.as_str())
                 .map_err(|refusal| format!("its URL is refused: {refusal}"))?;
         }
-        let calls = endpoint.calls();
+        let (calls, own) = (endpoint.calls(), (record.id, policy.rate));
         let last = endpoint.urls().nth(calls - 1);
-        let turns = last.and_then(|url| Turns::of(connector, url, u32::try_from(calls).unwrap_or(1)));
+        let turns = last.and_then(|url| Turns::of(connector, url, u32::try_from(calls).unwrap_or(1), own));
         let (outlet, tokens) = (Outlet::Http(Box::new(endpoint)), Arc::default());
         Ok((version, Working { connector: Arc::clone(connector), mapping, policy, outlet, tokens, turns }))
     }

@@ -1,5 +1,9 @@
 //! What the gateway counts, for Prometheus. Labels come from closed sets: no tenant, connection, type or URL.
 
+mod flow;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,6 +18,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::domain::job::Outcome;
 use crate::domain::time::Timestamp;
 use crate::store::Stats;
+use flow::Flow;
+pub use flow::{InFlight, Shed, Told};
 
 /// What came of an event that was sent to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +34,8 @@ pub enum Taken {
     Conflict,
     /// Over the tenant's rate.
     RateLimited,
+    /// The tenant has as many open jobs as it may.
+    QueueFull,
     /// The store did not take it.
     Unavailable,
 }
@@ -40,6 +48,7 @@ impl Taken {
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
             Self::RateLimited => "rate_limited",
+            Self::QueueFull => "queue_full",
             Self::Unavailable => "unavailable",
         }
     }
@@ -95,6 +104,12 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    connector: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
     route: &'static str,
@@ -131,7 +146,7 @@ pub struct Metrics {
     scrape: Mutex<()>,
     events: Family<EventLabels, Counter>,
     received: Family<EventLabels, Counter>,
-    deliveries: Family<OutcomeLabels, Counter>,
+    deliveries: Family<AttemptLabels, Counter>,
     attempt_seconds: Histograms<OutcomeLabels>,
     under_way: Gauge,
     requests: Family<RequestLabels, Counter>,
@@ -146,6 +161,8 @@ pub struct Metrics {
     keys_refused: Counter,
     reloads: Family<ReloadLabels, Counter>,
     catalogue_faults: Gauge,
+    /// What flows through, and what is turned away.
+    pub flow: Flow,
 }
 
 /// One attempt under way.
@@ -173,7 +190,7 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("patchbay");
         let events = Family::<EventLabels, Counter>::default();
         let received = Family::<EventLabels, Counter>::default();
-        let deliveries = Family::<OutcomeLabels, Counter>::default();
+        let deliveries = Family::<AttemptLabels, Counter>::default();
         let attempt_seconds: Histograms<OutcomeLabels> = Family::new_with_constructor(attempt_buckets);
         let under_way = Gauge::default();
         let requests = Family::<RequestLabels, Counter>::default();
@@ -195,7 +212,7 @@ impl Default for Metrics {
         );
         registry.register("events", "Events sent to the gateway, by result", events.clone());
         registry.register("received", "Requests to sources, by result", received.clone());
-        registry.register("attempts", "Delivery attempts, by outcome", deliveries.clone());
+        registry.register("attempts", "Delivery attempts, by connector and outcome", deliveries.clone());
         registry.register_with_unit(
             "attempt_duration",
             "How long a delivery attempt took, by outcome",
@@ -240,6 +257,7 @@ impl Default for Metrics {
             "Faults of the files on the disk that keep them from being in force; 0 when they are",
             Gauge::clone(&catalogue_faults),
         );
+        let flow = Flow::registered(&mut registry);
         Self {
             registry,
             scrape: Mutex::default(),
@@ -260,6 +278,7 @@ impl Default for Metrics {
             keys_refused,
             reloads,
             catalogue_faults,
+            flow,
         }
     }
 }
@@ -277,10 +296,11 @@ impl Metrics {
         self.received.get_or_create(&EventLabels { result: result.name() }).inc();
     }
 
-    /// Counts one delivery attempt.
-    pub fn attempt(&self, outcome: Outcome, took: Duration) {
-        let labels = OutcomeLabels { outcome: outcome.name() };
+    /// Counts one delivery attempt. `connector` is of the catalogue, or empty where it is not known.
+    pub fn attempt(&self, connector: &str, outcome: Outcome, took: Duration) {
+        let labels = AttemptLabels { connector: connector.to_owned(), outcome: outcome.name() };
         self.deliveries.get_or_create(&labels).inc();
+        let labels = OutcomeLabels { outcome: outcome.name() };
         self.attempt_seconds.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
@@ -354,112 +374,4 @@ impl Metrics {
 
 fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::LaneCounts;
-
-    #[test]
-    fn everything_counted_is_exposed() {
-        let metrics = Metrics::default();
-        metrics.events(Taken::Accepted, 3);
-        metrics.received(Received::Unverified);
-        metrics.attempt(Outcome::Delivered, Duration::from_millis(20));
-        metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
-        let under_way = metrics.under_way();
-        drop(metrics.under_way());
-        let stats = Stats {
-            open: 7,
-            leased: 2,
-            oldest: Some(Timestamp::from_millis(1_000)),
-            lanes: LaneCounts { ready: 1, waiting: 2, full: 3, paused: 4 },
-        };
-        let text = metrics.expose(Some(&stats), true, Timestamp::from_millis(6_000));
-        for line in [
-            "patchbay_events_total{result=\"accepted\"} 3",
-            "patchbay_received_total{result=\"unverified\"} 1",
-            "patchbay_attempts_total{outcome=\"delivered\"} 1",
-            "patchbay_attempt_duration_seconds_count{outcome=\"delivered\"} 1",
-            "patchbay_attempts_under_way 1",
-            "patchbay_http_requests_total{method=\"POST\",route=\"/v1/events\",status=\"2xx\"} 1",
-            "patchbay_queue_depth 7",
-            "patchbay_jobs_leased 2",
-            "patchbay_oldest_job_age_seconds 5",
-            "patchbay_lanes{state=\"paused\"} 4",
-            "patchbay_store_up 1",
-        ] {
-            assert!(text.contains(line), "{line} in\n{text}");
-        }
-        drop(under_way);
-        assert!(metrics.expose(None, false, Timestamp::default()).contains("patchbay_store_up 0"));
-    }
-
-    /// Each sample's name and the names of its labels.
-    fn samples(text: &str) -> Vec<(&str, Vec<&str>)> {
-        text.lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once([' ', '{']).map(|(name, rest)| (name, line, rest)))
-            .map(|(name, line, rest)| {
-                let labels = if line[name.len()..].starts_with('{') { rest.split_once('}') } else { None };
-                let labels = labels.map_or("", |(labels, _)| labels);
-                (name, labels.split(',').filter_map(|label| Some(label.split_once('=')?.0)).collect())
-            })
-            .collect()
-    }
-
-    /// The queries of a dashboard or of rules: every text under a key `expr`.
-    fn queries(value: &serde_json::Value, found: &mut Vec<String>) {
-        for (key, value) in value.as_object().into_iter().flatten() {
-            match value.as_str().filter(|_| key == "expr") {
-                Some(query) => found.push(query.to_owned()),
-                None => queries(value, found),
-            }
-        }
-        value.as_array().into_iter().flatten().for_each(|value| queries(value, found));
-    }
-
-    #[test]
-    fn dashboards_and_alerts_ask_for_what_there_is() {
-        let metrics = Metrics::default();
-        for outcome in Outcome::ALL {
-            metrics.attempt(outcome, Duration::from_millis(20));
-        }
-        metrics.events(Taken::Accepted, 3);
-        metrics.reload(0);
-        metrics.request("POST", "/v1/events", 202, Duration::from_millis(1));
-        let text = metrics.expose(Some(&Stats::default()), true, Timestamp::from_millis(6_000));
-        let samples = samples(&text);
-        let dashboard = include_str!("../../docs/operations/grafana.json");
-        let mut all = Vec::new();
-        queries(&serde_json::from_str(dashboard).unwrap(), &mut all);
-        let rules = include_str!("../../docs/operations/alerts.yml");
-        let rules = yaml_rust2::YamlLoader::load_from_str(rules).unwrap();
-        let rules: Vec<_> = rules[0]["groups"][0]["rules"].clone().into_iter().collect();
-        all.extend(rules.iter().map(|rule| rule["expr"].as_str().unwrap().to_owned()));
-        assert!(all.len() >= 20, "{all:?}");
-
-        let name = regex::Regex::new(r"(patchbay_[a-z_]+)(?:\{([^}]*)\})?").unwrap();
-        let by = regex::Regex::new(r"by \(([^)]*)\)").unwrap();
-        for query in &all {
-            let mut known = Vec::new();
-            for found in name.captures_iter(query) {
-                let sample = samples.iter().find(|(name, _)| *name == &found[1]);
-                let (_, labels) = sample.unwrap_or_else(|| panic!("{} of {query} is not exposed", &found[1]));
-                for label in found.get(2).map_or("", |labels| labels.as_str()).split(',') {
-                    let label = label.split(['=', '!']).next().unwrap().trim();
-                    assert!(label.is_empty() || labels.contains(&label), "{label} in {query}");
-                }
-                known.extend(labels);
-            }
-            assert!(!known.is_empty() || name.is_match(query), "{query} asks for nothing of ours");
-            for label in by
-                .captures_iter(query)
-                .flat_map(|by| by[1].split(", ").map(str::to_owned).collect::<Vec<_>>())
-            {
-                assert!(known.contains(&label.as_str()), "{label} in {query}");
-            }
-        }
-    }
 }

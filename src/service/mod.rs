@@ -8,6 +8,7 @@ pub mod chores;
 pub mod connections;
 pub mod deliver;
 pub mod directory;
+pub mod door;
 pub mod erasure;
 pub mod exchange;
 pub mod hooks;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod migrate;
 mod progress;
 pub mod public;
+pub mod quotas;
 pub mod rate;
 pub mod receive;
 pub mod recent;
@@ -28,6 +30,7 @@ pub mod sheets;
 pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod traces;
 pub mod trigger;
 pub mod tryout;
 pub mod turn;
@@ -49,13 +52,16 @@ use crate::egress::{AddressPolicy, Egress};
 use crate::spec::Catalogue;
 use crate::store::{Store, StoreError};
 use directory::Directory;
+use door::Door;
 use metrics::Metrics;
 pub use progress::Progress;
 use public::ChatSettings;
+use quotas::Backlogs;
 use rate::Rates;
 use reload::Reloads;
 use running::Running;
 use sheets::Sheets;
+use traces::Traces;
 use trigger::Triggers;
 use vault::{Vault, VaultError};
 use watch::Watch;
@@ -68,6 +74,12 @@ pub const MAX_BATCH: usize = 1_000;
 pub struct Settings {
     /// Events a tenant may send a second; 0 means no limit.
     pub events_per_second: u32,
+    /// Requests that may be under way at once.
+    pub requests_in_flight: usize,
+    /// Bytes of their bodies that may be in memory at once.
+    pub bytes_in_flight: usize,
+    /// Open jobs a tenant may have; 0 means no limit.
+    pub jobs_per_tenant: u64,
     /// Connections a tenant may have.
     pub connections_per_tenant: usize,
     /// The longest body of a request.
@@ -92,6 +104,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             events_per_second: 20_000,
+            requests_in_flight: 4_096,
+            bytes_in_flight: 64 << 20,
+            jobs_per_tenant: 0,
             connections_per_tenant: 100_000,
             body_bytes: 1 << 20,
             google: GoogleSettings::default(),
@@ -125,6 +140,8 @@ pub struct Parts {
     pub addresses: Arc<AddressPolicy>,
     /// Limits.
     pub settings: Settings,
+    /// Tells spans.
+    pub traces: Traces,
 }
 
 /// One process's gateway.
@@ -149,14 +166,19 @@ pub struct Gateway {
     pub directory: Directory,
     /// What is counted.
     pub metrics: Metrics,
+    /// Spans on their way to a collector.
+    pub traces: Traces,
     /// Limits.
     pub settings: Settings,
+    /// How much may be under way.
+    pub door: Door,
     /// Whether the workers get on.
     pub progress: Progress,
     sheets: Sheets,
     rates: Rates<TenantId>,
     source_rates: Rates<SourceId>,
     visitor_rates: Rates<IpAddr>,
+    backlogs: Backlogs,
     running: Running,
     triggers: Arc<Triggers>,
     trying: tokio::sync::Semaphore,
@@ -173,7 +195,8 @@ impl Gateway {
     /// Loads every record and keeps the catalogue's mappings in the store, so that jobs can be pinned to them.
     /// [`Gateway::follow`] must run beside it.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, StoreError> {
-        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings } = parts;
+        let Parts { store, clock, entropy, ids, vault, catalogue, egress, addresses, settings, traces } =
+            parts;
         let vault = Arc::new(vault);
         let directory = Directory::new(
             Arc::clone(&catalogue),
@@ -184,10 +207,13 @@ impl Gateway {
         keep_mappings(&catalogue, store.as_ref()).await?;
         directory.catch_up(store.as_ref()).await?;
         let batch = u32::try_from(MAX_BATCH).unwrap_or(u32::MAX);
+        let shared = store.about().shared;
         Ok(Arc::new(Self {
-            rates: Rates::new(settings.events_per_second, batch),
-            source_rates: Rates::new(settings.deliveries_per_second, 1),
-            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute),
+            rates: Rates::new(settings.events_per_second, batch).shared(shared),
+            source_rates: Rates::new(settings.deliveries_per_second, 1).shared(shared),
+            visitor_rates: Rates::a_minute(settings.visitor_requests_per_minute).shared(shared),
+            backlogs: Backlogs::new(settings.jobs_per_tenant),
+            door: Door::new(settings.requests_in_flight, settings.bytes_in_flight),
             running: Running::default(),
             triggers: Arc::default(),
             trying: tokio::sync::Semaphore::new(tryout::MAX_TRYOUTS),
@@ -196,6 +222,7 @@ impl Gateway {
             chores_changed: tokio::sync::Notify::default(),
             watch: Watch::default(),
             metrics: Metrics::default(),
+            traces,
             progress: Progress::default(),
             sheets: Sheets::new(&egress, &settings.google, &clock, &ids),
             store,
@@ -317,6 +344,9 @@ pub enum ServiceError {
     /// Its state does not allow it; the reason is for a person.
     #[error("{0}")]
     State(String),
+    /// It has no turn for so long; the reason is for a person.
+    #[error("{1}")]
+    Throttled(Duration, String),
     /// Too much of it is under way; it may be tried again soon.
     #[error("{0}")]
     Busy(String),

@@ -256,6 +256,10 @@ impl Gateway {
             self.metrics.events(Taken::RateLimited, events.len());
             return Err(PublicError::Limited(standing));
         }
+        if self.backlogs.full(tenant).is_some() {
+            self.metrics.events(Taken::QueueFull, events.len());
+            return Err(StoreError::Overloaded.into());
+        }
         let mut made = Vec::with_capacity(events.len());
         let mut id = String::new();
         for (kind, data) in events {
@@ -264,7 +268,7 @@ impl Gateway {
             event.insert("source".to_owned(), agent.into());
             event.insert("data".to_owned(), data);
             let incoming = read_plain(Value::Object(event), "").map_err(PublicError::Invalid)?;
-            let new = self.complete(incoming, tenant.clone());
+            let new = self.complete(incoming, tenant.clone(), None);
             id.clone_from(&new.event.id);
             made.push(new);
         }

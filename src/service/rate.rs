@@ -1,13 +1,21 @@
 //! How much each of many may send: events of a tenant, deliveries of a source, requests of a visitor. A token bucket each, and
 //! no more than [`MOST_BUCKETS`] of them: those that are full again go first, then those that were not used for longest.
+//!
+//! Where several processes share a store they share the limits, in arrears: what a process lets through it owes ([`Rates::dues`]),
+//! pays a moment later out of the bucket in the store ([`quotas`](super::quotas)), and lets nothing more through
+//! while that is empty ([`Rates::bar`]). So no request waits for the store, and in the long run all processes together let
+//! through what one would; for a moment each may let through a bucket of its own.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::hash::Hash;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::domain::time::Timestamp;
+use crate::store::Spend;
 
 /// The most buckets that are kept.
 pub const MOST_BUCKETS: usize = 100_000;
@@ -17,16 +25,29 @@ pub const MOST_BUCKETS: usize = 100_000;
 pub struct Rates<K> {
     /// Tokens a second; 0 means no limit.
     rate: f64,
+    /// The same as a whole number in a span.
+    steady: (u32, Duration),
     /// What a full bucket holds.
     burst: u32,
     most: usize,
+    /// Whether what passes is owed to other processes.
+    is_shared: bool,
     buckets: Mutex<HashMap<K, Bucket>>,
+    /// Who owes something, or asked in vain, each once.
+    owing: Mutex<Vec<K>>,
+    owed: Notify,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     tokens: f64,
     at: Timestamp,
+    /// What was let through and is not paid yet.
+    owed: u32,
+    /// Whether it stands among those that owe.
+    noted: bool,
+    /// Until then nothing passes.
+    barred_until: Timestamp,
 }
 
 /// Where a tenant stands, for the `RateLimit` headers.
@@ -48,16 +69,31 @@ impl<K: Clone + Eq + Hash> Rates<K> {
     /// `rate` a second for each, with a bucket for two seconds and at least one whole batch of `batch`; no limit when `rate`
     /// is 0.
     pub fn new(rate: u32, batch: u32) -> Self {
-        Self::with(f64::from(rate), rate.saturating_mul(2).max(batch), MOST_BUCKETS)
+        Self::with((rate, Duration::from_secs(1)), rate.saturating_mul(2).max(batch), MOST_BUCKETS)
     }
 
     /// `count` a minute for each, all of which may come at once; no limit when `count` is 0.
     pub fn a_minute(count: u32) -> Self {
-        Self::with(f64::from(count) / 60.0, count, MOST_BUCKETS)
+        Self::with((count, Duration::from_mins(1)), count, MOST_BUCKETS)
     }
 
-    fn with(rate: f64, burst: u32, most: usize) -> Self {
-        Self { rate, burst, most, buckets: Mutex::default() }
+    fn with(steady: (u32, Duration), burst: u32, most: usize) -> Self {
+        Self {
+            rate: f64::from(steady.0) / steady.1.as_secs_f64(),
+            steady,
+            burst,
+            most,
+            is_shared: false,
+            buckets: Mutex::default(),
+            owing: Mutex::default(),
+            owed: Notify::new(),
+        }
+    }
+
+    /// The same, which owes what it lets through, where `shared`.
+    #[must_use]
+    pub fn shared(self, shared: bool) -> Self {
+        Self { is_shared: shared && self.rate > 0.0, ..self }
     }
 
     /// Takes what each sends out of its bucket, all or nothing: when one has too little, nothing is taken. The
@@ -71,7 +107,11 @@ impl<K: Clone + Eq + Hash> Rates<K> {
         for (key, count) in wanted {
             let bucket = self.filled(buckets.get(key), now);
             let missing = f64::from(*count) - bucket.tokens;
-            let standing = self.standing(if missing > 0.0 { bucket.tokens } else { -missing }, missing);
+            let mut standing = self.standing(if missing > 0.0 { bucket.tokens } else { -missing }, missing);
+            if bucket.barred_until > now {
+                standing.remaining = 0;
+                standing.wait = standing.wait.max(bucket.barred_until.since(now));
+            }
             if worst.is_none_or(|worst| (worst.wait, standing.remaining) < (standing.wait, worst.remaining)) {
                 worst = Some(standing);
             }
@@ -81,6 +121,10 @@ impl<K: Clone + Eq + Hash> Rates<K> {
             for (key, count) in wanted.iter().filter(|(_, count)| *count > 0) {
                 let mut bucket = self.filled(buckets.get(key), now);
                 bucket.tokens -= f64::from(*count);
+                if self.is_shared {
+                    bucket.owed = bucket.owed.saturating_add(*count);
+                    self.note(key, &mut bucket);
+                }
                 if buckets.len() >= self.most && !buckets.contains_key(key) {
                     self.make_room(&mut buckets, now);
                 }
@@ -88,6 +132,49 @@ impl<K: Clone + Eq + Hash> Rates<K> {
             }
         }
         worst
+    }
+
+    fn note(&self, key: &K, bucket: &mut Bucket) {
+        if !std::mem::replace(&mut bucket.noted, true) {
+            self.owing.lock().push(key.clone());
+            self.owed.notify_one();
+        }
+    }
+
+    /// Returns when somebody owes something; never where nothing is shared.
+    pub async fn wait_for_dues(&self) {
+        while self.owing.lock().is_empty() {
+            self.owed.notified().await;
+        }
+    }
+
+    /// Takes what at most `most` of them owe.
+    pub fn dues(&self, most: usize) -> Vec<(K, u32)> {
+        let keys: Vec<K> = {
+            let mut owing = self.owing.lock();
+            let rest = owing.len().saturating_sub(most);
+            owing.drain(rest..).collect()
+        };
+        let mut buckets = self.buckets.lock();
+        keys.into_iter()
+            .filter_map(|key| {
+                let bucket = buckets.get_mut(&key)?;
+                bucket.noted = false;
+                let owed = std::mem::take(&mut bucket.owed);
+                (owed > 0).then_some((key, owed))
+            })
+            .collect()
+    }
+
+    /// What somebody owes could not be paid: nothing of him passes for so long, and he owes it again.
+    pub fn bar(&self, key: &K, owed: u32, wait: Duration, now: Timestamp) {
+        let mut buckets = self.buckets.lock();
+        let mut bucket = self.filled(buckets.get(key), now);
+        bucket.owed = bucket.owed.saturating_add(owed);
+        bucket.barred_until = now.plus(wait);
+        bucket.tokens = 0.0;
+        self.note(key, &mut bucket);
+        buckets.insert(key.clone(), bucket);
     }
 
     /// Forgets full buckets; where that is not enough, those of the older half.
@@ -105,10 +192,12 @@ impl<K: Clone + Eq + Hash> Rates<K> {
 
     fn filled(&self, bucket: Option<&Bucket>, now: Timestamp) -> Bucket {
         let full = f64::from(self.burst);
-        let tokens = bucket.map_or(full, |bucket| {
-            (bucket.tokens + now.since(bucket.at).as_secs_f64() * self.rate).min(full)
-        });
-        Bucket { tokens, at: now }
+        let Some(bucket) = bucket else {
+            let barred_until = Timestamp::default();
+            return Bucket { tokens: full, at: now, owed: 0, noted: false, barred_until };
+        };
+        let tokens = (bucket.tokens + now.since(bucket.at).as_secs_f64() * self.rate).min(full);
+        Bucket { tokens, at: now, ..*bucket }
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "both lie in 0..=burst")]
@@ -121,6 +210,17 @@ impl<K: Clone + Eq + Hash> Rates<K> {
             reset_secs: ((f64::from(self.burst) - tokens) / rate).ceil() as u64,
             wait: Duration::from_secs_f64((missing / rate).max(0.0)),
         }
+    }
+
+    /// What the bucket of all processes is asked for `owed`, as far as it can hold so much.
+    pub fn spend(&self, name: &str, key: &K, owed: u32) -> Spend
+    where
+        K: Display,
+    {
+        let (rate, per) = self.steady;
+        // The numbers are part of the name: all processes must mean the same by a bucket.
+        let bucket = format!("{name}:{key}:{rate}");
+        Spend { bucket, cost: owed.min(self.burst), rate, per, burst: self.burst }
     }
 
     /// Forgets a bucket.
@@ -173,7 +273,7 @@ mod tests {
 
     #[test]
     fn there_are_never_more_buckets_than_allowed() {
-        let rates = Rates::with(1.0, 10, 100);
+        let rates = Rates::with((1, Duration::from_secs(1)), 10, 100);
         let at = |number: i64| Timestamp::from_millis(number);
         for number in 0..1_000 {
             rates.take(&[(number, 5)], at(number));
@@ -187,6 +287,29 @@ mod tests {
         }
         assert!(rates.buckets.lock().len() <= 100);
         assert_eq!(rates.take(&[(1_000, 0)], at(1_000_000)).unwrap().remaining, 5);
+    }
+
+    #[test]
+    fn what_passes_is_owed_once_and_what_cannot_be_paid_bars() {
+        let rates = Rates::new(10, 1).shared(true);
+        let now = Timestamp::from_millis(1_000);
+        rates.take(&[("a", 3), ("b", 1)], now);
+        rates.take(&[("a", 4)], now);
+        rates.take(&[("a", 0)], now);
+        let mut dues = rates.dues(9);
+        dues.sort_unstable();
+        assert_eq!(dues, [("a", 7), ("b", 1)]);
+        assert!(rates.dues(9).is_empty());
+        rates.bar(&"a", 7, Duration::from_secs(2), now);
+        let barred = rates.take(&[("a", 1)], now).unwrap();
+        assert_eq!((barred.remaining, barred.wait), (0, Duration::from_secs(2)));
+        assert!(rates.take(&[("b", 1)], now).unwrap().wait.is_zero());
+        assert_eq!(rates.dues(1).len() + rates.dues(1).len(), 2, "what is left is for the next time");
+        let later = now.plus(Duration::from_secs(2));
+        assert!(rates.take(&[("a", 1)], later).unwrap().wait.is_zero());
+        let spend = rates.spend("events", &"a", 27);
+        assert_eq!((spend.cost, spend.rate, spend.burst), (20, 10, 20));
+        assert!(Rates::new(10, 1).take(&[("a", 3)], now).is_some_and(|standing| standing.wait.is_zero()));
     }
 
     #[test]

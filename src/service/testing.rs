@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::traces::Traces;
 use super::vault::Vault;
 use super::{Gateway, Parts, Settings};
 use crate::clock::{Clock, Entropy, Ids};
@@ -85,6 +86,7 @@ async fn guarded(
         egress: Arc::new(egress),
         addresses,
         settings,
+        traces: Traces::default(),
     };
     Gateway::start(parts).await.unwrap()
 }

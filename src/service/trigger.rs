@@ -22,6 +22,8 @@ use serde_json::Value;
 use super::deliver::{map_and_render, send_once};
 use super::ingest::{self, ItemError, PublishError};
 use super::live::{LiveConnection, Working};
+use super::traces::{self, Brought};
+use super::turn::Turns;
 use super::{Gateway, ServiceError};
 use crate::connector::{self, Verdict};
 use crate::domain::connection::ConnectionState;
@@ -31,6 +33,7 @@ use crate::domain::id::{ConnectionId, EventKey, TenantId};
 use crate::domain::job::{Attempt, JobState, Outcome};
 use crate::domain::policy::{DeliveryPolicy, RetrySchedule};
 use crate::domain::settle::{LaneEffect, Next, decide};
+use crate::domain::trace::TraceContext;
 use crate::store::{
     Accepted, Delivery, DeliveryQuery, Ingest, Ingested, NewEvent, NewJob, Recorded, StoreError, Tried,
     UNANSWERED,
@@ -130,7 +133,10 @@ impl Gateway {
             Some(dedupe) => Some(self.running.begin(dedupe.key).ok_or(PublishError::StillRunning)?),
             None => None,
         };
-        let (event, document) = self.triggered_event(&trigger, &live.record.tenant).await?;
+        let caller = traces::caller(trigger.headers);
+        let span = self.traces.begin_request(caller);
+        let trace = span.map(|span| span.context()).or(caller);
+        let (event, document) = self.triggered_event(&trigger, &live.record.tenant, trace).await?;
         if let Some(wait) = self.triggers.held(id, self.clock.now()) {
             return Err(TriggerError::Held(wait));
         }
@@ -142,10 +148,16 @@ impl Gateway {
         if let Some(standing) = standing.filter(|standing| !standing.wait.is_zero()) {
             return Err(PublishError::Limited(standing).into());
         }
+        let turns = live.works.as_ref().ok().and_then(|working| working.turns.as_ref());
+        Turns::take_now(turns, self.store.as_ref()).await?;
         let jobs = vec![NewJob { connection: id, mapping: live.mapping_version, triggered: true }];
         let event = Arc::new(event);
         let new = NewEvent { event: Arc::clone(&event), document: document.into(), dedupe: None, jobs };
-        match self.store.ingest(Ingest { idempotency, events: vec![new] }).await? {
+        let ingested = self.store.ingest(Ingest { idempotency, events: vec![new] }).await;
+        let tenant = Some(&live.record.tenant);
+        let brought = Brought { tenant, events: 1, jobs: 1, failed: ingested.is_err() };
+        self.traces.end_request(span, brought, &self.metrics);
+        match ingested? {
             Ingested::Stored(_) => {}
             Ingested::Repeated(accepted) => {
                 let event = accepted.into_iter().next().map(|accepted| match accepted {
@@ -175,6 +187,7 @@ impl Gateway {
         &self,
         trigger: &Trigger<'_>,
         tenant: &TenantId,
+        trace: Option<TraceContext>,
     ) -> Result<(Event, Vec<u8>), TriggerError> {
         if let Some(id) = stored_id(trigger.body)? {
             let found = self.store.event(tenant, &id).await?.ok_or(ServiceError::Missing("event"))?;
@@ -187,7 +200,7 @@ impl Gateway {
         if incoming.tenant.as_ref().is_some_and(|said| said != tenant) {
             return Err(ItemError::WrongTenant.into());
         }
-        Ok(self.unstored_document(incoming, tenant.clone()))
+        Ok(self.unstored_document(incoming, tenant.clone(), trace))
     }
 
     /// The job that was just made, or for a repeated request the newest one of its event.
@@ -241,7 +254,11 @@ impl Gateway {
                 (verdict, attempt)
             }
         };
-        self.metrics.attempt(verdict.outcome, Duration::from_millis(attempt.duration_ms));
+        self.metrics.attempt(
+            &live.record.connector,
+            verdict.outcome,
+            Duration::from_millis(attempt.duration_ms),
+        );
         tracing::info!(
             target: "patchbay::attempt",
             job = %delivery.job.id,
@@ -256,6 +273,7 @@ impl Gateway {
             "attempt"
         );
         let (state, effect) = self.end(&verdict);
+        self.metrics.flow.ended(state);
         if let Some(until) = effect.wait_until {
             self.triggers.hold(live.record.id, until, self.clock.now());
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::exchange::{Outgoing, Sends, Wire, exchange};
 use super::live::{Working, event_context};
 use super::sheets::{self, SheetReport};
+use super::turn::Turns;
 use super::{Gateway, ServiceError};
 use crate::connector::google_sheets::Sheet;
 use crate::connector::{Endpoint, HIDDEN, Names, Outlet, Progress, Token, Verdict, attempt};
@@ -95,6 +96,7 @@ impl Gateway {
         let Ok(_turn) = self.trying.try_acquire() else {
             return Err(ServiceError::Busy("too many tests are under way; try again soon".to_owned()));
         };
+        Turns::take_now(working.turns.as_ref(), self.store.as_ref()).await?;
         let event = self.test_event(&live.record.tenant, &live.record.events);
         let job = JobId::from_bits(self.ids.next()).to_string();
         let connection = id.to_string();
@@ -114,8 +116,11 @@ impl Gateway {
         };
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
-        let marked =
-            Marked { wire: Wire { gateway: self, connection: id }, endpoint, shown: Mutex::default() };
+        let marked = Marked {
+            wire: Wire { gateway: self, connection: id, traceparent: None },
+            endpoint,
+            shown: Mutex::default(),
+        };
         let tried = exchange(&marked, &self.clock, endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::domain::document::{Kind, TableReader};
 use crate::domain::fault::{Fault, Faults};
-use crate::domain::policy::{DeliveryPolicy, PolicyOverrides, RetriesEnd, RetrySchedule};
+use crate::domain::policy::{DeliveryPolicy, PolicyOverrides, RateLimit, RetriesEnd, RetrySchedule};
 
 const TIMEOUT_SECS: (i64, i64) = (1, 60);
 const CONCURRENCY: (i64, i64) = (1, 256);
@@ -13,6 +13,8 @@ const BREAKER_FAILURES: (i64, i64) = (1, 1_000);
 const PAUSE_FAILURES: (i64, i64) = (1, 100_000);
 /// A minute to 30 days.
 const PAUSE_SECS: (i64, i64) = (60, 2_592_000);
+const PER_SECOND: (i64, i64) = (1, 10_000);
+const BURST: (i64, i64) = (1, 10_000);
 const MAX_RETRIES: usize = 20;
 /// Seven days.
 const MAX_DELAY_SECS: i64 = 604_800;
@@ -65,15 +67,30 @@ pub(super) fn parse(mut table: TableReader<'_>) -> DeliveryPolicy {
     let mut whole = |key, (least, most)| {
         table.integer_within(key, least, most).and_then(|number| u32::try_from(number).ok())
     };
-    let breaker = PolicyOverrides {
+    let overrides = PolicyOverrides {
         breaker_failures: whole("breaker_failures", BREAKER_FAILURES),
         pause_failures: whole("pause_failures", PAUSE_FAILURES),
         pause_secs: whole("pause_secs", PAUSE_SECS),
+        per_second: whole("per_second", PER_SECOND),
+        burst: whole("burst", BURST),
         ..PolicyOverrides::default()
     };
-    policy = breaker.over(&policy);
+    if let Some(message) = wrong_burst(&overrides) {
+        table.fault("burst", message, None);
+    }
+    policy = overrides.over(&policy);
     table.finish();
     policy
+}
+
+/// What is wrong with a burst beside its rate.
+fn wrong_burst(overrides: &PolicyOverrides) -> Option<String> {
+    let burst = overrides.burst?;
+    let Some(per_second) = overrides.per_second else {
+        return Some("says nothing without \"per_second\" beside it".to_owned());
+    };
+    let least = RateLimit::least_burst(per_second);
+    (burst < least).then(|| format!("{burst} is less than a fifth of \"per_second\", {least}"))
 }
 
 /// Reads `{ first_secs, factor, longest_secs, within_secs }`.
@@ -139,12 +156,14 @@ pub fn check_overrides(overrides: &PolicyOverrides, field: &str) -> Result<(), F
     if let Some(concurrency) = overrides.concurrency {
         within("concurrency".to_owned(), concurrency, CONCURRENCY);
     }
-    let breaker = [
+    let numbers = [
         ("breaker_failures", overrides.breaker_failures, BREAKER_FAILURES),
         ("pause_failures", overrides.pause_failures, PAUSE_FAILURES),
         ("pause_secs", overrides.pause_secs, PAUSE_SECS),
+        ("per_second", overrides.per_second, PER_SECOND),
+        ("burst", overrides.burst, BURST),
     ];
-    for (key, number, bounds) in breaker {
+    for (key, number, bounds) in numbers {
         if let Some(number) = number {
             within(key.to_owned(), number, bounds);
         }
@@ -152,6 +171,9 @@ pub fn check_overrides(overrides: &PolicyOverrides, field: &str) -> Result<(), F
     let delays = overrides.retry_delays_secs.as_deref().unwrap_or_default();
     for (index, secs) in delays.iter().enumerate().take(MAX_RETRIES) {
         within(format!("retry_delays_secs[{index}]"), *secs, (1, MAX_DELAY_SECS));
+    }
+    if let Some(message) = wrong_burst(overrides) {
+        faults.push(Fault::at_field(format!("{field}.burst"), message, None));
     }
     if delays.len() > MAX_RETRIES {
         let message = format!("more than {MAX_RETRIES} retries");
@@ -208,7 +230,7 @@ mod tests {
     #[test]
     fn a_file_and_a_connection_have_the_same_bounds() {
         let text = "timeout_secs = 61\nconcurrency = 0\nretry_delays_secs = [0, 604801, 5]\nbreaker_failures = 0\n\
-                    pause_failures = 0\npause_secs = 59";
+                    pause_failures = 0\npause_secs = 59\nper_second = 20000";
         let overrides: PolicyOverrides = toml::from_str(text).unwrap();
         let messages = |faults: Faults| -> Vec<(String, String)> {
             let mut told: Vec<_> = faults
@@ -220,10 +242,18 @@ mod tests {
             told
         };
         let of_file = messages(read(text).unwrap_err());
-        assert_eq!(of_file.len(), 7, "{of_file:?}");
+        assert_eq!(of_file.len(), 8, "{of_file:?}");
         assert_eq!(messages(check_overrides(&overrides, "policy").unwrap_err()), of_file);
         let many = PolicyOverrides { retry_delays_secs: Some(vec![1; 21]), ..PolicyOverrides::default() };
         assert_eq!(check_overrides(&many, "policy").unwrap_err().len(), 1);
         assert!(check_overrides(&PolicyOverrides::default(), "policy").is_ok());
+        for (text, wrong) in
+            [("per_second = 50\nburst = 10", 0), ("per_second = 50\nburst = 9", 1), ("burst = 9", 1)]
+        {
+            let overrides: PolicyOverrides = toml::from_str(text).unwrap();
+            let told = check_overrides(&overrides, "policy").err().map_or(0, |faults| faults.len());
+            assert_eq!((told, read(text).err().map_or(0, |faults| faults.len())), (wrong, wrong), "{text}");
+        }
+        assert_eq!(read("per_second = 7").unwrap().rate, Some(RateLimit { per_second: 7, burst: 7 }));
     }
 }

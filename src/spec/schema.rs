@@ -4,9 +4,13 @@
 //! a key that is added or removed there and not here fails. What one key says of another (that `query` and `header` exclude each
 //! other, say) is for the readers, which tell it with a place and a hint.
 
+mod policy;
+#[cfg(test)]
+mod tests;
+
 use serde_json::{Map, Value, json};
 
-use super::{answer, auth, envelope, inbound, limit, policy, read, request, subscription};
+use super::{answer, auth, envelope, inbound, limit, read, request, subscription};
 use crate::mapping::{MAPPING_KEYS, ROW_KEYS, Shape, transforms};
 use crate::signature;
 
@@ -92,7 +96,7 @@ const ROOT: Keys = &[
     ("envelope", Takes::Table(ENVELOPE), false, "What stands around the mapped fields or beside them."),
     ("signature", Takes::Table(SIGNATURE), false, "How requests are signed."),
     ("kind", Takes::Choice(|| names(super::ConnectorKind::ALL)), false, "How the system is spoken to."),
-    ("policy", Takes::Table(POLICY), false, "Time limit, retries and concurrency."),
+    ("policy", Takes::Table(policy::POLICY), false, "Time limit, retries and concurrency."),
     ("answer", Takes::Tables(ANSWER), false, "What answers mean: the first rule that matches wins."),
     ("extract", Takes::Table(EXTRACT), false, "What else an answer tells."),
     ("limits", Takes::Tables(LIMIT), false, "How many requests the system takes, the widest limit first."),
@@ -270,59 +274,6 @@ const SIGNATURE: Keys = &[
         "Headers over {signature}, {secret}, {id}, {timestamp}, {timestamp_ms}, {event_type}.",
     ),
     ("fields", Takes::FreeTexts, false, "Receiving only: body fields that carry the signature."),
-];
-const POLICY: Keys = &[
-    ("timeout_secs", Takes::Whole(1, 60), false, "One deadline over a whole try."),
-    ("retry_delays_secs", Takes::Numbers, false, "The delays between attempts."),
-    ("retry_exponential", Takes::Table(GROWTH), false, "Delays that grow, as many as end in time."),
-    (
-        "when_retries_end",
-        Takes::Choice(|| names(policy::RETRIES_ENDS)),
-        false,
-        "What becomes of a job without a retry left.",
-    ),
-    ("jitter_percent", Takes::Whole(0, 100), false, "Up to this share is added to each delay at random."),
-    (
-        "concurrency",
-        Takes::Whole(1, 256),
-        false,
-        "Requests to one endpoint under way at once; 1 means strict order.",
-    ),
-    (
-        "breaker_failures",
-        Takes::Whole(1, 1_000),
-        false,
-        "Failures in a row that open the breaker; 5 where left out.",
-    ),
-    (
-        "pause_failures",
-        Takes::Whole(1, 100_000),
-        false,
-        "Failures in a row that pause the connection, if they took pause_secs; 20 where left out.",
-    ),
-    (
-        "pause_secs",
-        Takes::Whole(60, 2_592_000),
-        false,
-        "How long failures in a row must have lasted to pause the connection; a day where left out.",
-    ),
-    (
-        "batch",
-        Takes::Whole(1, 500),
-        false,
-        "Events that one request may take, where the system's kind takes several; one request at a time, in order.",
-    ),
-];
-const GROWTH: Keys = &[
-    ("first_secs", Takes::Whole(1, WEEK), true, "The first delay."),
-    (
-        "factor",
-        Takes::Whole(1, 10),
-        false,
-        "How much each delay is longer than the one before; 2 where left out.",
-    ),
-    ("longest_secs", Takes::Whole(1, WEEK), false, "No delay is longer."),
-    ("within_secs", Takes::Whole(1, WEEK), true, "All delays with their jitter end within this time."),
 ];
 const ANSWER: Keys = &[
     ("status", Takes::Statuses, true, "HTTP statuses: 410, \"4xx\", \"400-499\", or a list."),
@@ -519,6 +470,3 @@ fn merge(schema: &mut Value, more: Value) {
 pub fn schemas() -> [(&'static str, Value); 2] {
     [("connector.schema.json", connector()), ("mapping.schema.json", mapping())]
 }
-
-#[cfg(test)]
-mod tests;

@@ -173,6 +173,9 @@ pub trait Store: Kept + Send + Sync + std::fmt::Debug + 'static {
     /// latest when the store is opened again.
     async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError>;
 
+    /// How many open jobs wait in these lanes of a tenant, those under lease left out: one cheap step, at most 1,000 lanes.
+    async fn backlog(&self, tenant: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError>;
+
     /// What lies in the lanes, from memory or by a few cheap reads.
     async fn stats(&self) -> Result<Stats, StoreError>;
 

@@ -54,6 +54,8 @@ pub enum StoreError {
 pub struct About {
     /// Which engine: `sqlite` or `redis`.
     pub engine: &'static str,
+    /// Whether other processes may work on it too.
+    pub shared: bool,
     /// What an accepted event survives: `fsync` and `replicas:N` are what they say; `everysec` (but for the last second),
     /// `system` (but for the last half minute) and `memory` speak of the server's machine; `unknown` where it does not tell.
     pub durability: String,

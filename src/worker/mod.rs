@@ -34,12 +34,15 @@ use tokio::task::JoinHandle;
 
 use crate::domain::policy::LONGEST_TIMEOUT;
 use crate::service::Gateway;
-use crate::service::deliver::deliver;
+use crate::service::deliver::{deliver, hold_back};
 use crate::store::Settlement;
 use backend::{LaneBackend, Leased};
 use feed::Leases;
 use room::{Place, Rooms, SLOW_AFTER};
 use settler::Acknowledger;
+
+/// Why a job of a tenant whose endpoints are slow waits.
+const CROWDED: &str = "it waits for others of its tenant: many of its endpoints take long to answer";
 
 /// How many leased jobs may wait for apalis to take them.
 const HANDOVER: usize = 64;
@@ -153,13 +156,19 @@ async fn handle(
     gateway: Data<Arc<Gateway>>,
     place: Data<Place>,
 ) -> Result<Arc<Vec<Settlement>>, BoxDynError> {
+    let Some(tenant) = leases.first().map(|lease| lease.job.tenant.clone()) else {
+        return Ok(Arc::default());
+    };
+    if !place.may_begin(&tenant) {
+        return Ok(Arc::new(hold_back(&gateway, &leases, SLOW_AFTER, CROWDED)));
+    }
     let _under_way = gateway.metrics.under_way();
     let mut delivering = std::pin::pin!(deliver(&gateway, leases));
     let settlements = tokio::select! {
         // First, so that the time counts from before anything is sent.
         biased;
         () = gateway.clock.sleep(SLOW_AFTER) => {
-            place.move_aside();
+            place.move_aside(&tenant);
             delivering.await
         }
         settlements = &mut delivering => settlements,

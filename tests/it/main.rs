@@ -14,6 +14,8 @@ mod floors;
 mod hooks;
 mod hooks_race;
 mod kill;
+mod limits;
+mod load;
 #[path = "../mapping/mod.rs"]
 mod mapping;
 mod migrate;
@@ -23,6 +25,8 @@ mod replays;
 #[cfg(unix)]
 mod restart;
 mod sheets;
+mod soak;
 mod store_faults;
 mod support;
+mod traces;
 mod zapier;

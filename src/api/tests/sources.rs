@@ -91,7 +91,7 @@ async fn secrets_are_sealed_and_a_tenant_s_end_is_its_sources_end() {
     assert_eq!(made.body["credential_names"], json!(["verify_token"]));
     let records = api.gateway.store.changes(0, 100).await.unwrap();
     assert!(!format!("{records:?}").contains("in-clear"));
-    assert_eq!(api.call("DELETE", "/v1/tenants/acme", &api.operator, None).await.status, 204);
+    assert_eq!(api.call("DELETE", "/v1/tenants/acme", &api.operator, None).await.status, 202);
     assert_eq!(api.get("/v1/sources", &api.operator).await.body["items"], json!([]));
     let gone = api.post(&format!("/v1/sources/{}", made.body["id"].as_str().unwrap()), "", &json!({})).await;
     assert_eq!(gone.status, 404);

@@ -138,7 +138,7 @@ impl Machine {
             memory_mib: memory.map(|kib| kib / 1_024),
             version: env!("CARGO_PKG_VERSION"),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
-            rustc: env!("PATCHBAY_RUSTC"),
+            rustc: env!("BUILD_RUSTC"),
         }
     }
 }

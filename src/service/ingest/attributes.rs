@@ -6,6 +6,7 @@ use crate::domain::event::{RESERVED, is_event_type, is_reserved};
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::{TRACEPARENT, TraceContext};
 
 /// The longest id or source.
 pub const MAX_ID_CHARS: usize = 256;
@@ -31,6 +32,15 @@ pub struct Incoming {
     pub others: Vec<(String, Value)>,
     /// What happened.
     pub data: Value,
+}
+
+impl Incoming {
+    /// Notes the trace that it belongs to; what it says itself stays.
+    pub(in crate::service) fn carry(&mut self, trace: Option<TraceContext>) {
+        if let Some(trace) = trace.filter(|_| !self.others.iter().any(|(name, _)| name == TRACEPARENT)) {
+            self.others.push((TRACEPARENT.to_owned(), Value::String(trace.to_string())));
+        }
+    }
 }
 
 /// An event while it is being read.

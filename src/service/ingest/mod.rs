@@ -8,6 +8,7 @@
 //!   that fails, refuses the whole request, so that it can be sent again as it is.
 
 mod attributes;
+mod identity;
 mod parse;
 
 use std::sync::Arc;
@@ -15,16 +16,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 use super::Gateway;
 use super::metrics::Taken;
 use super::rate::Standing;
+use super::traces::{self, Brought};
 use crate::domain::event::Event;
 use crate::domain::fault::Faults;
 use crate::domain::id::{EventKey, TenantId};
-use crate::store::{Accepted, Dedupe, Ingest, Ingested, NewEvent, StoreError};
+use crate::domain::trace::TraceContext;
+use crate::store::{Accepted, Ingest, Ingested, NewEvent, StoreError};
 pub use attributes::{Incoming, MAX_ID_CHARS};
+pub use identity::dedupe_of;
+use identity::{dedupe, idempotency};
+pub(super) use identity::{digest, named};
 pub use parse::{MAX_NESTING, ParseError, json};
 
 /// The longest `Idempotency-Key`.
@@ -110,54 +115,24 @@ pub enum PublishError {
     /// A tenant is over its rate.
     #[error("the tenant sends more than it may")]
     Limited(Standing),
+    /// A tenant has as many open jobs as it may.
+    #[error("the tenant has {0} jobs that wait to be delivered, which is as many as it may have")]
+    QueueFull(u64),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Hash of several parts, each with its length, so that none runs into the next.
-pub(super) fn digest(parts: &[&[u8]]) -> [u8; 16] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+/// What a request's span says of it.
+fn brought<'a>(publish: &Publish<'a>, published: &Result<Published, PublishError>) -> Brought<'a> {
+    let receipts = published.iter().flat_map(|published| published.items.iter().flatten());
+    let jobs = receipts.clone().map(|receipt| receipt.jobs as usize).sum();
+    Brought {
+        tenant: publish.key_tenant.or(publish.named_tenant),
+        events: receipts.count(),
+        jobs,
+        failed: published.is_err(),
     }
-    let mut short = [0; 16];
-    short.copy_from_slice(&hash.finalize()[..16]);
-    short
-}
-
-/// What stands for a whole request under its key: its body, and every header that has a part in what it means. `realm` says
-/// among which requests a key is one.
-pub(super) fn named(
-    key: Option<&str>,
-    realm: &[&[u8]],
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<Option<Dedupe>, PublishError> {
-    let Some(key) = key else { return Ok(None) };
-    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if !(1..=MAX_KEY_CHARS).contains(&key.len()) || !visible {
-        return Err(PublishError::BadKey);
-    }
-    let mut meaning: Vec<(&str, &[u8])> = headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_bytes()))
-        .filter(|(name, _)| *name == "content-type" || name.starts_with("ce-"))
-        .collect();
-    meaning.sort_unstable();
-    let mut parts: Vec<&[u8]> = meaning.iter().flat_map(|(name, value)| [name.as_bytes(), *value]).collect();
-    parts.push(body);
-    let names: Vec<&[u8]> = realm.iter().copied().chain([key.as_bytes()]).collect();
-    Ok(Some(Dedupe { key: digest(&names), content: digest(&parts) }))
-}
-
-fn idempotency(publish: &Publish<'_>) -> Result<Option<Dedupe>, PublishError> {
-    let of = |tenant: Option<&TenantId>| tenant.map_or(Vec::new(), |tenant| tenant.as_str().into());
-    let owner: Vec<u8> = of(publish.key_tenant);
-    // Whom the query names is part of what a request means, as its body is.
-    let meant: Vec<u8> = [&of(publish.named_tenant)[..], b"\0", publish.body].concat();
-    named(publish.idempotency_key, &[b"idempotency", &owner], publish.headers, &meant)
 }
 
 /// Reads the one event of a request.
@@ -172,33 +147,15 @@ pub(super) fn one(headers: &HeaderMap, body: &[u8]) -> Result<Result<Incoming, I
     Ok(item.map_err(ItemError::Invalid))
 }
 
-/// What stands for an event that the platform gave an id: its source and that id, for what is in it.
-fn dedupe(event: &Event, data: &[u8]) -> Dedupe {
-    let source = event.source.as_deref().unwrap_or_default().as_bytes();
-    let tenant = event.tenant.as_str().as_bytes();
-    Dedupe {
-        key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
-        content: digest(&[event.kind.as_bytes(), data]),
-    }
-}
-
-/// The same of an event that is stored, by the document that is kept of it; `None` where the platform gave it no id.
-pub fn dedupe_of(event: &Event, document: &[u8]) -> Option<Dedupe> {
-    if event.id == event.key.to_string() {
-        return None;
-    }
-    // The data stands last; before it, what `Gateway::shape` wrote first.
-    let mut others = event.document.as_object()?.clone();
-    others.shift_remove("data")?;
-    let start = serde_json::to_vec(&others).ok()?.len() - 1;
-    let data = document.get(start..)?.strip_prefix(b",\"data\":")?.strip_suffix(b"}")?;
-    Some(dedupe(event, data))
-}
-
 impl Gateway {
     /// Takes a request's events; returns when they are durable.
     pub async fn publish(&self, publish: Publish<'_>) -> Result<Published, PublishError> {
-        let published = self.take_in(&publish).await;
+        let caller = traces::caller(publish.headers);
+        let span = self.traces.begin_request(caller);
+        let published = self.take_in(&publish, span.map(|span| span.context()).or(caller)).await;
+        if span.is_some() {
+            self.traces.end_request(span, brought(&publish, &published), &self.metrics);
+        }
         match &published {
             Ok(published) => self.count(published),
             Err(PublishError::Parse(_) | PublishError::BadKey) => self.metrics.events(Taken::Invalid, 1),
@@ -206,6 +163,7 @@ impl Gateway {
                 self.metrics.events(Taken::Conflict, 1);
             }
             Err(PublishError::Limited(_)) => self.metrics.events(Taken::RateLimited, 1),
+            Err(PublishError::QueueFull(_)) => self.metrics.events(Taken::QueueFull, 1),
             Err(PublishError::Store(error)) => {
                 self.store_failed(error);
                 self.metrics.events(Taken::Unavailable, 1);
@@ -229,7 +187,11 @@ impl Gateway {
         );
     }
 
-    async fn take_in(&self, publish: &Publish<'_>) -> Result<Published, PublishError> {
+    async fn take_in(
+        &self,
+        publish: &Publish<'_>,
+        trace: Option<TraceContext>,
+    ) -> Result<Published, PublishError> {
         let idempotency = idempotency(publish)?;
         let _turn = match idempotency {
             Some(dedupe) => Some(self.running.begin(dedupe.key).ok_or(PublishError::StillRunning)?),
@@ -259,7 +221,7 @@ impl Gateway {
         let mut events = Vec::with_capacity(sound.len());
         for (index, incoming, tenant) in sound {
             places.push(index);
-            events.push(self.complete(incoming, tenant));
+            events.push(self.complete(incoming, tenant, trace));
         }
         let (accepted, replay) = match self.store.ingest(Ingest { idempotency, events }).await? {
             Ingested::Stored(accepted) => (accepted, false),
@@ -300,6 +262,9 @@ impl Gateway {
                 None => wanted.push((tenant.clone(), 1)),
             }
         }
+        if let Some(most) = wanted.iter().find_map(|(tenant, _)| self.backlogs.full(tenant)) {
+            return Err(PublishError::QueueFull(most));
+        }
         let standing = self.rates.take(&wanted, self.clock.now());
         match standing {
             Some(standing) if !standing.wait.is_zero() => Err(PublishError::Limited(standing)),
@@ -313,7 +278,13 @@ impl Gateway {
     }
 
     /// An event as it is kept, with the jobs it makes.
-    pub(super) fn complete(&self, incoming: Incoming, tenant: TenantId) -> NewEvent {
+    pub(super) fn complete(
+        &self,
+        mut incoming: Incoming,
+        tenant: TenantId,
+        trace: Option<TraceContext>,
+    ) -> NewEvent {
+        incoming.carry(trace);
         let has_id = incoming.id.is_some();
         let (event, data, document) = self.shape(incoming, tenant);
         let dedupe = has_id.then(|| dedupe(&event, &document[data]));
@@ -359,7 +330,13 @@ impl Gateway {
     }
 
     /// An event and its document as JSON, for whoever stores it.
-    pub(super) fn unstored_document(&self, incoming: Incoming, tenant: TenantId) -> (Event, Vec<u8>) {
+    pub(super) fn unstored_document(
+        &self,
+        mut incoming: Incoming,
+        tenant: TenantId,
+        trace: Option<TraceContext>,
+    ) -> (Event, Vec<u8>) {
+        incoming.carry(trace);
         let (event, _, document) = self.shape(incoming, tenant);
         (event, document)
     }

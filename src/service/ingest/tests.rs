@@ -133,11 +133,11 @@ async fn a_stored_event_stands_for_the_same_as_when_it_came() {
     let incoming = |value: Value| read_plain(value, "").unwrap();
     let sent =
         json!({"type": "x", "id": "lead-1", "source": "bot", "data": {"b": 1.50, "a": ["ü", null, 1e3]}});
-    let new = gateway.complete(incoming(sent), tenant.clone());
+    let new = gateway.complete(incoming(sent), tenant.clone(), None);
     let kept: Event =
         Event { document: serde_json::from_slice(&new.document).unwrap(), ..(*new.event).clone() };
     assert!(new.dedupe.is_some());
     assert_eq!(dedupe_of(&kept, &new.document), new.dedupe);
-    let nameless = gateway.complete(incoming(json!({"type": "x", "data": 1})), tenant);
+    let nameless = gateway.complete(incoming(json!({"type": "x", "data": 1})), tenant, None);
     assert_eq!((nameless.dedupe, dedupe_of(&nameless.event, &nameless.document)), (None, None));
 }

@@ -25,10 +25,12 @@ use super::ingest::{Incoming, digest, read_plain};
 use super::live::LiveSource;
 use super::metrics::Received as Counted;
 use super::rate::Standing;
+use super::traces::Brought;
 use crate::connector::{Greeting, Receiver, UnderstandError};
 use crate::domain::fault::Faults;
 use crate::domain::source::SourceState;
 use crate::domain::time::Timestamp;
+use crate::domain::trace::TraceContext;
 use crate::mapping::{Context, MappingError};
 use crate::signature::{Received, VerifyError};
 use crate::spec::inbound::Reply;
@@ -92,6 +94,9 @@ pub enum ReceiveError {
     /// More than the source or its tenant may send.
     #[error("more comes than is taken")]
     Limited(Standing),
+    /// The tenant has as many open jobs as it may.
+    #[error("the tenant has {0} jobs that wait to be delivered, which is as many as it may have")]
+    QueueFull(u64),
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -167,7 +172,7 @@ impl Gateway {
                 | ReceiveError::Event(_)
                 | ReceiveError::NoHandshake,
             ) => Counted::Invalid,
-            Err(ReceiveError::Limited(_)) => Counted::RateLimited,
+            Err(ReceiveError::Limited(_) | ReceiveError::QueueFull(_)) => Counted::RateLimited,
             Err(ReceiveError::Broken(_) | ReceiveError::Paused | ReceiveError::Store(_)) => {
                 Counted::Unavailable
             }
@@ -206,13 +211,20 @@ impl Gateway {
         for event in &mut events {
             place(live, event);
         }
-        let new = self.check(live, events)?;
+        // Whoever sends to a source is a stranger: his trace is not continued, and his sampling not obeyed.
+        let span = self.traces.begin_request(None);
+        let new = self.check(live, events, span.map(|span| span.context()))?;
         let repeats = delivery.map(|id| {
             let owner = record.id.to_string();
             Dedupe { key: digest(&[b"delivery", owner.as_bytes(), &id]), content: digest(&[b"delivery"]) }
         });
         let total = new.len();
-        let taken = match self.store.ingest(Ingest { idempotency: repeats, events: new }).await? {
+        let jobs = new.iter().map(|new| new.jobs.len()).sum();
+        let ingested = self.store.ingest(Ingest { idempotency: repeats, events: new }).await;
+        let tenant = Some(&record.tenant);
+        let brought = Brought { tenant, events: total, jobs, failed: ingested.is_err() };
+        self.traces.end_request(span, brought, &self.metrics);
+        let taken = match ingested? {
             Ingested::Stored(accepted) => {
                 let fresh = |one: &&Accepted| matches!(one, Accepted::Stored { duplicate: false, .. });
                 accepted.iter().filter(fresh).count()
@@ -224,7 +236,12 @@ impl Gateway {
     }
 
     /// The events as they are to be stored, known by their source and id.
-    fn check(&self, live: &LiveSource, events: Vec<Value>) -> Result<Vec<NewEvent>, ReceiveError> {
+    fn check(
+        &self,
+        live: &LiveSource,
+        events: Vec<Value>,
+        trace: Option<TraceContext>,
+    ) -> Result<Vec<NewEvent>, ReceiveError> {
         let record = &live.record;
         let incoming: Vec<Incoming> = events
             .into_iter()
@@ -237,9 +254,12 @@ impl Gateway {
         {
             return Err(ReceiveError::Limited(standing));
         }
+        if let Some(most) = self.backlogs.full(&record.tenant) {
+            return Err(ReceiveError::QueueFull(most));
+        }
         let owner = record.id.to_string();
         let complete = |incoming| {
-            let mut new = self.complete(incoming, record.tenant.clone());
+            let mut new = self.complete(incoming, record.tenant.clone(), trace);
             if let Some(dedupe) = &mut new.dedupe {
                 dedupe.key = digest(&[b"source", owner.as_bytes(), new.event.id.as_bytes()]);
             }

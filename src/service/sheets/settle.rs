@@ -14,8 +14,9 @@ use crate::domain::policy::DeliveryPolicy;
 use crate::domain::settle::{LaneEffect, Next, decide};
 use crate::domain::time::Timestamp;
 use crate::service::Gateway;
+use crate::service::traces::Attempted;
 use crate::service::watch::Tried;
-use crate::store::Settlement;
+use crate::store::{Lease, Settlement};
 
 /// How long a lane rests after an append that took all there was: rows that come meanwhile go together. A little more
 /// than the pace of the quota, so that one busy sheet never meets it.
@@ -28,6 +29,7 @@ const THROTTLED: Duration = Duration::from_secs(15);
 /// What all settlements of a batch have in common.
 struct Common<'a> {
     gateway: &'a Gateway,
+    connector: &'a str,
     policy: &'a DeliveryPolicy,
     began: Timestamp,
     now: Timestamp,
@@ -67,6 +69,7 @@ pub(super) fn settle(mut batch: Batch<'_>, stop: Option<&Stop>, began: Timestamp
     }
     let common = Common {
         gateway,
+        connector: &batch.working.connector.id,
         policy,
         began,
         now,
@@ -200,7 +203,8 @@ impl Common<'_> {
                 let (next, mut effect) =
                     decide(verdict.outcome, "", self.policy, 0, None, self.now, self.fraction);
                 effect.wait_until = self.wait.or_else(|| (!self.full).then(|| self.began.plus(GATHER)));
-                let attempt = Some(self.attempt(item.lease.job.tries + 1, &verdict, None));
+                let attempt = Some(self.attempt(&item.lease, &verdict, None));
+                self.gateway.metrics.flow.follows(&next);
                 Settlement {
                     lease,
                     attempt,
@@ -227,10 +231,11 @@ impl Common<'_> {
                 if let (Next::Due(_), Some(due)) = (&next, self.due) {
                     next = Next::Due(due);
                 }
+                self.gateway.metrics.flow.follows(&next);
                 let kept = item.row.to_bytes();
                 Settlement {
                     lease,
-                    attempt: Some(self.attempt(item.lease.job.tries + 1, verdict, Some(&failed))),
+                    attempt: Some(self.attempt(&item.lease, verdict, Some(&failed))),
                     next,
                     reason: verdict.reason.clone(),
                     effect,
@@ -241,10 +246,11 @@ impl Common<'_> {
         }
     }
 
-    fn attempt(&self, number: u32, verdict: &Verdict, failed: Option<&Failed>) -> Attempt {
-        self.gateway.metrics.attempt(verdict.outcome, Duration::from_millis(self.duration_ms));
-        Attempt {
-            number,
+    fn attempt(&self, lease: &Lease, verdict: &Verdict, failed: Option<&Failed>) -> Attempt {
+        let took = Duration::from_millis(self.duration_ms);
+        self.gateway.metrics.attempt(self.connector, verdict.outcome, took);
+        let attempt = Attempt {
+            number: lease.job.tries + 1,
             at: self.began,
             duration_ms: self.duration_ms,
             status: failed.map_or(Some(200), |failed| failed.status),
@@ -253,7 +259,12 @@ impl Common<'_> {
             remote_id: None,
             headers: Vec::new(),
             body: failed.map(|failed| failed.body.clone()).unwrap_or_default(),
-        }
+        };
+        let (connection, job) = (lease.job.connection, lease.job.name);
+        let attempted =
+            Attempted { event: &lease.event, connector: self.connector, connection, job, attempt: &attempt };
+        self.gateway.traces.tell_attempt(&attempted, &self.gateway.metrics);
+        attempt
     }
 }
 

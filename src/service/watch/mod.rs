@@ -261,7 +261,7 @@ impl Gateway {
                 others: Vec::new(),
                 data: data.clone(),
             };
-            let mut event = self.complete(incoming, tenant.clone());
+            let mut event = self.complete(incoming, tenant.clone(), None);
             event.jobs.retain(|job| about.is_none_or(|named| named.id != job.connection));
             event
         };

@@ -23,6 +23,7 @@ pub(in crate::store) mod shares;
 pub(in crate::store) mod storm;
 pub(in crate::store) mod sweep;
 pub(in crate::store) mod transfer;
+pub(in crate::store) mod waiting;
 mod world;
 
 pub(in crate::store) use world::{Engine, World, retention};
@@ -47,6 +48,7 @@ macro_rules! conformance_suite {
             lanes: a_flood_does_not_starve_others,
             lanes: waiting_for_work_ends_when_there_is_some,
             lanes: every_sleeper_is_woken_while_work_remains,
+            waiting: waiting_jobs_are_counted_by_lane,
             breaker: failures_in_a_row_open_it_and_it_probes_one_at_a_time,
             breaker: what_was_under_way_when_it_opened_says_nothing_new,
             breaker: a_run_of_failures_outlives_a_crash_and_ends_with_a_resume,

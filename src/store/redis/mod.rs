@@ -434,6 +434,10 @@ impl Store for RedisStore {
         self.core()?.import(&events).await
     }
 
+    async fn backlog(&self, tenant: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
+        self.core()?.backlog_of(tenant, connections).await
+    }
+
     async fn stats(&self) -> Result<Stats, StoreError> {
         self.core()?.stats().await
     }

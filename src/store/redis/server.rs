@@ -103,7 +103,7 @@ pub(super) async fn check(link: &Link, durability: Durability) -> Result<(About,
     let notes: Vec<String> =
         [judge(&settings, durability)?, unread(&settings)].into_iter().flatten().collect();
     let note = Some(notes.join(" ")).filter(|note| !note.is_empty());
-    let about = About { engine: "redis", durability: survives(&settings, durability), note };
+    let about = About { engine: "redis", shared: true, durability: survives(&settings, durability), note };
     Ok((about, waited_for(&settings, durability)))
 }
 

@@ -55,6 +55,30 @@ impl Core {
         Ok(tally)
     }
 
+    /// Jobs that wait in these lanes of a tenant; see [`Store::backlog`](crate::store::Store::backlog).
+    pub(super) async fn backlog_of(
+        &self,
+        tenant: &TenantId,
+        connections: &[ConnectionId],
+    ) -> Result<u64, StoreError> {
+        let queue = self.keys.queue(self.keys.partition(tenant));
+        let steps: Vec<Step<'_>> = connections
+            .iter()
+            .map(|connection| {
+                let id = connection.bits().to_be_bytes();
+                let bound = |bracket: u8, kind: u8| [&[bracket][..], &id, &[kind]].concat();
+                let mut count = redis::cmd("ZLEXCOUNT");
+                count.arg(&queue).arg(bound(b'[', b'D')).arg(bound(b'(', b'G'));
+                Step::Plain(count)
+            })
+            .collect();
+        let mut open = 0;
+        for answer in self.reads.run(&steps, REPLY).await? {
+            open += codec::count(&answer?)?;
+        }
+        Ok(open)
+    }
+
     /// The command that reads the first jobs of one kind in a lane.
     fn open_jobs(&self, partition: Partition, connection: ConnectionId, from: u8, to: u8) -> Step<'_> {
         let bound =

@@ -155,13 +155,8 @@ impl SqliteStore {
 
     /// Jobs are the owner's alone: a guest knows no lane.
     fn ensure_owner(&self) -> Result<(), StoreError> {
-        if self.owner {
-            Ok(())
-        } else {
-            Err(StoreError::Unavailable(
-                "this process is a guest of the folder, and jobs are its owner's".into(),
-            ))
-        }
+        let guest = "this process is a guest of the folder, and jobs are its owner's";
+        if self.owner { Ok(()) } else { Err(StoreError::Unavailable(guest.into())) }
     }
 
     fn is_closed(&self) -> impl Fn(ConnectionId) -> bool + Send + 'static {
@@ -173,7 +168,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     fn about(&self) -> About {
-        About { engine: "sqlite", durability: "fsync".to_owned(), note: None }
+        About { engine: "sqlite", shared: false, durability: "fsync".to_owned(), note: None }
     }
 
     async fn ingest(&self, ingest: Ingest) -> Result<Ingested, StoreError> {
@@ -425,6 +420,10 @@ impl Store for SqliteStore {
     async fn import(&self, events: Vec<KeptEvent>) -> Result<usize, StoreError> {
         self.ensure_owner()?;
         self.writer.write(move |database, _| transfer::import(database, &events)).await
+    }
+
+    async fn backlog(&self, _: &TenantId, connections: &[ConnectionId]) -> Result<u64, StoreError> {
+        Ok(self.shared.lanes.lock().waiting_in(connections))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -97,9 +97,10 @@ async fn another_format_is_refused() {
 
 #[tokio::test]
 async fn the_formats_before_are_brought_up_to_date() {
-    let format_2 = "DROP TABLE failing; DROP TABLE tallies; PRAGMA user_version=2;";
-    let format_1 = "DROP TABLE failing; DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1;";
-    for before in [format_2, format_1] {
+    let format_3 = "DROP TABLE replayed; PRAGMA user_version=3;";
+    let format_2 = "DROP TABLE replayed; DROP TABLE failing; DROP TABLE tallies; PRAGMA user_version=2;";
+    let format_1 = "DROP TABLE replayed; DROP TABLE failing; DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1;";
+    for before in [format_3, format_2, format_1] {
         let (mut world, _, file) = inside().await;
         let events = [world.event_of("acme", "lead.captured"), world.event_of("acme", "rating.given")];
         world.ingest(events.to_vec()).await;
@@ -114,7 +115,10 @@ async fn the_formats_before_are_brought_up_to_date() {
         let to = world.connect("acme", 1).await;
         world.fill("acme", to, 1).await;
         let lease = world.lease(1).await;
-        assert_eq!(world.settle(&lease, Outcome::Retry).await, 1, "failures are counted");
+        assert_eq!(world.settle(&lease, Outcome::Rejected).await, 1, "failures are counted");
+        let replay = crate::domain::id::ChoreId::from_bits(1);
+        let again = world.store.replay(lease[0].job.id, None, replay, false).await;
+        assert_eq!(again, Ok(crate::store::Retried::Queued), "and what a replay did is noted");
     }
 }
 

@@ -11,6 +11,7 @@ use patchbay::domain::job::JobState;
 use patchbay::domain::time::Timestamp;
 use patchbay::egress::{AddressPolicy, Egress, EgressSettings, HeaderMap, header};
 use patchbay::service::ingest::{Publish, Receipt};
+use patchbay::service::traces::Traces;
 use patchbay::service::vault::Vault;
 use patchbay::service::{Gateway, Parts, Settings};
 use patchbay::spec::Catalogue;
@@ -71,6 +72,7 @@ impl TestGateway {
             egress: Arc::new(egress),
             addresses,
             settings,
+            traces: Traces::default(),
         })
         .await
         .unwrap();

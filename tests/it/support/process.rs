@@ -161,6 +161,10 @@ impl Process {
     }
 
     fn start_from(mut command: Command, stdin: Stdio, folder: &Path, door: &Door, more: &[&str]) -> Self {
+        const RATE: &str = "PATCHBAY_LIMITS_EVENTS_PER_SECOND";
+        if command.get_envs().all(|(name, _)| name != RATE) {
+            command.env(RATE, "0");
+        }
         let mut child = command
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(folder)
@@ -168,7 +172,6 @@ impl Process {
             .env_remove("PATCHBAY_SOAK")
             .env("PATCHBAY_EGRESS_ALLOW_HTTP", "true")
             .env("PATCHBAY_EGRESS_ALLOW_RANGES", "127.0.0.0/8")
-            .env("PATCHBAY_LIMITS_EVENTS_PER_SECOND", "0")
             .env("PATCHBAY_DELIVERY_DRAIN_SECS", "2")
             // The tests' own, which the program does not know.
             .env_remove("PATCHBAY_SOAK")
@@ -221,4 +224,11 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// KiB of memory that a process has in use.
+pub fn resident_kib(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }

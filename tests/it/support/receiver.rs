@@ -74,6 +74,7 @@ impl Arrival {
 }
 
 struct Shared {
+    keeps: bool,
     arrivals: Mutex<Vec<Arrival>>,
     script: Mutex<VecDeque<Reply>>,
     otherwise: Mutex<Reply>,
@@ -92,7 +93,17 @@ pub struct Receiver {
 impl Receiver {
     /// Listens on a free port of loopback; answers 200 unless told otherwise.
     pub async fn start() -> Self {
+        Self::keeping(true).await
+    }
+
+    /// The same, which counts requests and keeps none of them.
+    pub async fn forgetful() -> Self {
+        Self::keeping(false).await
+    }
+
+    async fn keeping(keeps: bool) -> Self {
         let shared = Arc::new(Shared {
+            keeps,
             arrivals: Mutex::default(),
             script: Mutex::default(),
             otherwise: Mutex::new(Reply::status(200)),
@@ -119,6 +130,11 @@ impl Receiver {
     /// All requests so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.arrivals.lock().clone()
+    }
+
+    /// How many requests have come.
+    pub fn count(&self) -> usize {
+        *self.shared.count.borrow()
     }
 
     /// The most requests that ever waited for their answers at once.
@@ -148,18 +164,17 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 16 << 20).await.unwrap_or_default();
     let reply = shared.script.lock().pop_front().unwrap_or_else(|| shared.otherwise.lock().clone());
-    let count = {
-        let mut arrivals = shared.arrivals.lock();
+    if shared.keeps {
         let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
-        arrivals.push(Arrival { method, path, at: Instant::now(), headers: parts.headers, body });
-        arrivals.len()
-    };
+        let arrival = Arrival { method, path, at: Instant::now(), headers: parts.headers, body };
+        shared.arrivals.lock().push(arrival);
+    }
     {
         let mut open = shared.open.lock();
         open.0 += 1;
         open.1 = open.1.max(open.0);
     }
-    shared.count.send_replace(count);
+    shared.count.send_modify(|count| *count += 1);
     let response = give(reply).await;
     shared.open.lock().0 -= 1;
     response

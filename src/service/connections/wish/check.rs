@@ -145,6 +145,10 @@ impl Wish {
                 {
                     mapping_faults(&self.mapping, &found, faults);
                 }
+                if connector.kind == ConnectorKind::GoogleSheets && self.policy.per_second.is_some() {
+                    let message = "a Google sheet is written to as often as Google's quota allows";
+                    faults.at_field("policy.per_second", message, Some("leave it out".to_owned()));
+                }
                 if let Err(found) = check_custom_headers(connector, &self.headers) {
                     below("target", &found, faults);
                 }

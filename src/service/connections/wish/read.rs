@@ -81,6 +81,8 @@ impl Wish {
             ("breaker_failures", &mut self.policy.breaker_failures),
             ("pause_failures", &mut self.policy.pause_failures),
             ("pause_secs", &mut self.policy.pause_secs),
+            ("per_second", &mut self.policy.per_second),
+            ("burst", &mut self.policy.burst),
         ];
         for (key, number) in numbers {
             if is_null(table.node(key)) {

@@ -297,6 +297,12 @@ impl Lanes {
     }
 
     /// Counts of what is here.
+    /// Jobs that wait in these lanes.
+    pub fn waiting_in(&self, connections: &[ConnectionId]) -> u64 {
+        let lanes = connections.iter().filter_map(|id| self.all.get(id));
+        lanes.map(|lane| lane.open.saturating_sub(lane.leased.into())).sum()
+    }
+
     pub fn stats(&self, now: Timestamp) -> Stats {
         let mut stats = Stats { open: self.open, leased: self.leases.len() as u64, ..Stats::default() };
         let leased = self.leases.values().map(LeaseEntry::created);
