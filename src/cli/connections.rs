@@ -42,7 +42,7 @@ pub enum ConnectionsCommand {
     /// Change a connection: what is not named stays as it is
     Update(UpdateArgs),
     /// Stop a connection's deliveries; its jobs wait
-    Pause(OneArgs),
+    Pause(state::PauseArgs),
     /// Let a connection deliver what waits, or only some of it
     Resume(state::ResumeArgs),
     /// Show what would be sent for an event, and field by field why; nothing is sent
@@ -169,7 +169,7 @@ pub async fn run(command: &ConnectionsCommand, output: Output) -> Result<(), Fai
             tell_recent(&changed, output);
             Ok(())
         }
-        ConnectionsCommand::Pause(one) => state::change(one, "pause", &json!({}), output).await,
+        ConnectionsCommand::Pause(args) => state::pause(args, output).await,
         ConnectionsCommand::Resume(args) => state::resume(args, output).await,
         ConnectionsCommand::Preview(args) => preview(args, output).await,
         ConnectionsCommand::Test(one) => {

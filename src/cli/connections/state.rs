@@ -7,6 +7,22 @@ use super::OneArgs;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, cell};
 
+/// The connection that is to stop.
+#[derive(Debug, Clone, Args)]
+pub struct PauseArgs {
+    /// Which one.
+    #[command(flatten)]
+    one: OneArgs,
+    /// Why, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Stops a connection's deliveries.
+pub(super) async fn pause(args: &PauseArgs, output: Output) -> Result<(), Failure> {
+    change(&args.one, "pause", &body(&[("reason", &args.reason)]), output).await
+}
+
 /// The connection that is to deliver again.
 #[derive(Debug, Clone, Args)]
 pub struct ResumeArgs {
@@ -23,14 +39,18 @@ pub struct ResumeArgs {
 
 /// Lets a connection deliver again.
 pub(super) async fn resume(args: &ResumeArgs, output: Output) -> Result<(), Failure> {
-    let said = [("backlog", &args.backlog), ("since", &args.since)];
-    let body: Map<String, Value> =
-        said.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.clone()?.into()))).collect();
-    change(&args.one, "resume", &Value::Object(body), output).await
+    let body = body(&[("backlog", &args.backlog), ("since", &args.since)]);
+    change(&args.one, "resume", &body, output).await
+}
+
+/// What was said, by name.
+fn body(said: &[(&str, &Option<String>)]) -> Value {
+    let said = said.iter().filter_map(|(name, text)| Some(((*name).to_owned(), (*text).clone()?.into())));
+    Value::Object(said.collect::<Map<_, _>>())
 }
 
 /// Pauses or resumes a connection.
-pub(super) async fn change(one: &OneArgs, what: &str, body: &Value, output: Output) -> Result<(), Failure> {
+async fn change(one: &OneArgs, what: &str, body: &Value, output: Output) -> Result<(), Failure> {
     let changed = one.remote.client()?.post(&one.path(&format!("/{what}")), body).await?;
     output.either(&changed, || {
         let then = match changed["unwanted_before"].as_str() {

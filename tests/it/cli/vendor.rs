@@ -151,7 +151,11 @@ fn a_new_vendor_is_checked_connected_and_delivered_to_by_its_files_alone() {
     );
     let shown = stdout(&with(&["connections", "show", id]));
     assert!(!shown.contains("tk-") && shown.contains("api_key"), "{shown}");
-    assert_eq!(read(&["connections", "pause", id])["state"]["status"], "paused");
+    let paused = read(&["connections", "pause", id, "--reason", "they move house"]);
+    assert_eq!(
+        (&paused["state"]["status"], &paused["state"]["reason"]),
+        (&"paused".into(), &"they move house".into())
+    );
     let (code, text) = told(&with(&["trigger", id, "--event-id", "lead-1"]));
     assert_eq!(code, 1);
     assert!(text.contains("the connection is paused"), "{text}");

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use redis::Value;
 use tempfile::TempDir;
 
+/// How long a test waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running server; ends with the test.
 pub struct Server {
     child: Option<Child>,
@@ -101,7 +104,12 @@ impl Server {
 
     /// Runs a command on a connection of its own.
     pub async fn run(&self, command: &redis::Cmd) -> redis::RedisResult<Value> {
-        let mut connection = redis::Client::open(self.url())?.get_multiplexed_async_connection().await?;
+        // The library's own limit is half a second, which a busy machine may take.
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&patient).await?;
         command.query_async(&mut connection).await
     }
 
