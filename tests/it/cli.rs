@@ -1,5 +1,6 @@
 //! The program as a person meets it: what it says when something is wrong, and the exit code it ends with.
 
+mod desk;
 mod language;
 mod replays;
 mod running;

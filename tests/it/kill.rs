@@ -42,12 +42,7 @@ async fn killed_at_random_moments_nothing_accepted_is_lost() {
     let door = Door::default();
     let client = client();
     let mut process = Process::start(folder.path(), &door);
-    let made = door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await;
-    assert_eq!(made.unwrap().0, 201);
-    let connection = json!({"tenant": "acme", "name": "all", "connector": "webhook", "events": ["*"],
-        "mapping": {"version": 1, "fields": [{"to": "id", "from": "$.id"}]}, "target": {"url": receiver.url}});
-    let made = door.call(&client, "POST", "/v1/connections", Some(&connection)).await;
-    assert_eq!(made.unwrap().0, 201);
+    door.connect(&client, &receiver.url).await;
 
     // Each event is sent until it is accepted; its id makes the repeats harmless.
     let accepted = Arc::new(AtomicUsize::new(0));

@@ -32,12 +32,7 @@ async fn a_restart_on_an_inherited_socket_refuses_nobody_and_loses_nothing() {
         .timeout(Duration::from_mins(1))
         .build()
         .unwrap();
-    let made = door.call(&client, "POST", "/v1/tenants", Some(&json!({"id": "acme", "name": "Acme"}))).await;
-    assert_eq!(made.unwrap().0, 201);
-    let connection = json!({"tenant": "acme", "name": "all", "connector": "webhook", "events": ["*"],
-        "mapping": {"version": 1, "fields": [{"to": "id", "from": "$.id"}]}, "target": {"url": receiver.url}});
-    let made = door.call(&client, "POST", "/v1/connections", Some(&connection)).await;
-    assert_eq!(made.unwrap().0, 201);
+    door.connect(&client, &receiver.url).await;
 
     let sent = Arc::new(AtomicUsize::new(0));
     let senders: Vec<_> = (0..SENDERS)

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use super::desk::{Desk, TO_LOOPBACK};
 use super::{patchbay, run, stdout, told};
 
 /// A gateway as a person starts it; it ends with its standard input.
@@ -196,24 +197,8 @@ fn a_request_and_an_attempt_leave_one_line_each_in_the_log_and_no_secret() {
 
 #[test]
 fn an_event_goes_in_and_its_delivery_is_followed_by_the_command_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let settings = "[egress]\nallow_http = true\nallow_ranges = ['127.0.0.0/8']\n";
-    std::fs::write(root.join("patchbay.toml"), settings).unwrap();
-    let served = Served::start(root);
-    let key = served.told["operator_key"].as_str().unwrap().to_owned();
-    let with = |arguments: &[&str]| {
-        let output = patchbay(root)
-            .args(arguments)
-            .env("PATCHBAY_URL", served.url())
-            .env("PATCHBAY_KEY", &key)
-            .arg("--json")
-            .output()
-            .unwrap();
-        serde_json::from_str::<Value>(&stdout(&output)).unwrap()
-    };
-    with(&["tenants", "create", "acme"]);
-    let mut listening = patchbay(root)
+    let desk = Desk::open(TO_LOOPBACK);
+    let mut listening = patchbay(desk.root())
         .args(["listen", "--listen", "127.0.0.1:0", "--json", "--count", "1", "--full"])
         .stdout(Stdio::piped())
         .spawn()
@@ -221,11 +206,12 @@ fn an_event_goes_in_and_its_delivery_is_followed_by_the_command_line() {
     let mut lines = BufReader::new(listening.stdout.take().unwrap()).lines().map(Result::unwrap);
     let announced: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
     let endpoint = format!("{}/hook", announced["listening"].as_str().unwrap());
-    let made = with(&["connections", "create", &endpoint, "--tenant", "acme", "--mapping", "lead_flat"]);
+    let made =
+        desk.shown(&["connections", "create", &endpoint, "--tenant", "acme", "--mapping", "lead_flat"]);
     assert!(made["secret"].as_str().unwrap().starts_with("whsec_"), "{made}");
 
     let lead = ["send", "--type", "lead.captured", "--tenant", "acme", "--id", "lead-1", "--source", "bot"];
-    let sent = with(&lead);
+    let sent = desk.shown(&lead);
     assert_eq!((&sent["id"], &sent["jobs"]), (&Value::from("lead-1"), &Value::from(1)));
     let arrived: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
     assert_eq!((&arrived["path"], &arrived["signature"]), (&Value::from("/hook"), &Value::from("unchecked")));
@@ -235,15 +221,15 @@ fn an_event_goes_in_and_its_delivery_is_followed_by_the_command_line() {
     let list = ["deliveries", "list", "--event", "lead-1", "--state", "delivered"];
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
     let delivery = loop {
-        if let Some(delivery) = with(&list).get(0) {
+        if let Some(delivery) = desk.shown(&list).get(0) {
             break delivery.clone();
         }
-        assert!(std::time::Instant::now() < patience, "{}", with(&["deliveries", "list"]));
+        assert!(std::time::Instant::now() < patience, "{}", desk.shown(&["deliveries", "list"]));
     };
-    let shown = with(&["deliveries", "show", delivery["id"].as_str().unwrap()]);
+    let shown = desk.shown(&["deliveries", "show", delivery["id"].as_str().unwrap()]);
     assert_eq!(shown["attempts"][0]["status"], 200, "{shown}");
 
-    let wrong = patchbay(root)
+    let wrong = patchbay(desk.root())
         .args([
             "connections",
             "create",
@@ -253,15 +239,15 @@ fn an_event_goes_in_and_its_delivery_is_followed_by_the_command_line() {
             "--event",
             "a b",
             "--url",
-            served.url(),
+            desk.served.url(),
         ])
-        .args(["--key", &key])
+        .args(["--key", &desk.key])
         .output()
         .unwrap();
     let (code, text) = told(&wrong);
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("\n  /events/0: ") && text.contains("\n  /target/url: "), "{text}");
-    served.stop();
+    desk.served.stop();
 }
 
 #[test]
@@ -328,39 +314,22 @@ fn a_signal_stops_the_gateway_in_order() {
 
 #[test]
 fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let settings = "[egress]\nallow_http = true\nallow_ranges = ['127.0.0.0/8']\n";
-    std::fs::write(root.join("patchbay.toml"), settings).unwrap();
-    let served = Served::start(root);
-    let key = served.told["operator_key"].as_str().unwrap().to_owned();
-    let ask_for = |arguments: &[&str]| {
-        let output = patchbay(root)
-            .args(arguments)
-            .env("PATCHBAY_URL", served.url())
-            .env("PATCHBAY_KEY", &key)
-            .output()
-            .unwrap();
-        let (out, error) =
-            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-        (output.status.code(), out, error)
-    };
-    assert_eq!(ask_for(&["tenants", "create", "acme"]).0, Some(0));
+    let desk = Desk::open(TO_LOOPBACK);
     let data = r#"{"score":2,"email":"jane@example.com"}"#;
     let send = ["send", "--type", "rating.given", "--tenant", "acme", "--data", data];
-    assert_eq!(ask_for(&send).0, Some(0));
+    assert_eq!(desk.ask(&send).0, 0);
     let filter = r#"{"path":"$.data.scor","op":"gte","value":4}"#;
-    let (code, out, error) = ask_for(&["filter", filter, "--tenant", "acme", "--event", "rating.*"]);
-    assert_eq!(code, Some(0), "{error}");
+    let (code, out, error) = desk.ask(&["filter", filter, "--tenant", "acme", "--event", "rating.*"]);
+    assert_eq!(code, 0, "{error}");
     assert!(out.contains("$.data.scor gte 4: the event has nothing there"), "{out}");
     assert!(
         error.contains("0 of 1 recent events pass") && error.contains("did you mean \"score\"?"),
         "{error}"
     );
-    assert_eq!(ask_for(&["filter", r#"{"path":"x"}"#, "--tenant", "acme"]).0, Some(2));
+    assert_eq!(desk.ask(&["filter", r#"{"path":"x"}"#, "--tenant", "acme"]).0, 2);
 
     let mapping = r#"{"version":1,"fields":[{"to":"mail","from":"$.data.emial","required":true}]}"#;
-    std::fs::write(root.join("m.json"), mapping).unwrap();
+    std::fs::write(desk.root().join("m.json"), mapping).unwrap();
     let filter = r#"{"path":"$.data.score","op":"exists"}"#;
     let create = [
         "connections",
@@ -375,18 +344,18 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
         filter,
         "http://127.0.0.1:9/hook",
     ];
-    let (code, out, error) = ask_for(&create);
-    assert_eq!(code, Some(0), "{error}");
+    let (code, out, error) = desk.ask(&create);
+    assert_eq!(code, 0, "{error}");
     assert!(error.contains("1 of 1 recent events pass its filter"), "{error}");
     assert!(error.contains("no recent event has $.data.emial") && error.contains("\"email\""), "{error}");
     let connection = out.split_whitespace().next().unwrap().to_owned();
-    assert_eq!(ask_for(&send).0, Some(0));
+    assert_eq!(desk.ask(&send).0, 0);
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let replay = ["replay", "--mapping-failed", "--connection", &connection];
     let dry = [&replay[..], &["--dry-run"]].concat();
     loop {
-        let (code, out, error) = ask_for(&dry);
-        assert_eq!(code, Some(0), "{error}");
+        let (code, out, error) = desk.ask(&dry);
+        assert_eq!(code, 0, "{error}");
         if out.contains("fails again: field \"mail\"") {
             assert!(
                 out.contains("from $.data.emial") && out.contains("1 deliveries would be sent again"),
@@ -397,12 +366,13 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
         assert!(std::time::Instant::now() < patience, "{out}{error}");
     }
     let mended = serde_json::json!({ "mapping": { "mail": "$.data.email" } }).to_string();
-    let (status, body) = ask(&served, "PATCH", &format!("/v1/connections/{connection}"), &key, &mended);
+    let (status, body) =
+        ask(&desk.served, "PATCH", &format!("/v1/connections/{connection}"), &desk.key, &mended);
     assert_eq!(status, 200, "{body}");
     let event = r#"{"type":"rating.given","data":{"score":5,"email":"ann@example.com"}}"#;
-    std::fs::write(root.join("event.json"), event).unwrap();
-    let (code, out, error) = ask_for(&["connections", "preview", &connection, "--event", "event.json"]);
-    assert_eq!(code, Some(0), "{error}");
+    std::fs::write(desk.root().join("event.json"), event).unwrap();
+    let (code, out, error) = desk.ask(&["connections", "preview", &connection, "--event", "event.json"]);
+    assert_eq!(code, 0, "{error}");
     for expected in [
         "$.data.email",
         "POST http://127.0.0.1:9/hook",
@@ -412,12 +382,12 @@ fn a_filter_is_tried_and_failed_mappings_are_replayed_from_the_command_line() {
         assert!(out.contains(expected), "{expected} is not in {out}");
     }
     assert!(!out.contains("v1,"), "a signature is hidden: {out}");
-    assert_eq!(ask_for(&["connections", "preview", &connection, "--event", "no-such-event"]).0, Some(1));
-    let (_, out, error) = ask_for(&dry);
+    assert_eq!(desk.ask(&["connections", "preview", &connection, "--event", "no-such-event"]).0, 1);
+    let (_, out, error) = desk.ask(&dry);
     assert!(out.contains(r#"{"mail":"jane@example.com"}"#) && !out.contains("fails again"), "{out}{error}");
-    let (code, out, error) = ask_for(&replay);
+    let (code, out, error) = desk.ask(&replay);
     let told = "1 deliveries are sent again, 0 left as they are; done";
-    assert_eq!((code, out.trim()), (Some(0), told), "{error}");
-    assert_eq!(ask_for(&["replay", "--connection", &connection]).0, Some(2), "it has to say which");
-    served.stop();
+    assert_eq!((code, out.trim()), (0, told), "{error}");
+    assert_eq!(desk.ask(&["replay", "--connection", &connection]).0, 2, "it has to say which");
+    desk.served.stop();
 }

@@ -1,43 +1,11 @@
 //! `patchbay sources`: made, listed, given a new secret, deleted; and what comes to one.
 
-use serde_json::Value;
-
-use super::running::Served;
-use super::{patchbay, stdout, told};
-
-struct Desk {
-    folder: tempfile::TempDir,
-    served: Served,
-    key: String,
-}
-
-impl Desk {
-    fn open() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let served = Served::start(folder.path());
-        let key = served.told["operator_key"].as_str().unwrap().to_owned();
-        let desk = Self { folder, served, key };
-        stdout(&desk.ask_for(&["tenants", "create", "acme"]));
-        desk
-    }
-
-    fn ask_for(&self, arguments: &[&str]) -> std::process::Output {
-        patchbay(self.folder.path())
-            .args(arguments)
-            .env("PATCHBAY_URL", self.served.url())
-            .env("PATCHBAY_KEY", &self.key)
-            .output()
-            .unwrap()
-    }
-
-    fn shown(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&stdout(&self.ask_for(&[arguments, &["--json"]].concat()))).unwrap()
-    }
-}
+use super::desk::Desk;
+use super::{stdout, told};
 
 #[test]
 fn a_source_is_made_listed_given_a_new_secret_and_deleted() {
-    let desk = Desk::open();
+    let desk = Desk::open("");
     let text = stdout(&desk.ask_for(&["sources", "create", "github", "--tenant", "acme"]));
     let id = text.split_whitespace().next().unwrap().to_owned();
     assert!(text.contains(&format!("  {}/v1/sources/{id}\n", desk.served.url())), "{text}");
@@ -65,7 +33,7 @@ fn a_source_is_made_listed_given_a_new_secret_and_deleted() {
 
 #[test]
 fn what_a_source_needs_is_told_with_a_hint() {
-    let desk = Desk::open();
+    let desk = Desk::open("");
     let refused: [(&[&str], &str); 6] = [
         (&["githb"], "did you mean \"github\"?"),
         (&["zoho"], "receives nothing"),
@@ -93,7 +61,7 @@ fn what_a_source_needs_is_told_with_a_hint() {
             told(&desk.ask_for(&[&["sources", "create", "--tenant", "acme"], arguments].concat()));
         assert_eq!(code, 2, "{arguments:?}: {text}");
     }
-    std::fs::write(desk.folder.path().join("app.txt"), "app\n").unwrap();
+    std::fs::write(desk.root().join("app.txt"), "app\n").unwrap();
     let made = desk.shown(&[
         "sources",
         "create",

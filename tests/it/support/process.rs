@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where a gateway answers and with which key; follows it from one life to the next.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +76,17 @@ impl Door {
         let status = response.status().as_u16();
         let text = response.text().await.ok()?;
         Some((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+    }
+
+    /// Makes the tenant `acme` and a connection for all its events; a delivery is no more than its event's id.
+    pub async fn connect(&self, client: &reqwest::Client, url: &str) {
+        let tenant = json!({"id": "acme", "name": "Acme"});
+        let connection = json!({"tenant": "acme", "name": "all", "connector": "webhook", "events": ["*"],
+            "mapping": {"version": 1, "fields": [{"to": "id", "from": "$.id"}]}, "target": {"url": url}});
+        for (path, wanted) in [("/v1/tenants", tenant), ("/v1/connections", connection)] {
+            let (status, made) = self.call(client, "POST", path, Some(&wanted)).await.unwrap();
+            assert_eq!(status, 201, "{made}");
+        }
     }
 }
 
