@@ -176,6 +176,6 @@ pub async fn read(call: Call) -> Answer {
     let event = call.gateway.store.event(&tenant, &id).await?.ok_or_else(|| Problem::missing("event"))?;
     Ok(reply(
         StatusCode::OK,
-        &json!({ "key": event.key, "received": event.received, "event": event.document }),
+        &json!({ "key": event.key, "received": event.received, "event": event.document.tree() }),
     ))
 }

@@ -137,7 +137,7 @@ impl Core {
                     let head = first == 0;
                     let meta = if head { write_meta(&new.event, now) } else { Vec::new() };
                     write_bytes(part, &meta);
-                    write_bytes(part, if head { &new.document } else { b"" });
+                    write_bytes(part, if head { new.event.document.text() } else { b"" });
                 }
                 room -= 1 + some.len();
                 first += some.len();
