@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::limits::{OUTPUT_NESTING, VALUE_BYTES};
 use super::path::Step;
 use super::rows::{Row, Source, Take};
-use crate::domain::json::Object;
+use crate::domain::json::{Object, is_bare};
 
 /// A mapping of which every row is a member of the event, or all of it.
 #[derive(Debug)]
@@ -78,11 +78,6 @@ fn copy(row: &Row) -> Option<Copy> {
     let name = format!("{}:", serde_json::Value::from(name.as_str())).into_bytes();
     let is_needed = row.required || row.default.is_some();
     Some(Copy { name, member, is_needed, is_left_out: !row.absent_is_null })
-}
-
-/// Whether JSON writes the name without escapes.
-fn is_bare(name: &str) -> bool {
-    name.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 #[cfg(test)]

@@ -74,9 +74,18 @@ impl Object {
         self.tree.take().unwrap_or_default()
     }
 
-    /// A member's value as JSON. The name has nothing that JSON escapes.
+    /// A member's value as JSON. The name is one that [`is_bare`].
     pub fn member(&self, name: &str) -> Option<Bytes> {
         self.find(name).map(|range| self.text.slice(range))
+    }
+
+    /// A tree of these members alone. The names are such that [`is_bare`].
+    pub fn part(&self, names: &[Box<str>]) -> Value {
+        let read = |name: &Box<str>| {
+            let value = serde_json::from_slice(&self.text[self.find(name)?]).ok()?;
+            Some((name.to_string(), value))
+        };
+        Value::Object(names.iter().filter_map(read).collect())
     }
 
     /// Whether there is such a member.
@@ -144,6 +153,11 @@ pub fn string(json: &[u8]) -> Option<String> {
         return serde_json::from_slice(json).ok();
     }
     String::from_utf8(inner.to_vec()).ok()
+}
+
+/// Whether JSON writes the name without escapes.
+pub fn is_bare(name: &str) -> bool {
+    name.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
 /// The items of a list that was written by [`compact`] or by `serde_json`; `None` when it is no list.

@@ -117,7 +117,7 @@ fn form(headers: &HeaderMap) -> Result<Form, ParseError> {
 }
 
 /// The body as compact JSON: the text that the tree of its values would be written as.
-fn read(body: &[u8]) -> Result<Bytes, ParseError> {
+pub(super) fn read(body: &[u8]) -> Result<Bytes, ParseError> {
     match compact(body, levels(body)) {
         Some(text) => Ok(text.into()),
         None => json(body).map(|value| written(&value)),

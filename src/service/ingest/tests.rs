@@ -73,6 +73,33 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+proptest! {
+    #[test]
+    fn a_body_is_refused_or_read_as_the_tree_of_it_is(
+        data in any_json(),
+        cuts in proptest::collection::vec((any::<prop::sample::Index>(), "[\\[\\]{}\",:\\\\a0. \u{e9}-]{0,2}"), 0..3),
+        pretty in any::<bool>(),
+    ) {
+        let mut body = if pretty { format!("{data:#}") } else { data.to_string() }.into_bytes();
+        for (at, odd) in cuts {
+            let at = at.index(body.len() + 1);
+            body.splice(at..(at + 1).min(body.len()), odd.bytes());
+        }
+        prop_assert_eq!(parse::read(&body), json(&body).map(|tree| written(&tree)));
+    }
+}
+
+#[tokio::test]
+async fn of_a_name_that_is_there_twice_the_last_value_is_kept() {
+    let (gateway, _clock, _folder) = testing::gateway(Settings::default()).await;
+    let body =
+        br#"{"type":"x", "data": 1, "id":"7", "data":{"b":1,"a":[{"c":1,"\u0063":2}],"b":3.10}, "id":"8"}"#;
+    let incoming = one(&json_headers(), body).unwrap().unwrap();
+    let event = gateway.unstored_event(incoming, "acme".parse().unwrap());
+    assert_eq!(event.document.member("data").unwrap(), r#"{"b":3.1,"a":[{"c":2}]}"#);
+    assert_eq!((event.id.as_str(), event.document.string("id").as_deref()), ("8", Some("8")));
+}
+
 #[test]
 fn the_stored_bytes_are_the_document() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
