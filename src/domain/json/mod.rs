@@ -81,11 +81,11 @@ impl Object {
 
     /// A tree of these members alone. The names are such that [`is_bare`].
     pub fn part(&self, names: &[Box<str>]) -> Value {
-        let read = |name: &Box<str>| {
+        let read = |name: &str| {
             let value = serde_json::from_slice(&self.text[self.find(name)?]).ok()?;
-            Some((name.to_string(), value))
+            Some((name.to_owned(), value))
         };
-        Value::Object(names.iter().filter_map(read).collect())
+        Value::Object(names.iter().filter_map(|name| read(name)).collect())
     }
 
     /// Whether there is such a member.
