@@ -11,6 +11,7 @@ mod large;
 mod log;
 mod records;
 pub(crate) mod server;
+mod steps;
 mod storms;
 mod syncs;
 mod tls;
