@@ -146,7 +146,12 @@ impl Keys {
         self.named(partition, "staged", b"")
     }
 
-    /// One of them.
+    /// Large requests that were accepted and are not in their lanes yet.
+    pub fn accepted(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "accepted", b"")
+    }
+
+    /// One of either.
     pub fn staging(&self, partition: Partition, name: &Base) -> Vec<u8> {
         self.named(partition, "s:", name)
     }

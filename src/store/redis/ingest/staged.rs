@@ -93,6 +93,26 @@ impl Core {
         Ok(Answer::Collision)
     }
 
+    /// Stages a request, and commits it where `between` says so; tells whether it was accepted. What follows is left to
+    /// others, as when a process dies.
+    #[cfg(test)]
+    pub(in super::super) async fn in_steps(
+        &self,
+        partition: Partition,
+        ingest: &Ingest,
+        between: impl Future<Output = bool>,
+    ) -> bool {
+        let events: Vec<&NewEvent> = ingest.events.iter().collect();
+        let open = self.scout(partition, &events).await.unwrap();
+        let request = self.cut(&events, &open);
+        let written = self.stage(partition, &request, Instant::now()).await.unwrap().unwrap();
+        if !between.await {
+            return false;
+        }
+        let committed = self.commit(partition, ingest.idempotency, &request, &events, &written).await;
+        matches!(committed.unwrap().0, Answer::Stored(_))
+    }
+
     /// The lanes that take jobs, of all that a request names; those that were not known are told of their connections.
     async fn scout(
         &self,

@@ -1,6 +1,7 @@
 //! The store against real servers of its own.
 
 mod bounds;
+mod claims;
 mod cluster;
 mod conformance;
 mod cut;
