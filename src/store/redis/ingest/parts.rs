@@ -209,7 +209,7 @@ mod tests {
                 document: serde_json::Value::Null,
             }),
             document: Bytes::from(vec![at; 5]),
-            dedupe: (at % 2 == 0).then_some(Dedupe { key: [at; 16], content: [1; 16] }),
+            dedupe: at.is_multiple_of(2).then_some(Dedupe { key: [at; 16], content: [1; 16] }),
             jobs: (0..jobs)
                 .map(|job| NewJob {
                     connection: ConnectionId::from_bits(u128::from(job)),

@@ -29,7 +29,7 @@ impl Bench {
     }
 
     /// Requests that may still be accepted, and those accepted that are not in their lanes yet.
-    async fn on_their_way(&self) -> (i64, i64) {
+    pub(super) async fn on_their_way(&self) -> (i64, i64) {
         let (keys, partition) = (&self.store.core.keys, self.partition());
         (self.size(keys.staged(partition)).await, self.size(keys.accepted(partition)).await)
     }
@@ -228,30 +228,6 @@ async fn a_small_request_goes_before_a_large_one_on_its_way_in() {
     assert_eq!(send(&bench.store, of(&events[..1])).await, [true]);
     bench.store.sweep().await.unwrap();
     assert_eq!(bench.on_their_way().await, (0, 0), "it was broken off");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_batch_tells_repeats_in_it_from_those_before_it() {
-    let bench = Bench::new().await;
-    let lane = bench.connection("acme", 256).await;
-    let mut events = bench.platform_events(MANY, &[lane]);
-    assert_eq!(send(&bench.store, of(&events[3..4])).await, [true]);
-    assert_eq!(send(&bench.store, of(&events[200..201])).await, [true]);
-    let reused = |event: &NewEvent| event.dedupe.map(|dedupe| Dedupe { content: [2; 16], ..dedupe });
-    events[200].dedupe = reused(&events[200]);
-    events[250].dedupe = events[10].dedupe;
-    events[290].dedupe = reused(&events[20]);
-    let Ingested::Stored(accepted) = bench.store.ingest(of(&events)).await.unwrap() else { panic!() };
-    for (at, one) in accepted.iter().enumerate() {
-        let is_as_expected = match at {
-            3 | 250 => matches!(one, Accepted::Stored { jobs: 1, duplicate: true, .. }),
-            200 | 290 => matches!(one, Accepted::IdReused { .. }),
-            _ => matches!(one, Accepted::Stored { jobs: 1, duplicate: false, .. }),
-        };
-        assert!(is_as_expected, "{at}: {one:?}");
-    }
-    assert_eq!(bench.open().await, MANY as u64 - 4 + 2);
-    assert_eq!(bench.claims().await, redis::Value::Int(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
