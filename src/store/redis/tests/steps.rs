@@ -53,6 +53,9 @@ struct Cost {
 }
 
 async fn begin(bench: &Bench) {
+    bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
+    // Less is what the commands of a script take, which are logged as well.
+    bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "50"]).await;
     bench.server.command(&["SLOWLOG", "RESET"]).await;
     bench.server.command(&["CONFIG", "RESETSTAT"]).await;
 }
@@ -83,8 +86,6 @@ async fn cost(bench: &Bench, of: String) -> Cost {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_script_of_a_batch_grows_with_it() {
     let bench = Bench::new().await;
-    bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
-    bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]).await;
     let mut most = Vec::new();
     for fan_out in [1, 10] {
         let mut lanes = Vec::new();
@@ -113,8 +114,6 @@ async fn no_script_of_a_batch_grows_with_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_script_of_many_small_requests_grows_with_them() {
     let bench = Bench::new().await;
-    bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
-    bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]).await;
     let mut most = Vec::new();
     for fan_out in [1, 10] {
         let mut lanes = Vec::new();
