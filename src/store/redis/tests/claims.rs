@@ -73,6 +73,7 @@ async fn a_process_that_dies_before_it_commits_leaves_its_events_free() {
         let events = bench.platform_events(MANY, &[lane]);
         assert!(!dying.core.in_steps(bench.partition(), &of(&events), async { false }).await);
         assert_eq!(bench.on_their_way().await, (1, 0));
+        bench.clock.advance(Duration::from_millis(1));
         // It may yet go on, so the same events wait for it, a while.
         let refused = bench.store.ingest(of(&events)).await;
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
