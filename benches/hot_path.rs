@@ -8,7 +8,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
 use patchbay::clock::{Clock, Entropy, Ids};
@@ -18,6 +17,7 @@ use patchbay::domain::connection::{Connection, ConnectionState, MappingChoice, T
 use patchbay::domain::event::{Event, EventPattern};
 use patchbay::domain::id::{ConnectionId, EventKey, MappingVersion, TenantId};
 use patchbay::domain::job::{Attempt, JobState, Outcome};
+use patchbay::domain::json::Object;
 use patchbay::domain::policy::PolicyOverrides;
 use patchbay::domain::settle::{LaneEffect, Next};
 use patchbay::domain::time::Timestamp;
@@ -68,10 +68,7 @@ fn endpoint(spec: &Arc<ConnectorSpec>) -> Endpoint {
 fn stages(bench: &mut Criterion) {
     let body = lead().to_string();
     bench.bench_function("read a plain event", |run| {
-        run.iter(|| {
-            let value = ingest::json(black_box(body.as_bytes())).expect("it is JSON");
-            ingest::read_plain(value, "").expect("it is an event")
-        });
+        run.iter(|| ingest::one(&HeaderMap::new(), black_box(body.as_bytes())).expect("it is JSON"));
     });
 
     let (catalogue, spec) = webhook();
@@ -79,6 +76,7 @@ fn stages(bench: &mut Criterion) {
     let mapping = catalogue.mapping(&spec.mapping).expect("it is built in");
     let mut event = lead();
     event["tenant"] = TENANT.into();
+    let event = Object::from(event);
     let now = Timestamp::from_millis(1_777_818_128_000);
     let context = Context {
         event_id: "lead_7f3a9c21",
@@ -168,10 +166,9 @@ impl Bench {
                     tenant: TENANT.parse().expect("it is an id"),
                     source: Some("bench".to_owned()),
                     received: self.clock.now(),
-                    document: self.document.clone(),
+                    document: self.document.clone().into(),
                 };
                 NewEvent {
-                    document: Bytes::from(event.document.to_string()),
                     event: Arc::new(event),
                     dedupe: Some(Dedupe { key: bits.to_be_bytes(), content: [7; 16] }),
                     jobs: vec![NewJob {

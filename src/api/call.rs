@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
@@ -318,8 +319,9 @@ impl Query {
 }
 
 /// An answer of JSON.
-pub fn reply(status: StatusCode, body: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(body.to_string()));
+pub fn reply(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    // Every key is a text.
+    let mut response = Response::new(Body::from(serde_json::to_vec(body).unwrap_or_default()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{HeaderMap, Response, StatusCode};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::call::{Answer, Call, reply};
@@ -67,8 +68,7 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
     let repeated = published.replay
         || published.items.iter().flatten().count() > 0
             && published.items.iter().flatten().all(|receipt| receipt.duplicate);
-    let accepted = |body: &Value| {
-        let mut response = reply(StatusCode::ACCEPTED, body);
+    let accepted = |mut response: Response<Body>| {
         if repeated {
             response.headers_mut().insert(IDEMPOTENT_REPLAY, HeaderValue::from_static("true"));
         }
@@ -78,7 +78,7 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
         && let Some(item) = published.items.first()
     {
         return match item {
-            Ok(receipt) => Ok(accepted(&shown(receipt))),
+            Ok(receipt) => Ok(accepted(reply(StatusCode::ACCEPTED, &Shown::of(receipt)))),
             Err(error) => Err(error.into()),
         };
     }
@@ -87,11 +87,8 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
         .iter()
         .map(|item| match item {
             Ok(receipt) => {
-                let mut result = json!({ "status": 202 });
-                if let (Value::Object(result), Value::Object(receipt)) = (&mut result, shown(receipt)) {
-                    result.extend(receipt);
-                }
-                result
+                let Shown { id, jobs } = Shown::of(receipt);
+                json!({ "status": 202, "id": id, "jobs": jobs })
             }
             Err(error) => {
                 let problem = Problem::from(error);
@@ -100,7 +97,7 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
         })
         .collect();
     if published.items.iter().any(Result::is_ok) {
-        return Ok(accepted(&json!({ "results": results })));
+        return Ok(accepted(reply(StatusCode::ACCEPTED, &json!({ "results": results }))));
     }
     let mut problem =
         Problem::new(Code::BatchRejected, format!("all {} are wrong; see results", results.len()));
@@ -108,8 +105,17 @@ fn answer(published: &Published, request_id: &str) -> Result<Response<Body>, Pro
     Err(problem)
 }
 
-fn shown(receipt: &Receipt) -> Value {
-    json!({ "id": receipt.id, "jobs": receipt.jobs })
+/// What is told of an event that was taken.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: &'a str,
+    jobs: u32,
+}
+
+impl<'a> Shown<'a> {
+    fn of(receipt: &'a Receipt) -> Self {
+        Self { id: &receipt.id, jobs: receipt.jobs }
+    }
 }
 
 /// draft-ietf-httpapi-ratelimit-headers: the quota, and what is left of it.
@@ -176,6 +182,6 @@ pub async fn read(call: Call) -> Answer {
     let event = call.gateway.store.event(&tenant, &id).await?.ok_or_else(|| Problem::missing("event"))?;
     Ok(reply(
         StatusCode::OK,
-        &json!({ "key": event.key, "received": event.received, "event": event.document }),
+        &json!({ "key": event.key, "received": event.received, "event": event.document.tree() }),
     ))
 }

@@ -75,7 +75,7 @@ pub async fn preview(mut call: Call) -> Answer {
     let connection =
         live.as_ref().map_or_else(|| NO_CONNECTION.to_owned(), |live| live.record.id.to_string());
     let context = event_context(&event, &connection, NO_JOB, 1);
-    let mut shown = json!(mapping.preview(&event.document, &context));
+    let mut shown = json!(mapping.preview(event.document.tree(), &context));
     shown["request"] = Value::Null;
     let works = live.as_ref().and_then(|live| live.works.as_ref().ok());
     if let Some(endpoint) = works.and_then(|working| working.outlet.endpoint()) {
@@ -88,7 +88,7 @@ pub async fn preview(mut call: Call) -> Answer {
     }
     let whose = tenant.as_ref().or(live.as_ref().map(|live| &live.record.tenant));
     shown["warnings"] = json!(gateway.unseen_paths(whose, &mapping, &event.kind).await?);
-    shown["event"] = event.document;
+    shown["event"] = event.document.into_tree();
     Ok(reply(StatusCode::OK, &shown))
 }
 
@@ -113,7 +113,7 @@ fn wanted(
             return None;
         }
     };
-    match read_plain(document, "event") {
+    match read_plain(&document, "event") {
         Ok(incoming) => Some(Wanted::Given(incoming)),
         Err(found) => {
             faults.extend(found);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Endpoint;
+use crate::domain::json::Object;
 use crate::egress::Answer;
 use crate::mapping::{Context, Mapping, MappingError};
 use crate::spec::{ConnectorSpec, ContentType, FIELDS};
@@ -40,7 +41,7 @@ impl Endpoint {
     pub fn render(
         &self,
         mapping: &Mapping,
-        event: &Value,
+        event: &Object,
         context: &Context<'_>,
     ) -> Result<Bytes, MappingError> {
         render(self.spec(), self.options(), mapping, event, context)
@@ -51,7 +52,7 @@ impl Endpoint {
         &self,
         index: usize,
         progress: &Progress,
-        event: &Value,
+        event: &Object,
         context: &Context<'_>,
     ) -> Result<Bytes, MappingError> {
         body(self.spec(), self.options(), index, progress, event, context)
@@ -89,10 +90,15 @@ pub fn render(
     spec: &ConnectorSpec,
     options: &Value,
     mapping: &Mapping,
-    event: &Value,
+    event: &Object,
     context: &Context<'_>,
 ) -> Result<Bytes, MappingError> {
-    let fields = mapping.apply(event, context)?;
+    if is_plain(spec)
+        && let Some(body) = mapping.copy(event)
+    {
+        return Ok(body);
+    }
+    let fields = mapping.apply(event.tree(), context)?;
     spec.target.accept(&fields)?;
     let progress = Progress { fields, answers: Map::new() };
     if spec.steps.is_empty() {
@@ -102,12 +108,18 @@ pub fn render(
     }
 }
 
+/// Whether what is sent is what the mapping makes, whatever that is.
+fn is_plain(spec: &ConnectorSpec) -> bool {
+    let is_json = spec.request.call.content_type == ContentType::Json;
+    is_json && spec.steps.is_empty() && spec.envelope.is_none() && spec.target.fields().is_empty()
+}
+
 fn body(
     spec: &ConnectorSpec,
     options: &Value,
     index: usize,
     progress: &Progress,
-    event: &Value,
+    event: &Object,
     context: &Context<'_>,
 ) -> Result<Bytes, MappingError> {
     if let Some(step) = spec.steps.get(index) {
@@ -125,8 +137,8 @@ fn body(
 }
 
 /// What the rows of an envelope or a step read.
-fn document(options: &Value, progress: &Progress, event: &Value) -> Value {
-    let mut document = event.as_object().cloned().unwrap_or_default();
+fn document(options: &Value, progress: &Progress, event: &Object) -> Value {
+    let mut document = event.tree().as_object().cloned().unwrap_or_default();
     document.insert(FIELDS.to_owned(), Value::Object(progress.fields.clone()));
     document.insert("options".to_owned(), options.clone());
     document.insert("answers".to_owned(), Value::Object(progress.answers.clone()));

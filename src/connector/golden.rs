@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{Endpoint, Given, Key, Progress, Token, check_custom_headers, check_settings, classify};
 use crate::domain::fault::{Fault, Faults, Place};
 use crate::domain::job::Outcome;
+use crate::domain::json::Object;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::egress::{Answer, Request};
@@ -225,23 +226,25 @@ pub(crate) fn same_text(what: &str, found: &str, wanted: &str) -> Result<(), Str
 
 fn check_request(catalogue: &Catalogue, spec: &Arc<ConnectorSpec>, case: &RequestCase) -> Result<(), String> {
     let now = Timestamp::from_millis(case.now_secs.saturating_mul(1_000));
-    let event: Option<Value> = match (&case.sample, &case.event) {
+    let event: Option<Object> = match (&case.sample, &case.event) {
         (Some(sample), None) => {
             let found = catalogue.samples().get(sample);
-            Some(found.ok_or_else(|| format!("there is no sample \"{sample}\""))?.clone())
+            Some(found.ok_or_else(|| format!("there is no sample \"{sample}\""))?.clone().into())
         }
         (None, Some(event)) => {
-            Some(serde_json::from_str(event).map_err(|error| format!("its event is no JSON: {error}"))?)
+            let event: Value =
+                serde_json::from_str(event).map_err(|error| format!("its event is no JSON: {error}"))?;
+            Some(event.into())
         }
         (None, None) => None,
         (Some(_), Some(_)) => return Err("either \"sample\" or \"event\"".to_owned()),
     };
-    let text = |key: &str| event.as_ref().map_or("", |event| event[key].as_str().unwrap_or_default());
+    let text = |key: &str| event.as_ref().map_or("", |event| event.tree()[key].as_str().unwrap_or_default());
     let context = Context {
         event_id: text("id"),
         event_type: text("type"),
         event_time: text("time"),
-        source: event.as_ref().and_then(|event| event["source"].as_str()),
+        source: event.as_ref().and_then(|event| event.tree()["source"].as_str()),
         tenant_id: text("tenant"),
         connection_id: "con_1",
         job_id: &case.job_id,

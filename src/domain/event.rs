@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::id::{EventKey, TenantId};
+use super::json::Object;
 use super::time::Timestamp;
 use super::trace::{TRACEPARENT, TraceContext};
 
@@ -29,13 +30,13 @@ pub struct Event {
     /// When it was accepted.
     pub received: Timestamp,
     /// The whole event as mappings see it: `{"id","type","time","tenant","source","data",…}`.
-    pub document: Value,
+    pub document: Object,
 }
 
 impl Event {
     /// Whether what it told was erased. No sender can write the mark: an attribute's name has no underscore at its beginning.
     pub fn is_erased(&self) -> bool {
-        self.document.get(ERASED_MARK).is_some()
+        self.document.has(ERASED_MARK)
     }
 
     /// What is kept of its document when it is erased.
@@ -45,12 +46,12 @@ impl Event {
 
     /// When it happened, RFC 3339 as sent, else as accepted.
     pub fn time(&self) -> &str {
-        self.document.get("time").and_then(Value::as_str).unwrap_or_default()
+        self.document.plain_text("time").unwrap_or_default()
     }
 
     /// The span that it comes out of, where it belongs to a trace.
     pub fn trace(&self) -> Option<TraceContext> {
-        self.document.get(TRACEPARENT)?.as_str()?.parse().ok()
+        self.document.plain_text(TRACEPARENT)?.parse().ok()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod fault;
 pub mod history;
 pub mod id;
 pub mod job;
+pub mod json;
 pub mod policy;
 pub mod retention;
 pub mod secret;

@@ -52,15 +52,18 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::domain::document::Node;
 use crate::domain::fault::{Fault, Faults, Place};
+use crate::domain::json::Object;
 
 mod check;
 mod condition;
 mod context;
+mod copy;
 mod evaluate;
 mod keys;
 mod limits;
@@ -89,6 +92,7 @@ pub use reference::reference;
 pub use schema::{TargetField, TargetSchema};
 pub use transform::{Example, Setting, Shown, Transform, list as transforms};
 
+use copy::Copies;
 use evaluate::{Run, Silence};
 pub use value::Shape;
 
@@ -115,6 +119,7 @@ pub struct MappingError {
 pub struct Mapping {
     source: Value,
     rows: Vec<Row>,
+    copies: Option<Copies>,
 }
 
 impl Mapping {
@@ -122,7 +127,8 @@ impl Mapping {
     pub fn parse(node: &Node) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let rows = rows::read_mapping(node, &mut faults);
-        faults.into_result(()).map(|()| Self { source: node.to_json(), rows })
+        faults.into_result(())?;
+        Ok(Self { source: node.to_json(), copies: Copies::of(&rows), rows })
     }
 
     /// [`Mapping::parse`] on a TOML text; `file` is for messages.
@@ -169,7 +175,12 @@ impl Mapping {
         Run::new(scope, &mut Silence).object(&self.rows, 0)
     }
 
-    /// The same, with a trace of every field.
+    /// What [`Mapping::apply`] makes, as JSON, where that takes no more than copying; `None` leaves it to that.
+    pub fn copy(&self, event: &Object) -> Option<Bytes> {
+        self.copies.as_ref()?.write(event)
+    }
+
+    /// What [`Mapping::apply`] makes, with a trace of every field.
     pub fn preview(&self, event: &Value, context: &Context<'_>) -> Preview {
         let (mut tracer, work) = (Tracer::new(), Work::new());
         let scope = Scope { root: event, context, work: &work, item: None };

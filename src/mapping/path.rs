@@ -168,6 +168,21 @@ impl Path {
         }
     }
 
+    /// Whether it reads nothing of the event, or of its members this one, which is added to `members`.
+    pub fn reads_member<'p>(&'p self, members: &mut Vec<&'p str>) -> bool {
+        match (&self.route, self.up) {
+            (Route::Known(_), _) => true,
+            (Route::Walk(steps), 0) => match steps.first() {
+                Some(Step::Name(name)) => {
+                    members.push(name);
+                    true
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// The query of a path that is not singular.
     pub fn query(&self) -> Option<&Query> {
         match &self.route {

@@ -93,7 +93,8 @@ impl Gateway {
                 if placed.event.is_erased() {
                     continue;
                 }
-                match condition.decide(&placed.event.document, &event_context(&placed.event, "", "", 0)) {
+                match condition.decide(placed.event.document.tree(), &event_context(&placed.event, "", "", 0))
+                {
                     Ok(false) => continue,
                     Ok(true) => {}
                     Err(_) => {

@@ -9,19 +9,18 @@ mod tokens;
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::Value;
-
 use crate::clock::Clock;
 use crate::connector::{Endpoint, Mask, Names, Progress, Token, Verdict, classify};
 use crate::domain::id::ConnectionId;
 use crate::domain::job::Outcome;
+use crate::domain::json::Object;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
 use crate::domain::trace::TRACEPARENT;
 use crate::egress::{Answer, HeaderValue, Request, SendError};
 use crate::mapping::Context;
 use crate::service::Gateway;
+use bytes::Bytes;
 use tokens::Fetch;
 pub use tokens::TokenSlot;
 
@@ -75,7 +74,7 @@ impl Sends for Wire<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
     /// The event's document.
-    pub event: &'a Value,
+    pub event: &'a Object,
     /// What a mapping may read beside it.
     pub context: Context<'a>,
     /// What headers may show of it.

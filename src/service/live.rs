@@ -94,7 +94,7 @@ impl LiveConnection {
     pub fn passes(&self, event: &Event) -> bool {
         let Some(filter) = &self.filter else { return true };
         let id = self.record.id.to_string();
-        filter.matches(&event.document, &event_context(event, &id, "", 0))
+        filter.passes(&event.document, &event_context(event, &id, "", 0))
     }
 }
 

@@ -136,7 +136,7 @@ pub async fn migrate(
         through += page.events.len() as u64;
         let mut events = page.events;
         for kept in &mut events {
-            kept.dedupe = dedupe_of(&kept.event, &kept.document);
+            kept.dedupe = dedupe_of(&kept.event);
         }
         target.import(events).await.map_err(MigrateError::Target)?;
         progress(through);

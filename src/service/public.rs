@@ -267,7 +267,7 @@ impl Gateway {
             event.insert("type".to_owned(), kind.into());
             event.insert("source".to_owned(), agent.into());
             event.insert("data".to_owned(), data);
-            let incoming = read_plain(Value::Object(event), "").map_err(PublicError::Invalid)?;
+            let incoming = read_plain(&Value::Object(event), "").map_err(PublicError::Invalid)?;
             let new = self.complete(incoming, tenant.clone(), None);
             id.clone_from(&new.event.id);
             made.push(new);

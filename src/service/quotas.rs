@@ -169,7 +169,7 @@ mod tests {
         }
         for jobs in [2, 4] {
             assert_eq!(gateway.backlogs.full(&tenant), None);
-            let incoming = read_plain(json!({"type": "x", "data": 1}), "").unwrap();
+            let incoming = read_plain(&json!({"type": "x", "data": 1}), "").unwrap();
             let events = vec![gateway.complete(incoming, tenant.clone(), None)];
             gateway.store.ingest(Ingest { idempotency: None, events }).await.unwrap();
             gateway.settle_quotas().await;

@@ -69,7 +69,7 @@ impl Gateway {
     ) -> Result<(FilterPreview, Vec<Fault>), StoreError> {
         let events = self.store.newest_events(tenant, patterns, LOOKED_AT).await?;
         let judged = |event: &Event| {
-            let why_not = filter.why_not(&event.document, &event_context(event, "", "", 0));
+            let why_not = filter.why_not(event.document.tree(), &event_context(event, "", "", 0));
             Judged {
                 id: event.id.clone(),
                 kind: event.kind.clone(),
@@ -134,7 +134,7 @@ impl Gateway {
 }
 
 fn documents<'e>(events: &[&'e Event]) -> Vec<&'e Value> {
-    events.iter().map(|event| &event.document).collect()
+    events.iter().map(|event| event.document.tree()).collect()
 }
 
 /// Warnings that stand under `mapping`, wherever its file is: whoever asked may not have it.

@@ -154,7 +154,7 @@ impl Gateway {
         let context = event_context(event, &connection, &job, tries + 1);
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
         let outgoing = Outgoing { event: &event.document, context, names };
-        let mapped = working.mapping.apply(&event.document, &context).and_then(|output| {
+        let mapped = working.mapping.apply(event.document.tree(), &context).and_then(|output| {
             let endpoint = working.outlet.endpoint();
             let request = endpoint
                 .map(|endpoint| Shown::ahead(endpoint, &working.mapping, &outgoing, self.clock.now()))

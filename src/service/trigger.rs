@@ -136,7 +136,7 @@ impl Gateway {
         let caller = traces::caller(trigger.headers);
         let span = self.traces.begin_request(caller);
         let trace = span.map(|span| span.context()).or(caller);
-        let (event, document) = self.triggered_event(&trigger, &live.record.tenant, trace).await?;
+        let event = self.triggered_event(&trigger, &live.record.tenant, trace).await?;
         if let Some(wait) = self.triggers.held(id, self.clock.now()) {
             return Err(TriggerError::Held(wait));
         }
@@ -152,7 +152,7 @@ impl Gateway {
         Turns::take_now(turns, self.store.as_ref()).await?;
         let jobs = vec![NewJob { connection: id, mapping: live.mapping_version, triggered: true }];
         let event = Arc::new(event);
-        let new = NewEvent { event: Arc::clone(&event), document: document.into(), dedupe: None, jobs };
+        let new = NewEvent { event: Arc::clone(&event), dedupe: None, jobs };
         let ingested = self.store.ingest(Ingest { idempotency, events: vec![new] }).await;
         let tenant = Some(&live.record.tenant);
         let brought = Brought { tenant, events: 1, jobs: 1, failed: ingested.is_err() };
@@ -182,25 +182,25 @@ impl Gateway {
         })
     }
 
-    /// The event that is to be sent, and its document as bytes.
+    /// The event that is to be sent.
     async fn triggered_event(
         &self,
         trigger: &Trigger<'_>,
         tenant: &TenantId,
         trace: Option<TraceContext>,
-    ) -> Result<(Event, Vec<u8>), TriggerError> {
+    ) -> Result<Event, TriggerError> {
         if let Some(id) = stored_id(trigger.body)? {
             let found = self.store.event(tenant, &id).await?.ok_or(ServiceError::Missing("event"))?;
-            let document = found.document.to_string().into_bytes();
             // The same event under a key of its own: it is kept as long as this delivery of it is.
             let key = EventKey::from_bits(self.ids.next());
-            return Ok((Event { key, received: self.clock.now(), ..found }, document));
+            return Ok(Event { key, received: self.clock.now(), ..found });
         }
-        let incoming = ingest::one(trigger.headers, trigger.body)??;
+        let mut incoming = ingest::one(trigger.headers, trigger.body)??;
         if incoming.tenant.as_ref().is_some_and(|said| said != tenant) {
             return Err(ItemError::WrongTenant.into());
         }
-        Ok(self.unstored_document(incoming, tenant.clone(), trace))
+        incoming.carry(trace);
+        Ok(self.unstored_event(incoming, tenant.clone()))
     }
 
     /// The job that was just made, or for a repeated request the newest one of its event.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::exchange::{Outgoing, Sends, Wire, exchange};
+use super::ingest::{Incoming, written};
 use super::live::{Working, event_context};
 use super::sheets::{self, SheetReport};
 use super::turn::Turns;
@@ -111,7 +112,7 @@ impl Gateway {
             Err(error) => {
                 let verdict = Verdict::mapping_failed(&error);
                 let attempt = attempt(1, at, Duration::ZERO, None, &verdict);
-                return Ok(Tryout { event: event.document, request: None, attempt, sheet: None });
+                return Ok(Tryout { event: event.document.into_tree(), request: None, attempt, sheet: None });
             }
         };
         let names = Names { event_type: &event.kind, event_id: &event.id, job_id: &job };
@@ -124,7 +125,12 @@ impl Gateway {
         let tried = exchange(&marked, &self.clock, endpoint, &working.tokens, &outgoing, body).await;
         let elapsed = self.clock.now().since(at);
         let attempt = attempt(1, at, elapsed, tried.answer.as_ref(), &tried.verdict);
-        Ok(Tryout { event: event.document, request: marked.shown.into_inner(), attempt, sheet: None })
+        Ok(Tryout {
+            event: event.document.into_tree(),
+            request: marked.shown.into_inner(),
+            attempt,
+            sheet: None,
+        })
     }
 
     /// Looks at a sheet, writes nothing, and shows the row that the event would become.
@@ -136,7 +142,7 @@ impl Gateway {
         context: &Context<'_>,
     ) -> Tryout {
         let at = self.clock.now();
-        let (report, verdict) = match sheet.render(&working.mapping, &event.document, context) {
+        let (report, verdict) = match sheet.render(&working.mapping, event.document.tree(), context) {
             Ok(row) => {
                 let (report, verdict) = sheets::check(self, sheet, &working.mapping, &row).await;
                 (Some(report), verdict)
@@ -144,7 +150,7 @@ impl Gateway {
             Err(error) => (None, Verdict::mapping_failed(&error)),
         };
         let attempt = attempt(1, at, self.clock.now().since(at), None, &verdict);
-        Tryout { event: event.document.clone(), request: None, attempt, sheet: report }
+        Tryout { event: event.document.tree().clone(), request: None, attempt, sheet: report }
     }
 
     /// A sample of the first type that the connection wants and that has one, else a plain one.
@@ -169,14 +175,14 @@ impl Gateway {
                 json!({ "message": "A test event, sent by hand from the gateway" }),
             ),
         };
-        let incoming = super::ingest::Incoming {
+        let incoming = Incoming {
             id: None,
             kind,
             time: None,
             tenant: None,
             source,
-            others: vec![("test".to_owned(), Value::Bool(true))],
-            data,
+            others: vec![("test".to_owned(), written(&true))],
+            data: written(&data),
         };
         self.unstored_event(incoming, tenant.clone())
     }
@@ -240,7 +246,7 @@ mod tests {
         let (headers, timeout) = (HeaderMap::new(), Duration::from_secs(1));
         let endpoint =
             Endpoint::compile(Arc::clone(connector), "", settings, &headers, Vec::new(), timeout).unwrap();
-        let sample = &catalogue.samples()["lead.captured"];
+        let sample = &catalogue.samples()["lead.captured"].clone().into();
         let context = Context {
             event_id: "e1",
             event_type: "lead.captured",

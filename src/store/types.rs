@@ -86,8 +86,6 @@ pub struct Ingest {
 pub struct NewEvent {
     /// The event.
     pub event: Arc<Event>,
-    /// Its document as JSON, as it is to be kept.
-    pub document: Bytes,
     /// Its `source` and `id`, where the platform gave an id.
     pub dedupe: Option<Dedupe>,
     /// One a connection that wants it.
@@ -305,8 +303,6 @@ pub struct Exported {
 pub struct KeptEvent {
     /// The event.
     pub event: Arc<Event>,
-    /// Its document as JSON, as it is kept.
-    pub document: Bytes,
     /// For a target that has yet to refuse a repeat; a source does not tell it.
     pub dedupe: Option<Dedupe>,
     /// Its jobs, in order.

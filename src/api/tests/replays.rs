@@ -297,7 +297,7 @@ async fn what_a_connection_missed_is_made_good() {
         leases.extend(lease(&api).await);
     }
     let mut scores: Vec<_> =
-        leases.iter().map(|lease| lease.event.document["data"]["score"].clone()).collect();
+        leases.iter().map(|lease| lease.event.document.tree()["data"]["score"].clone()).collect();
     scores.sort_by_key(Value::as_u64);
     assert_eq!(scores, [json!(7), json!(9)]);
     let again = replay(&api, &key, &wanted).await;

@@ -20,11 +20,14 @@ use super::query::pattern;
 use super::value::{compare, equal};
 use crate::domain::document::{Kind, Node, TableReader};
 use crate::domain::fault::Faults;
+use crate::domain::json::{Object, is_bare};
 
 /// A checked and compiled condition.
 pub struct Condition {
     source: Value,
     rule: Rule,
+    /// The members of an event that it reads, where these are attributes and not the data.
+    attributes: Option<Vec<Box<str>>>,
 }
 
 enum Rule {
@@ -111,7 +114,8 @@ impl Condition {
         let before = faults.len();
         let rule = read_rule(node, field, Depth { joins: 0, items }, &mut 0, faults);
         let rule = rule.filter(|_| faults.len() == before)?;
-        Some(Self { source: node.to_json(), rule })
+        let attributes = attributes(&rule);
+        Some(Self { source: node.to_json(), rule, attributes })
     }
 
     /// [`Condition::parse`] on JSON.
@@ -127,6 +131,14 @@ impl Condition {
     /// [`Condition::decide`] tells the two apart.
     pub fn matches(&self, event: &Value, context: &Context<'_>) -> bool {
         self.decide(event, context).unwrap_or(false)
+    }
+
+    /// Whether an event passes. Its data is looked into only where the condition reads it.
+    pub fn passes(&self, event: &Object, context: &Context<'_>) -> bool {
+        match &self.attributes {
+            Some(names) => self.matches(&event.part(names), context),
+            None => self.matches(event.tree(), context),
+        }
     }
 
     /// Whether the event passes, or why that can't be said: a query of the condition would take too long on an
@@ -164,6 +176,17 @@ impl PartialEq for Condition {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
     }
+}
+
+/// The members that a rule on an event reads; `None` when it may read its data.
+fn attributes(rule: &Rule) -> Option<Vec<Box<str>>> {
+    let (mut paths, mut names) = (Vec::new(), Vec::new());
+    rule.collect_paths(&mut paths);
+    let is_known = paths.into_iter().all(|path| path.reads_member(&mut names));
+    names.sort_unstable();
+    names.dedup();
+    let is_attribute = |name: &&str| *name != "data" && is_bare(name);
+    (is_known && names.iter().all(is_attribute)).then(|| names.into_iter().map(Box::from).collect())
 }
 
 impl Rule {

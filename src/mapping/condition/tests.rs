@@ -96,3 +96,32 @@ fn size_is_bounded() {
     let deep = (0..20).fold(test, |inner, _| json!({"not": inner}));
     assert!(Condition::from_json(&deep).is_err());
 }
+
+#[test]
+fn a_condition_on_attributes_does_not_look_into_the_data() {
+    let event = json!({"id": "1", "type": "a", "source": "bot", "n": {"x": 1}, "data": {"a": 1}});
+    for (condition, is_read) in [
+        (json!({"path": "$.type", "op": "eq", "value": "a"}), false),
+        (json!({"path": "$['source']", "op": "ne", "value": "bot"}), false),
+        (json!({"path": "$.gone", "op": "exists", "value": false}), false),
+        (json!({"path": "$.n.x", "op": "gt", "value": 0}), false),
+        (json!({"path": "$event.id", "op": "exists"}), false),
+        (
+            json!({"all": [{"path": "$.type", "op": "eq", "value": "a"}, {"not": {"path": "$.type", "op": "eq", "value": 1}}]}),
+            false,
+        ),
+        (
+            json!({"any": [{"path": "$.type", "op": "eq", "value": "b"}, {"path": "$.data.a", "op": "eq", "value": 1}]}),
+            true,
+        ),
+        (json!({"path": "$.data", "op": "exists"}), true),
+        (json!({"path": "$", "op": "exists"}), true),
+        (json!({"path": "$.*", "op": "eq", "value": "bot"}), true),
+        (json!({"path": "$['\"']", "op": "exists", "value": false}), true),
+    ] {
+        let parsed = Condition::from_json(&condition).unwrap();
+        assert_eq!(parsed.attributes.is_none(), is_read, "{condition}");
+        let passes = parsed.passes(&event.clone().into(), &sample());
+        assert_eq!(passes, parsed.matches(&event, &sample()), "{condition}");
+    }
+}

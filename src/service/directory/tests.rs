@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
 use crate::clock::Clock;
@@ -53,7 +53,7 @@ fn event(tenant: &str, kind: &str) -> Event {
         tenant: tenant.parse().unwrap(),
         source: None,
         received: Timestamp::default(),
-        document: Value::Null,
+        document: json!({}).into(),
     }
 }
 

@@ -92,7 +92,7 @@ struct Delivery {
     endpoint: Endpoint,
     tokens: TokenSlot,
     clock: Clock,
-    event: Value,
+    event: Object,
     kept: Bytes,
 }
 
@@ -102,6 +102,7 @@ impl Delivery {
         let endpoint = endpoint(&catalogue, id, credentials);
         let event = json!({"id": "e1", "type": "lead.captured", "time": "2026-05-03T14:22:08Z", "tenant": "acme",
             "data": {"lead": {"name": "Jane Smith", "email": "jane@example.com"}, "intent": "quote"}});
+        let event = Object::from(event);
         let mapping = catalogue.mapping(id).unwrap();
         let kept = endpoint.render(mapping, &event, &context()).unwrap();
         Self { endpoint, tokens: TokenSlot::default(), clock: Clock::manual(NOW), event, kept }

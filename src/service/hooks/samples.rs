@@ -111,7 +111,7 @@ impl Gateway {
             tenant: tenant.clone(),
             source: text("source"),
             received: self.clock.now(),
-            document,
+            document: document.into(),
         })
     }
 }

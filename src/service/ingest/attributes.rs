@@ -1,10 +1,12 @@
 //! One event's attributes, read out of JSON or headers and checked.
 
-use serde_json::{Map, Value};
+use bytes::Bytes;
+use serde::Serialize;
 
 use crate::domain::event::{RESERVED, is_event_type, is_reserved};
 use crate::domain::fault::{Faults, did_you_mean};
 use crate::domain::id::TenantId;
+use crate::domain::json::{self, Object};
 use crate::domain::time::Timestamp;
 use crate::domain::trace::{TRACEPARENT, TraceContext};
 
@@ -14,6 +16,13 @@ const MAX_TIME_CHARS: usize = 64;
 const MAX_EXTENSION_NAME: usize = 64;
 const PLAIN_KEYS: [&str; 6] = ["type", "id", "time", "tenant", "source", "data"];
 const SPEC_VERSION: &str = "1.0";
+const NULL: &[u8] = b"null";
+
+/// A text or another value as compact JSON.
+pub fn written(value: &impl Serialize) -> Bytes {
+    // Writing to a Vec does not fail, and every key is a text.
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
 
 /// One event as it came, checked, before it is anyone's.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,17 +37,17 @@ pub struct Incoming {
     pub tenant: Option<TenantId>,
     /// Where it comes from.
     pub source: Option<String>,
-    /// A `CloudEvents` subject, extensions and so on, as written.
-    pub others: Vec<(String, Value)>,
-    /// What happened.
-    pub data: Value,
+    /// A `CloudEvents` subject, extensions and so on, as compact JSON.
+    pub others: Vec<(String, Bytes)>,
+    /// What happened, as compact JSON.
+    pub data: Bytes,
 }
 
 impl Incoming {
     /// Notes the trace that it belongs to; what it says itself stays.
     pub(in crate::service) fn carry(&mut self, trace: Option<TraceContext>) {
         if let Some(trace) = trace.filter(|_| !self.others.iter().any(|(name, _)| name == TRACEPARENT)) {
-            self.others.push((TRACEPARENT.to_owned(), Value::String(trace.to_string())));
+            self.others.push((TRACEPARENT.to_owned(), written(&trace.to_string())));
         }
     }
 }
@@ -52,9 +61,9 @@ pub struct Draft {
     tenant: Option<TenantId>,
     source: Option<String>,
     version: bool,
-    others: Vec<(String, Value)>,
+    others: Vec<(String, Bytes)>,
     /// `None` when it is missing.
-    pub data: Option<Value>,
+    pub data: Option<Bytes>,
     /// Attributes that were written, sound or not, so that an unsound one is not told as missing too.
     seen: Vec<&'static str>,
 }
@@ -69,14 +78,14 @@ fn below(at: &str, key: &str) -> String {
 
 impl Draft {
     /// Reads `{type, id?, time?, tenant?, source?, data}`; `at` is the event's own path.
-    pub fn plain(value: Value, at: &str) -> Result<Incoming, Faults> {
+    pub fn plain(event: Bytes, at: &str) -> Result<Incoming, Faults> {
         let mut faults = Faults::default();
         let mut draft = Self::default();
-        for (key, value) in object(value, at)? {
+        for (key, value) in object(event, at)?.members() {
             if key == "data" {
                 draft.data = Some(value);
             } else if PLAIN_KEYS.contains(&key.as_str()) {
-                draft.set(&key, value, at, &mut faults);
+                draft.set(&key, &value, at, &mut faults);
             } else {
                 let hint = did_you_mean(&key, PLAIN_KEYS).unwrap_or_else(|| {
                     format!("known here: {}; the rest belongs into data", PLAIN_KEYS.join(", "))
@@ -92,10 +101,10 @@ impl Draft {
     }
 
     /// Reads a structured `CloudEvent`.
-    pub fn cloud_event(value: Value, at: &str) -> Result<Incoming, Faults> {
+    pub fn cloud_event(event: Bytes, at: &str) -> Result<Incoming, Faults> {
         let mut faults = Faults::default();
         let mut draft = Self::default();
-        for (key, value) in object(value, at)? {
+        for (key, value) in object(event, at)?.members() {
             match key.as_str() {
                 "data" => draft.data = Some(value),
                 "data_base64" => faults.at_field(
@@ -110,29 +119,29 @@ impl Draft {
     }
 
     /// Takes one `CloudEvents` attribute; null is as good as absent.
-    pub fn set_cloud(&mut self, key: &str, value: Value, at: &str, faults: &mut Faults) {
+    pub fn set_cloud(&mut self, key: &str, value: Bytes, at: &str, faults: &mut Faults) {
         match key {
             "specversion" => {
                 self.seen.push("specversion");
-                self.version = value == SPEC_VERSION;
+                self.version = json::string(&value).as_deref() == Some(SPEC_VERSION);
                 if !self.version {
                     let hint = format!("this gateway reads \"{SPEC_VERSION}\"");
                     faults.at_field(below(at, "specversion"), "is not a version known here", Some(hint));
                 }
             }
-            "type" | "id" | "time" | "tenant" | "source" => self.set(key, value, at, faults),
-            _ if value.is_null() => {}
+            "type" | "id" | "time" | "tenant" | "source" => self.set(key, &value, at, faults),
+            _ if value == NULL => {}
             _ => self.extend(key, value, at, faults),
         }
     }
 
-    fn extend(&mut self, key: &str, value: Value, at: &str, faults: &mut Faults) {
+    fn extend(&mut self, key: &str, value: Bytes, at: &str, faults: &mut Faults) {
         let fits = (1..=MAX_EXTENSION_NAME).contains(&key.len())
             && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
         if !fits {
             let hint = "lower-case letters and digits, at most 64 (CloudEvents 1.0)".to_owned();
             faults.at_field(below(at, &shown(key)), "is no attribute's name", Some(hint));
-        } else if value.is_object() || value.is_array() {
+        } else if value.starts_with(b"{") || value.starts_with(b"[") {
             let hint = "an attribute is a text, a number or a boolean; the rest belongs into data".to_owned();
             faults.at_field(below(at, key), "is a list or an object", Some(hint));
         } else {
@@ -140,14 +149,14 @@ impl Draft {
         }
     }
 
-    fn set(&mut self, key: &str, value: Value, at: &str, faults: &mut Faults) {
+    fn set(&mut self, key: &str, value: &[u8], at: &str, faults: &mut Faults) {
         let Some(name) = PLAIN_KEYS.into_iter().find(|name| *name == key) else { return };
-        if value.is_null() && name != "type" {
+        if value == NULL && name != "type" {
             return;
         }
         self.seen.push(name);
         let field = below(at, name);
-        let Value::String(text) = value else {
+        let Some(text) = json::string(value) else {
             return faults.at_field(field, "expected a text", None);
         };
         match name {
@@ -215,14 +224,14 @@ impl Draft {
             tenant,
             source,
             others,
-            data: data.unwrap_or_default(),
+            data: data.unwrap_or(Bytes::from_static(NULL)),
         })
     }
 }
 
-fn object(value: Value, at: &str) -> Result<Map<String, Value>, Faults> {
-    if let Value::Object(map) = value {
-        return Ok(map);
+fn object(event: Bytes, at: &str) -> Result<Object, Faults> {
+    if let Some(object) = Object::of_compact(event) {
+        return Ok(object);
     }
     let mut faults = Faults::default();
     faults.at_field(at, "expected an event, a JSON object", None);

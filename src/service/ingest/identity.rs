@@ -53,25 +53,18 @@ pub(super) fn idempotency(publish: &Publish<'_>) -> Result<Option<Dedupe>, Publi
     named(publish.idempotency_key, &[b"idempotency", &owner], publish.headers, &meant)
 }
 
-/// What stands for an event that the platform gave an id: its source and that id, for what is in it.
-pub(super) fn dedupe(event: &Event, data: &[u8]) -> Dedupe {
+/// What stands for an event that the platform gave an id: its source and that id, for what is in it. `None` when what it told was
+/// erased.
+pub(super) fn dedupe(event: &Event) -> Option<Dedupe> {
     let source = event.source.as_deref().unwrap_or_default().as_bytes();
     let tenant = event.tenant.as_str().as_bytes();
-    Dedupe {
+    Some(Dedupe {
         key: digest(&[b"event", tenant, source, event.id.as_bytes()]),
-        content: digest(&[event.kind.as_bytes(), data]),
-    }
+        content: digest(&[event.kind.as_bytes(), &event.document.member("data")?]),
+    })
 }
 
-/// The same of an event that is stored, by the document that is kept of it; `None` where the platform gave it no id.
-pub fn dedupe_of(event: &Event, document: &[u8]) -> Option<Dedupe> {
-    if event.id == event.key.to_string() {
-        return None;
-    }
-    // The data stands last; before it, what `Gateway::shape` wrote first.
-    let mut others = event.document.as_object()?.clone();
-    others.shift_remove("data")?;
-    let start = serde_json::to_vec(&others).ok()?.len() - 1;
-    let data = document.get(start..)?.strip_prefix(b",\"data\":")?.strip_suffix(b"}")?;
-    Some(dedupe(event, data))
+/// The same of an event that is stored; `None` where the platform gave it no id.
+pub fn dedupe_of(event: &Event) -> Option<Dedupe> {
+    if event.id == event.key.to_string() { None } else { dedupe(event) }
 }

@@ -13,9 +13,8 @@ mod parse;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::HeaderMap;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Gateway;
 use super::metrics::Taken;
@@ -24,9 +23,10 @@ use super::traces::{self, Brought};
 use crate::domain::event::Event;
 use crate::domain::fault::Faults;
 use crate::domain::id::{EventKey, TenantId};
+use crate::domain::json::Object;
 use crate::domain::trace::TraceContext;
 use crate::store::{Accepted, Ingest, Ingested, NewEvent, StoreError};
-pub use attributes::{Incoming, MAX_ID_CHARS};
+pub use attributes::{Incoming, MAX_ID_CHARS, written};
 pub use identity::dedupe_of;
 use identity::{dedupe, idempotency};
 pub(super) use identity::{digest, named};
@@ -35,8 +35,8 @@ pub use parse::{MAX_NESTING, ParseError, json};
 /// The longest `Idempotency-Key`.
 pub const MAX_KEY_CHARS: usize = 255;
 
-/// Room for a document of the usual size.
-const USUAL_BYTES: usize = 1_024;
+/// Room for the attributes of the usual event.
+const USUAL_BYTES: usize = 512;
 
 /// One request that sends events.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ fn brought<'a>(publish: &Publish<'a>, published: &Result<Published, PublishError
 }
 
 /// Reads the one event of a request.
-pub(super) fn one(headers: &HeaderMap, body: &[u8]) -> Result<Result<Incoming, ItemError>, PublishError> {
+pub fn one(headers: &HeaderMap, body: &[u8]) -> Result<Result<Incoming, ItemError>, PublishError> {
     let parsed = parse::parse(headers, body)?;
     if parsed.batch {
         let mut faults = Faults::default();
@@ -286,70 +286,74 @@ impl Gateway {
     ) -> NewEvent {
         incoming.carry(trace);
         let has_id = incoming.id.is_some();
-        let (event, data, document) = self.shape(incoming, tenant);
-        let dedupe = has_id.then(|| dedupe(&event, &document[data]));
+        let event = self.unstored_event(incoming, tenant);
+        let dedupe = if has_id { dedupe(&event) } else { None };
         let jobs = self.directory.fan_out(&event);
-        NewEvent { event: Arc::new(event), document: Bytes::from(document), dedupe, jobs }
+        NewEvent { event: Arc::new(event), dedupe, jobs }
     }
 
-    /// The event, its document as JSON, and where in it the data stands.
-    fn shape(&self, incoming: Incoming, tenant: TenantId) -> (Event, std::ops::Range<usize>, Vec<u8>) {
+    /// An event that is not stored yet, or never.
+    pub fn unstored_event(&self, incoming: Incoming, tenant: TenantId) -> Event {
         let now = self.clock.now();
         let key = EventKey::from_bits(self.ids.next());
         let id = incoming.id.unwrap_or_else(|| key.to_string());
-        let mut document = Map::with_capacity(6 + incoming.others.len());
-        document.insert("id".to_owned(), Value::String(id.clone()));
-        document.insert("type".to_owned(), Value::String(incoming.kind.clone()));
-        document.insert("time".to_owned(), Value::String(incoming.time.unwrap_or_else(|| now.to_string())));
-        document.insert("tenant".to_owned(), Value::String(tenant.as_str().to_owned()));
+        let mut document = Writer { text: Vec::with_capacity(USUAL_BYTES + incoming.data.len()) };
+        document.string("id", &id);
+        document.string("type", &incoming.kind);
+        document.string("time", &incoming.time.unwrap_or_else(|| now.to_string()));
+        document.string("tenant", tenant.as_str());
         if let Some(source) = &incoming.source {
-            document.insert("source".to_owned(), Value::String(source.clone()));
+            document.string("source", source);
         }
-        document.extend(incoming.others);
-        // Written in two parts, so that where the data stands is known, and it is hashed there.
-        let mut bytes = Vec::with_capacity(USUAL_BYTES);
-        // Writing to a Vec does not fail, and the keys are texts.
-        let _ = serde_json::to_writer(&mut bytes, &document);
-        bytes.pop();
-        bytes.extend_from_slice(b",\"data\":");
-        let start = bytes.len();
-        let _ = serde_json::to_writer(&mut bytes, &incoming.data);
-        let range = start..bytes.len();
-        bytes.push(b'}');
-        document.insert("data".to_owned(), incoming.data);
-        let event = Event {
+        for (name, value) in &incoming.others {
+            document.json(name, value);
+        }
+        document.json("data", &incoming.data);
+        Event {
             key,
             id,
             kind: incoming.kind,
             tenant,
             source: incoming.source,
             received: now,
-            document: Value::Object(document),
-        };
-        (event, range, bytes)
+            document: document.end(),
+        }
+    }
+}
+
+/// Writes an event's document, member by member.
+struct Writer {
+    text: Vec<u8>,
+}
+
+impl Writer {
+    fn name(&mut self, name: &str) {
+        let begin: &[u8] = if self.text.is_empty() { b"{\"" } else { b",\"" };
+        self.text.extend_from_slice(begin);
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b"\":");
     }
 
-    /// An event and its document as JSON, for whoever stores it.
-    pub(super) fn unstored_document(
-        &self,
-        mut incoming: Incoming,
-        tenant: TenantId,
-        trace: Option<TraceContext>,
-    ) -> (Event, Vec<u8>) {
-        incoming.carry(trace);
-        let (event, _, document) = self.shape(incoming, tenant);
-        (event, document)
+    fn string(&mut self, name: &str, value: &str) {
+        self.name(name);
+        // Writing to a Vec does not fail.
+        let _ = serde_json::to_writer(&mut self.text, value);
     }
 
-    /// An event that is not stored, for previews and tests.
-    pub fn unstored_event(&self, incoming: Incoming, tenant: TenantId) -> Event {
-        self.shape(incoming, tenant).0
+    fn json(&mut self, name: &str, value: &[u8]) {
+        self.name(name);
+        self.text.extend_from_slice(value);
+    }
+
+    fn end(mut self) -> Object {
+        self.text.push(b'}');
+        Object::of_compact(self.text.into()).unwrap_or_else(|| Object::from(Value::Null))
     }
 }
 
 /// Reads one plain event that is not to be stored; `at` is its path.
-pub fn read_plain(value: Value, at: &str) -> Result<Incoming, Faults> {
-    attributes::Draft::plain(value, at)
+pub fn read_plain(value: &Value, at: &str) -> Result<Incoming, Faults> {
+    attributes::Draft::plain(written(value), at)
 }
 
 #[cfg(test)]

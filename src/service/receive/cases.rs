@@ -175,7 +175,7 @@ async fn check(catalogue: &Catalogue, spec: &Arc<InboundSpec>, case: &Case) -> R
             let reply = if events.is_empty() { &spec.ignored } else { &spec.accepted };
             let response = answer(reply, events.len(), 0);
             for event in events {
-                read_plain(event, "").map_err(|faults| format!("what it makes is no event: {faults}"))?;
+                read_plain(&event, "").map_err(|faults| format!("what it makes is no event: {faults}"))?;
             }
             response
         }

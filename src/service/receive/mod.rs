@@ -213,7 +213,7 @@ impl Gateway {
         }
         // Whoever sends to a source is a stranger: his trace is not continued, and his sampling not obeyed.
         let span = self.traces.begin_request(None);
-        let new = self.check(live, events, span.map(|span| span.context()))?;
+        let new = self.check(live, &events, span.map(|span| span.context()))?;
         let repeats = delivery.map(|id| {
             let owner = record.id.to_string();
             Dedupe { key: digest(&[b"delivery", owner.as_bytes(), &id]), content: digest(&[b"delivery"]) }
@@ -239,12 +239,12 @@ impl Gateway {
     fn check(
         &self,
         live: &LiveSource,
-        events: Vec<Value>,
+        events: &[Value],
         trace: Option<TraceContext>,
     ) -> Result<Vec<NewEvent>, ReceiveError> {
         let record = &live.record;
         let incoming: Vec<Incoming> = events
-            .into_iter()
+            .iter()
             .map(|event| read_plain(event, ""))
             .collect::<Result<_, _>>()
             .map_err(ReceiveError::Event)?;

@@ -136,7 +136,7 @@ async fn render(
     let mapping = mapping(gateway, lease, live, working).await?;
     let (connection, job) = (lease.job.connection.to_string(), lease.job.name.to_string());
     let context = event_context(&lease.event, &connection, &job, lease.job.tries + 1);
-    let row = sheet.render(&mapping, &lease.event.document, &context).map_err(Obstacle::Mapping)?;
+    let row = sheet.render(&mapping, lease.event.document.tree(), &context).map_err(Obstacle::Mapping)?;
     Ok((row, lease.doubtful || lease.job.tries > 0))
 }
 

@@ -21,7 +21,7 @@ fn event(trace: Option<TraceContext>) -> Event {
         tenant: "acme".parse().unwrap(),
         source: None,
         received: Timestamp::default(),
-        document,
+        document: document.into(),
     }
 }
 

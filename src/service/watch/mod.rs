@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Gateway;
-use super::ingest::Incoming;
+use super::ingest::{Incoming, written};
 use crate::domain::id::{ConnectionId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::store::{Ingest, NewEvent, StoreError};
@@ -244,7 +244,7 @@ impl Gateway {
     /// The alert as an event of its tenant and of the operator's, as far as somebody there wants it.
     fn alert_events(&self, note: &Note, about: Option<&Named>) -> Vec<NewEvent> {
         let base = self.settings.public_url.as_deref().unwrap_or_default();
-        let data = alert::data(&note.matter, about, note.occasion.as_ref(), base);
+        let data = written(&alert::data(&note.matter, about, note.occasion.as_ref(), base));
         let operator = self.settings.alerts_tenant.as_ref();
         let own = about.map(|named| &named.tenant);
         let mut tenants: Vec<&TenantId> =

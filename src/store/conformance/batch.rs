@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
+use serde_json::Value;
 
 use crate::domain::job::Outcome;
 use crate::domain::settle::LaneEffect;
-use crate::store::{BATCH_BYTES, NewEvent};
+use crate::store::BATCH_BYTES;
 
-use super::world::{SPAN, World, ids_of};
+use super::world::{SPAN, World, ids_of, told};
 
 pub async fn a_batch_counts_as_one_and_is_alone(world: World) {
     let sheet = world.connect_batched("acme", 500).await;
@@ -84,9 +84,9 @@ pub async fn a_batch_ends_before_it_is_too_large(world: World) {
     let sheet = world.connect_batched("acme", 500).await;
     let large = |bytes: usize| {
         let event = world.event("acme", &[sheet]);
-        let mut document = event.document.to_vec();
-        document.resize(bytes.max(document.len()), b' ');
-        NewEvent { document: Bytes::from(document), ..event }
+        let there = event.event.document.text().len() + r#","pad":"""#.len();
+        let padded = |document: &mut Value| document["pad"] = " ".repeat(bytes.saturating_sub(there)).into();
+        told(event, padded)
     };
     let sizes = [900_000, 900_000, 900_000, 100, BATCH_BYTES + 1, 100, 100];
     world.ingest(sizes.map(large).to_vec()).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::job::{JobState, Outcome};
 use crate::store::{DeliveryQuery, RecordId};
 
-use super::world::{RETENTION, SHORT, SPAN, World, tenant_id};
+use super::world::{RETENTION, SHORT, SPAN, World, of_type, tenant_id};
 
 pub async fn what_ended_long_ago_is_removed(world: World) {
     let to = world.connect("acme", 2_000).await;
@@ -37,14 +37,7 @@ pub async fn what_ended_long_ago_is_removed(world: World) {
 
 pub async fn types_are_kept_for_their_own_time(world: World) {
     let to = world.connect("acme", 50).await;
-    let of = |kind: &str, to: &[_]| {
-        let mut new = world.event("acme", to);
-        let event = std::sync::Arc::make_mut(&mut new.event);
-        event.kind = kind.to_owned();
-        event.document["type"] = kind.into();
-        new.document = event.document.to_string().into();
-        new
-    };
+    let of = |kind: &str, to: &[_]| of_type(world.event("acme", to), kind);
     // Of each type one with a job and one without; and one that is still open when its time comes.
     let events = ["short.one", "long.one"].map(|kind| [of(kind, &[to]), of(kind, &[])]).concat();
     world.ingest(events).await;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::clock::{Clock, Entropy, Ids};
 use crate::domain::account::Tenant;
@@ -165,7 +164,6 @@ impl World {
     pub fn event_called(&self, tenant: &str, id: &str, to: &[ConnectionId], key: EventKey) -> NewEvent {
         let document =
             json!({"id": id, "type": "lead.captured", "tenant": tenant, "data": {"n": key.to_string()}});
-        let bytes = Bytes::from(document.to_string());
         let event = Event {
             key,
             id: id.to_owned(),
@@ -173,23 +171,18 @@ impl World {
             tenant: tenant_id(tenant),
             source: None,
             received: self.now(),
-            document,
+            document: document.into(),
         };
         let jobs = to
             .iter()
             .map(|connection| NewJob { connection: *connection, mapping: MAPPING, triggered: false })
             .collect();
-        NewEvent { event: Arc::new(event), document: bytes, dedupe: None, jobs }
+        NewEvent { event: Arc::new(event), dedupe: None, jobs }
     }
 
     /// An event of some type that no connection wants.
     pub fn event_of(&self, tenant: &str, kind: &str) -> NewEvent {
-        let mut new = self.event(tenant, &[]);
-        let event = Arc::make_mut(&mut new.event);
-        event.kind = kind.to_owned();
-        event.document["type"] = kind.into();
-        new.document = Bytes::from(event.document.to_string());
-        new
+        of_type(self.event(tenant, &[]), kind)
     }
 
     /// The ids of a tenant's newest events.
@@ -320,4 +313,19 @@ pub(super) fn tenant_id(text: &str) -> TenantId {
 
 pub(super) fn ids_of(leases: &[Lease]) -> Vec<JobId> {
     leases.iter().map(|lease| lease.job.id).collect()
+}
+
+/// The event with another document.
+pub fn told(mut new: NewEvent, change: impl FnOnce(&mut Value)) -> NewEvent {
+    let event = Arc::make_mut(&mut new.event);
+    let mut document = event.document.tree().clone();
+    change(&mut document);
+    event.document = document.into();
+    new
+}
+
+/// The event as one of another type.
+pub fn of_type(mut new: NewEvent, kind: &str) -> NewEvent {
+    Arc::make_mut(&mut new.event).kind = kind.to_owned();
+    told(new, |document| document["type"] = kind.into())
 }

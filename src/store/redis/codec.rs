@@ -6,6 +6,7 @@ use super::keys::{Base, Partition, job_id};
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, EventKey, JobId, MappingVersion, TenantId};
 use crate::domain::job::{Job, JobState};
+use crate::domain::json::Object;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
@@ -186,16 +187,15 @@ pub(super) fn job(base: &Base, index: u32, partition: Partition, meta: &Meta, re
 }
 
 /// An event out of its meta and its document.
-pub(super) fn event(meta: Meta, document: &[u8]) -> Result<Event, StoreError> {
-    let document: serde_json::Value = serde_json::from_slice(document)
-        .map_err(|error| StoreError::Corrupt(format!("event {} cannot be read: {error}", meta.key)))?;
-    let source = document.get("source").and_then(serde_json::Value::as_str).map(str::to_owned);
+pub(super) fn event(meta: Meta, document: Vec<u8>) -> Result<Event, StoreError> {
+    let document = Object::read(&document.into())
+        .ok_or_else(|| StoreError::Corrupt(format!("event {} cannot be read", meta.key)))?;
     Ok(Event {
         key: meta.key,
         id: meta.id,
         kind: meta.kind,
         tenant: meta.tenant,
-        source,
+        source: document.string("source"),
         received: meta.received,
         document,
     })
@@ -267,7 +267,7 @@ mod tests {
             tenant: "acme".parse().unwrap(),
             source: None,
             received: Timestamp::from_millis(1_700_000_000_123),
-            document: serde_json::Value::Null,
+            document: serde_json::json!({}).into(),
         };
         let created = Timestamp::from_millis(5);
         let mut bytes = vec![0, 1, 2];

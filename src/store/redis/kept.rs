@@ -124,7 +124,7 @@ impl Core {
                     record.map(|record| delivery(base, *index, partition, &meta, record))
                 }));
             }
-            let event = Arc::new(codec::event(meta, &document)?);
+            let event = Arc::new(codec::event(meta, document)?);
             items.push(PlacedEvent { place: Cursor(base.to_vec()), event, jobs });
         }
         Ok(EventPage { items, next })

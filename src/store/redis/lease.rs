@@ -338,7 +338,7 @@ fn read_event(
     let gone = || StoreError::Corrupt(format!("{} has no event", job_id(base, 0, partition)));
     let meta = codec::read_meta(&next()?.ok_or_else(gone)?).ok_or_else(gone)?;
     let document = next()?.ok_or_else(gone)?;
-    let event = Arc::new(codec::event(meta.clone(), &document)?);
+    let event = Arc::new(codec::event(meta.clone(), document)?);
     indexes
         .iter()
         .map(|index| {

@@ -49,7 +49,7 @@ impl Core {
             let answer = self.reads.plain(self.event_at(partition, &base), REPLY).await?;
             let Some((meta, document)) = read_event(answer)? else { continue };
             if meta.tenant == *tenant && meta.id == id {
-                return codec::event(meta, &document).map(Some);
+                return codec::event(meta, document).map(Some);
             }
         }
         Ok(None)
@@ -89,7 +89,7 @@ impl Core {
         for answer in self.reads.run(&steps, REPLY).await? {
             // One that was removed meanwhile is missing.
             if let Some((meta, document)) = read_event(answer?)? {
-                found.push(codec::event(meta, &document)?);
+                found.push(codec::event(meta, document)?);
             }
         }
         found.retain(|event| !event.is_erased());

@@ -199,7 +199,8 @@ impl Core {
     /// What is large of an event, and its dedupe key.
     fn write_fields(&self, partition: Partition, event: &Placed<'_>, steps: &mut Vec<Step<'_>>) {
         let key = self.keys.event(partition, &event.base);
-        let mut fields: Vec<(String, Vec<u8>)> = vec![("d".to_owned(), event.kept.document.to_vec())];
+        let mut fields: Vec<(String, Vec<u8>)> =
+            vec![("d".to_owned(), event.kept.event.document.text().to_vec())];
         for (index, job) in event.kept.jobs.iter().enumerate() {
             let name = job.delivery.job.name.bits().to_be_bytes();
             fields.push((format!("o{index}"), name.to_vec()));
@@ -316,6 +317,6 @@ fn kept_event(base: &Base, partition: Partition, fields: &Fields) -> Result<Kept
         let rendered = field(&format!("b{index}")).cloned().map(Bytes::from);
         jobs.push(KeptJob { delivery, rendered });
     }
-    let event = Arc::new(codec::event(meta, document)?);
-    Ok(KeptEvent { event, document: Bytes::from(document.clone()), dedupe: None, jobs })
+    let event = Arc::new(codec::event(meta, document.clone())?);
+    Ok(KeptEvent { event, dedupe: None, jobs })
 }

@@ -75,7 +75,7 @@ fn write_event(
                 event.id,
                 event.kind,
                 event.received.millis(),
-                &new.document[..],
+                &event.document.text()[..],
             ])
         })
         .map_err(|error| unavailable(&error))?;
@@ -102,7 +102,7 @@ fn write_event(
             effects.lanes.push(Effect::Made(Slot {
                 job,
                 event: Arc::clone(event),
-                document_bytes: new.document.len(),
+                document_bytes: event.document.text().len(),
                 rendered: None,
                 due: None,
             }));

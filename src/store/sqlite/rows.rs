@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rusqlite::Row;
 
 use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, EventKey, JobId, MappingVersion, TenantId};
 use crate::domain::job::{Job, JobState};
+use crate::domain::json::Object;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
@@ -56,13 +58,12 @@ pub(super) fn event(
     received: Timestamp,
     document: &[u8],
 ) -> Result<Event, StoreError> {
-    let document: serde_json::Value = serde_json::from_slice(document)
-        .map_err(|error| StoreError::Corrupt(format!("event {key} cannot be read: {error}")))?;
-    let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let document = Object::read(&Bytes::copy_from_slice(document))
+        .ok_or_else(|| StoreError::Corrupt(format!("event {key} cannot be read")))?;
     Ok(Event {
-        id: text("id").unwrap_or_else(|| key.to_string()),
-        kind: text("type").unwrap_or_default(),
-        source: text("source"),
+        id: document.string("id").unwrap_or_else(|| key.to_string()),
+        kind: document.string("type").unwrap_or_default(),
+        source: document.string("source"),
         key,
         tenant,
         received,

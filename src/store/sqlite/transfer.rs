@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::ingest::remember;
@@ -34,13 +33,10 @@ pub(super) fn export(
         .map_err(|error| unavailable(&error))?;
     let mut exported = Exported::default();
     while let Some(row) = found.next().map_err(|error| unavailable(&error))? {
-        let read = || -> rusqlite::Result<(i64, Bytes)> {
-            Ok((row.get(0)?, Bytes::copy_from_slice(row.get_ref(4)?.as_bytes()?)))
-        };
-        let (sequence, document) = read().map_err(|error| unavailable(&error))?;
+        let sequence: i64 = row.get(0).map_err(|error| unavailable(&error))?;
         let event = rows::event_at(row, 1)?;
         let jobs = jobs(database, sequence)?;
-        exported.events.push(KeptEvent { event, document, dedupe: None, jobs });
+        exported.events.push(KeptEvent { event, dedupe: None, jobs });
         exported.next = Some(Cursor(sequence.to_be_bytes().to_vec()));
     }
     if exported.events.len() < limit {
@@ -90,7 +86,7 @@ fn write(database: &Connection, kept: &KeptEvent) -> Result<bool, StoreError> {
             event.tenant.as_str(),
             event.id,
             event.received.millis(),
-            &kept.document[..],
+            &event.document.text()[..],
             event.kind
         ],
     )?;

@@ -130,7 +130,7 @@ impl Core {
                 call.key(self.keys.newest(&event.tenant));
                 call.value(base)
                     .value(write_meta(event, now))
-                    .value(&new.document[..])
+                    .value(&event.document.text()[..])
                     .value(event.kind.as_str())
                     .value(event.id.as_str());
                 call.value(field)

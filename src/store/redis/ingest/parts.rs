@@ -97,7 +97,7 @@ fn write_jobs(part: &mut Vec<u8>, at: usize, base: &Base, all: usize, first: usi
 /// and the rest is not there.
 fn write_head(part: &mut Vec<u8>, meta: &[u8], new: &NewEvent) {
     write_bytes(part, meta);
-    write_bytes(part, &new.document);
+    write_bytes(part, new.event.document.text());
     write_bytes(part, new.dedupe.as_ref().map_or(&[], |Dedupe { key, .. }| key));
 }
 
@@ -189,8 +189,6 @@ fn bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
-
     use super::*;
     use crate::domain::event::Event;
     use crate::domain::id::{EventKey, MappingVersion};
@@ -206,9 +204,8 @@ mod tests {
                 tenant: "acme".parse().unwrap(),
                 source: None,
                 received: Timestamp::from_millis(1),
-                document: serde_json::Value::Null,
+                document: serde_json::json!({ "id": at }).into(),
             }),
-            document: Bytes::from(vec![at; 5]),
             dedupe: at.is_multiple_of(2).then_some(Dedupe { key: [at; 16], content: [1; 16] }),
             jobs: (0..jobs)
                 .map(|job| NewJob {
@@ -239,7 +236,7 @@ mod tests {
                     heads.push(at);
                     assert_eq!(
                         (head.document, head.meta),
-                        (&events[at].document[..], &[piece.base[0]; 3][..])
+                        (&events[at].event.document.text()[..], &[piece.base[0]; 3][..])
                     );
                     assert_eq!(head.dedupe, events[at].dedupe.map(|dedupe| dedupe.key));
                     found.push((usize::try_from(piece.all).unwrap(), Vec::new()));

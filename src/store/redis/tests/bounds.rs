@@ -371,7 +371,7 @@ async fn memory_is_what_the_documents_say_and_levels_off() {
     drain(&bench, delivered).await;
     let before = memory().await;
     let count = 5_000 * SCALE;
-    let document = bench.event("acme", &[lane]).document.len();
+    let document = bench.event("acme", &[lane]).event.document.text().len();
     fill(&bench, "acme", &[lane], count).await;
     let each = |bytes: f64| bytes / f64::from(u32::try_from(count).unwrap());
     let queued = each(memory().await - before);

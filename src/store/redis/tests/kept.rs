@@ -49,9 +49,9 @@ async fn plant(bench: &Bench, lane: ConnectionId) {
         let key = EventKey::from_bits(bench.ids.next());
         let mut new = named_event(key, &format!("e{number}"), "acme", bench.clock.now(), &[lane]);
         let event = Arc::make_mut(&mut new.event);
-        event.document["data"] =
-            json!({ "email": if number == 5 { "someone@example.com" } else { PLANTED } });
-        new.document = Bytes::from(event.document.to_string());
+        let mut document = event.document.tree().clone();
+        document["data"] = json!({ "email": if number == 5 { "someone@example.com" } else { PLANTED } });
+        event.document = document.into();
         let ingest = Ingest { idempotency: None, events: vec![new] };
         assert!(matches!(bench.store.ingest(ingest).await, Ok(Ingested::Stored(_))));
     }
@@ -82,7 +82,7 @@ async fn an_erased_event_is_in_no_key() {
     assert!(is_kept(&bench, PLANTED).await);
     let found = events(&bench).await;
     assert_eq!(found.len(), 6);
-    for placed in found.iter().filter(|placed| placed.event.document["data"]["email"] == PLANTED) {
+    for placed in found.iter().filter(|placed| placed.event.document.tree()["data"]["email"] == PLANTED) {
         assert_eq!(bench.store.erase(placed).await.unwrap().jobs, 1);
     }
     assert!(!is_kept(&bench, PLANTED).await);

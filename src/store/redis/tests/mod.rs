@@ -175,7 +175,6 @@ fn named_event(
         "data": {"lead": {"name": "Ada", "email": "ada@example.com", "phone": "+49301234567", "note": "call me"}},
     });
     NewEvent {
-        document: Bytes::from(document.to_string()),
         event: Arc::new(Event {
             key,
             id: id.to_owned(),
@@ -183,7 +182,7 @@ fn named_event(
             tenant: tenant(owner),
             source: Some("agent-7".to_owned()),
             received,
-            document,
+            document: document.into(),
         }),
         dedupe: None,
         jobs: connections

@@ -6,7 +6,7 @@ mod fairness;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::json;
 
 use super::*;
 use crate::domain::breaker::Failing;
@@ -53,7 +53,7 @@ fn slot(connection: ConnectionId, id: u128, bytes: usize) -> Slot {
         tenant: tenant("t"),
         source: None,
         received: NOW,
-        document: Value::Null,
+        document: json!({}).into(),
     };
     let job = Job {
         id: JobId::from_bits(id),
