@@ -1,7 +1,10 @@
 # syntax=docker/dockerfile:1
 FROM rust:1.95-slim-trixie AS build
+# The allocator's build needs it.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY Cargo.toml Cargo.lock build.rs ./
+COPY .cargo .cargo
 COPY benches benches
 COPY connectors connectors
 COPY docs/operations docs/operations

@@ -99,8 +99,8 @@ struct Try<'a, S> {
     endpoint: &'a Endpoint,
     tokens: &'a TokenSlot,
     began: Timestamp,
-    /// What must not be shown: the connection's secrets, and the access tokens of this try.
-    mask: parking_lot::Mutex<Mask>,
+    /// What must not be shown besides the connection's secrets: with them, the access tokens of this try.
+    tokens_mask: parking_lot::Mutex<Option<Mask>>,
 }
 
 /// Tries once. `kept` is what [`Endpoint::render`] made, or what the last try left.
@@ -112,15 +112,15 @@ pub async fn exchange<S: Sends>(
     outgoing: &Outgoing<'_>,
     kept: Bytes,
 ) -> Tried {
-    let mask = parking_lot::Mutex::new(endpoint.mask().clone());
-    let this = Try { sender, clock, endpoint, tokens, began: clock.now(), mask };
+    let tokens_mask = parking_lot::Mutex::default();
+    let this = Try { sender, clock, endpoint, tokens, began: clock.now(), tokens_mask };
     let mut tried = if endpoint.calls() == 1 {
         let (verdict, answer) = this.deliver(0, outgoing, kept.clone()).await;
         Tried { verdict, answer, kept }
     } else {
         this.chain(outgoing, kept).await
     };
-    if let Some(shown) = tried.answer.as_ref().and_then(|answer| this.mask.lock().cover_answer(answer)) {
+    if let Some(shown) = tried.answer.as_ref().and_then(|answer| this.cover(answer)) {
         tried.answer = Some(shown);
     }
     tried
@@ -188,11 +188,16 @@ impl<S: Sends> Try<'_, S> {
         }
     }
 
+    /// The answer without secrets, where it has some.
+    fn cover(&self, answer: &Answer) -> Option<Answer> {
+        self.tokens_mask.lock().as_ref().unwrap_or(self.endpoint.mask()).cover_answer(answer)
+    }
+
     /// Reads the answer by the rules as it came, and tells it without secrets.
     fn judge(&self, result: Result<&Answer, &SendError>) -> Verdict {
         let (spec, now) = (self.endpoint.spec(), self.clock.now());
         let verdict = classify(spec, result, now);
-        let Some(shown) = result.ok().and_then(|answer| self.mask.lock().cover_answer(answer)) else {
+        let Some(shown) = result.ok().and_then(|answer| self.cover(answer)) else {
             return verdict;
         };
         // Words are cut to a length, so they are hidden before that.
@@ -206,7 +211,7 @@ impl<S: Sends> Try<'_, S> {
         let fetch = Fetch { sender: self.sender, clock: self.clock, client, slot: self.tokens };
         let left = || self.left().ok_or_else(|| self.out_of_time());
         let (token, fresh) = fetch.token(refused, left).await?;
-        self.mask.lock().add(token.text.reveal());
+        self.tokens_mask.lock().get_or_insert_with(|| self.endpoint.mask().clone()).add(token.text.reveal());
         Ok(Some((token, fresh)))
     }
 

@@ -92,6 +92,8 @@ pub struct Phase {
     pub to_receipt: Latency,
     /// Seconds of the gateway's CPU for 1,000 deliveries.
     pub cpu_secs_per_1000: Option<f64>,
+    /// The same of the process that sends and receives.
+    pub own_cpu_secs_per_1000: Option<f64>,
 }
 
 /// How long something took, milliseconds.
@@ -207,7 +209,8 @@ impl Report {
             line("  delivered", format!("{:.0} deliveries/s", phase.deliveries_per_sec));
             line("  sent to accepted", latency(&phase.to_acceptance));
             line("  sent to received", latency(&phase.to_receipt));
-            line("  CPU / 1,000 deliveries", cpu(phase.cpu_secs_per_1000));
+            let (gateway, own) = (cpu(phase.cpu_secs_per_1000), cpu(phase.own_cpu_secs_per_1000));
+            line("  CPU / 1,000 deliveries", format!("{gateway}, sender and receiver {own}"));
         }
         text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::figures::{Latency, Phase, Settings};
 use super::generator::{self, Load};
-use super::process::Gateway;
+use super::process::{Gateway, own_cpu_secs};
 use super::real;
 use super::receiver::{Receiver, Tally};
 use crate::cli::client::Client;
@@ -83,12 +83,17 @@ impl Bench {
     /// Sends `run` and waits until all of it has arrived, or nothing arrives any more.
     pub async fn phase(&self, run: Run<'_>) -> Phase {
         let tally = self.tally(&run);
-        let cpu_before = self.gateway.cpu_secs();
+        let cpu = || (self.gateway.cpu_secs(), own_cpu_secs());
+        let before = cpu();
         let sent = generator::send(&self.load(&run, 1), &tally).await;
         let wanted = sent.accepted * run.fan_out;
         wait_for(&tally, wanted).await;
-        let cpu = cpu_before.zip(self.gateway.cpu_secs()).map(|(before, after)| after - before);
+        let after = cpu();
         let delivered = tally.arrived();
+        let each = |before: Option<f64>, after: Option<f64>| {
+            let used = before.zip(after).map(|(before, after)| after - before);
+            used.filter(|_| delivered > 0).map(|secs| secs * 1_000.0 / real(delivered))
+        };
         Phase {
             sent: run.events,
             accepted: sent.accepted,
@@ -100,7 +105,8 @@ impl Bench {
             deliveries_per_sec: per_sec(delivered, tally.last()),
             to_acceptance: Latency::of_sorted_us(&sent.answers_us),
             to_receipt: Latency::of_sorted_us(&tally.latencies_us()),
-            cpu_secs_per_1000: cpu.filter(|_| delivered > 0).map(|secs| secs * 1_000.0 / real(delivered)),
+            cpu_secs_per_1000: each(before.0, after.0),
+            own_cpu_secs_per_1000: each(before.1, after.1),
         }
     }
 

@@ -62,7 +62,7 @@ impl Gateway {
 
     /// Seconds of CPU that it has used so far; `None` where the system does not tell.
     pub fn cpu_secs(&self) -> Option<f64> {
-        cpu_secs_in(&std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?)
+        cpu_secs_of(self.child.id())
     }
 
     /// KiB of memory under `name` (`VmRSS` now, `VmHWM` at most); `None` where the system does not tell.
@@ -108,6 +108,15 @@ fn ready(address: SocketAddr, began: Instant) -> Option<Duration> {
             _ => std::thread::sleep(Duration::from_millis(1)),
         }
     }
+}
+
+/// Seconds of CPU that this process, which sends and receives, has used so far; `None` where the system does not tell.
+pub fn own_cpu_secs() -> Option<f64> {
+    cpu_secs_of(std::process::id())
+}
+
+fn cpu_secs_of(process: u32) -> Option<f64> {
+    cpu_secs_in(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)
 }
 
 fn cpu_secs_in(stat: &str) -> Option<f64> {

@@ -28,6 +28,44 @@ pub async fn a_repeat_gets_the_first_answer_and_writes_nothing(world: World) {
     assert_eq!(world.lease(10).await.len(), 3);
 }
 
+pub async fn a_large_batch_tells_its_repeats(world: World) {
+    const EVENTS: u32 = 300;
+    let to = world.connect("acme", 256).await;
+    let named = |number: u32, content: u8| {
+        let mut key = [0; 16];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        NewEvent { dedupe: Some(Dedupe { key, content: [content; 16] }), ..world.event("acme", &[to]) }
+    };
+    world.ingest(vec![named(3, 1), named(200, 1)]).await;
+    let mut events: Vec<NewEvent> = (0..EVENTS).map(|number| named(number, 1)).collect();
+    // One that was known before with other content; two that come twice, one of them with other content.
+    events[200] = named(200, 2);
+    events[250] = named(10, 1);
+    events[290] = named(20, 2);
+    let id = |event: &NewEvent| event.event.id.clone();
+    let expected: Vec<Accepted> = (0..)
+        .zip(&events)
+        .map(|(at, event)| match at {
+            3 | 250 => stored(event, 1, true),
+            200 | 290 => Accepted::IdReused { id: id(event) },
+            _ => stored(event, 1, false),
+        })
+        .collect();
+    let ingest = Ingest { idempotency: Some(key(9, 1)), events: events.clone() };
+    assert_eq!(world.store.ingest(ingest.clone()).await, Ok(Ingested::Stored(expected.clone())));
+    assert_eq!(world.stats().await.open, u64::from(EVENTS) - 4 + 2);
+    assert_eq!(world.store.ingest(ingest).await, Ok(Ingested::Repeated(expected)));
+    // One by one and all at once, without a key of the request.
+    assert_eq!(world.ingest(vec![events[10].clone()]).await, [stored(&events[10], 1, true)]);
+    let again = world.ingest(events).await;
+    let is_known = |one: &Accepted| {
+        matches!(one, Accepted::Stored { jobs: 1, duplicate: true, .. } | Accepted::IdReused { .. })
+    };
+    assert!(again.iter().all(is_known), "{again:?}");
+    assert_eq!(world.stats().await.open, u64::from(EVENTS) - 4 + 2);
+    assert_eq!(world.lease(500).await.len(), 256);
+}
+
 pub async fn the_same_key_with_other_content_is_refused(world: World) {
     let to = world.connect("acme", 4).await;
     let mut event = world.event("acme", &[to]);

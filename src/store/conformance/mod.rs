@@ -33,6 +33,7 @@ macro_rules! conformance_suite {
     ($engine:expr) => {
         $crate::store::conformance::conformance_cases! { $engine;
             ingest: a_repeat_gets_the_first_answer_and_writes_nothing,
+            ingest: a_large_batch_tells_its_repeats,
             ingest: the_same_key_with_other_content_is_refused,
             ingest: keys_are_forgotten_after_a_day,
             ingest: an_event_fans_out_and_reads_back,

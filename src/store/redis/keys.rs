@@ -28,15 +28,16 @@
 //! | `pb:{N}:events` | zset, score 0 | base and count of jobs, of every event | with the event |
 //! | `pb:{N}:ages` | hash | ten seconds -> open jobs made in them | when none is left |
 //! | `pb:{N}:age` | zset by time | the fields of `ages` | when none is left |
-//! | `pb:{N}:staged` | zset by time | large requests that are not in their lanes yet | when they are; seconds after their process died |
-//! | `pb:{N}:s:<base>` | hash | one of them: parts by number, and once it is accepted how many, how many are left, `x<i>` for events that are repeats | with its entry |
+//! | `pb:{N}:staged` | zset by time | large requests that may still be accepted; time 0 where they are broken off | when they are; seconds after their process died |
+//! | `pb:{N}:accepted` | zset by time | large requests that were accepted and are not in their lanes yet | when they are |
+//! | `pb:{N}:s:<base>` | hash | one of either: parts by number, and once it is accepted how many, how many are left, `x<i>` for events that are repeats | with its entry |
 //! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after the last of its jobs ended |
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
 //! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
 //! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
 //! | `pb:{N}:k:<connection><day>` | hash | slot -> count: what came of a connection's jobs on a day | 8 days after its first entry (its own expiry) |
-//! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer | 24 h (its own expiry) |
+//! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer; in place of the answer while a large request claims it: `c`, its name, the event's number (4 bytes), the number of jobs | 24 h (its own expiry) |
 //! | `pb:{N}:b:<hash>` | string | a bucket of tokens (by scope and name): when it is full again, in microseconds | when it is full |
 //! | `pb:{N}:h:<hash>` | string | a hold (by name): its end, its owner | at its end |
 //! | `pb:{c}:docs` | hash | kind and id -> a record's JSON | when deleted |
@@ -65,7 +66,7 @@ pub(super) const BASE: usize = 11;
 const BUCKETS: u16 = 4_096;
 /// Keys that every script of a partition declares.
 #[cfg(test)]
-pub(super) const FIXED: usize = 17;
+pub(super) const FIXED: usize = 18;
 
 /// Number of a partition.
 pub(super) type Partition = u16;
@@ -112,7 +113,7 @@ impl Keys {
     pub fn fixed(&self, partition: Partition) -> Vec<Vec<u8>> {
         [
             "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
-            "closing", "pending", "gone", "events", "ages", "age", "staged",
+            "closing", "pending", "gone", "events", "ages", "age", "staged", "accepted",
         ]
         .iter()
         .map(|name| self.named(partition, name, b""))
@@ -140,12 +141,17 @@ impl Keys {
         self.named(partition, "e:", base)
     }
 
-    /// Large requests on their way in.
+    /// Large requests that may still be accepted.
     pub fn staged(&self, partition: Partition) -> Vec<u8> {
         self.named(partition, "staged", b"")
     }
 
-    /// One of them.
+    /// Large requests that were accepted and are not in their lanes yet.
+    pub fn accepted(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "accepted", b"")
+    }
+
+    /// One of either.
     pub fn staging(&self, partition: Partition, name: &Base) -> Vec<u8> {
         self.named(partition, "s:", name)
     }

@@ -53,8 +53,8 @@
 //! memory, a settled delivery 1,220, and after its retention it is gone.
 //!
 //! No script touches more than a few hundred jobs or lanes: a request is cut into parts (`ingest`), a lane is cancelled, a
-//! lost process's leases are given back, and events are removed some at a time. With those limits a call takes 1 to 5 ms
-//! of an idle server's time, whatever is stored.
+//! lost process's leases are given back, and events are removed some at a time; and what accepts a large request does the same
+//! few commands whatever it holds. With those limits a call takes 1 to 5 ms of an idle server's time, whatever is stored.
 
 mod address;
 mod batch;

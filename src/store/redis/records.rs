@@ -13,10 +13,12 @@ use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::types::{Change, Expected, Record, RecordId, Revision};
 
-/// Records deleted, and lanes told, in one step.
+/// Records deleted in one step.
 const STEP: usize = 200;
+/// Lanes told in one step.
+const LANES: usize = 64;
 /// Changes read in one step.
-const CHANGES: usize = 500;
+const CHANGES: usize = 200;
 
 /// What a lane follows.
 #[derive(Debug, Clone)]
@@ -146,7 +148,7 @@ impl Core {
 
     /// Tells lanes of a partition what their records say, and notes that they know.
     pub(super) async fn mirror(&self, partition: Partition, rules: &[Rule]) -> Result<(), StoreError> {
-        for rules in rules.chunks(STEP) {
+        for rules in rules.chunks(LANES) {
             let mut call = self.call(partition);
             let mut known = Call::new(vec![self.keys.unmirrored()]);
             for rule in rules {

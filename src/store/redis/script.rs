@@ -76,6 +76,7 @@ impl Call {
 pub(super) struct Scripts {
     pub ingest: Script,
     pub scout: Script,
+    pub stage: Script,
     pub commit: Script,
     pub apply: Script,
     pub discard: Script,
@@ -118,13 +119,21 @@ impl Scripts {
                 ),
             ),
             scout: Script::of_partition(reads, include_str!("lua/scout.lua")),
+            stage: Script::of_partition(
+                "",
+                concat!(include_str!("lua/dedupe.lua"), include_str!("lua/stage.lua")),
+            ),
             commit: Script::of_partition(
                 "",
                 concat!(include_str!("lua/dedupe.lua"), include_str!("lua/commit.lua")),
             ),
             apply: Script::of_partition(
                 always,
-                concat!(include_str!("lua/event.lua"), include_str!("lua/apply.lua")),
+                concat!(
+                    include_str!("lua/dedupe.lua"),
+                    include_str!("lua/event.lua"),
+                    include_str!("lua/apply.lua")
+                ),
             ),
             discard: Script::of_partition(always, include_str!("lua/discard.lua")),
             lease: Script::of_partition(always, include_str!("lua/lease.lua")),

@@ -50,6 +50,9 @@ impl Core {
             None => (0, Vec::new()),
         };
         while partition < self.keys.partitions() {
+            if last.is_empty() {
+                self.end_accepted(partition).await?;
+            }
             let lower =
                 if last.is_empty() { b"-".to_vec() } else { [b"(".as_slice(), last.as_slice()].concat() };
             let mut range = redis::cmd("ZRANGEBYLEX");
@@ -68,6 +71,17 @@ impl Core {
             return Ok(Exported { events, next: Some(next) });
         }
         Ok(Exported::default())
+    }
+
+    /// Puts into their lanes what was accepted by a process that died since.
+    async fn end_accepted(&self, partition: Partition) -> Result<(), StoreError> {
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(self.keys.accepted(partition)).arg(0).arg(-1);
+        for name in codec::list(self.reads.plain(range, REPLY).await?)? {
+            let name = codec::bytes(name)?.and_then(|name| name.try_into().ok());
+            self.end_staged(partition, &name.ok_or_else(|| strange("an accepted request"))?).await?;
+        }
+        Ok(())
     }
 
     async fn export_events(

@@ -28,7 +28,7 @@ const WALK_AGAIN: Duration = Duration::from_mins(10);
 const GONE: Duration = Duration::from_hours(24);
 /// Where a partition's counters count open jobs: `S_OPEN` in `partition.lua`, from 0.
 const OPEN: usize = 3;
-/// Large requests on their way in that one look shows; `peek.lua` has the same.
+/// Large requests that one look shows of those staged and of those accepted; `peek.lua` has the same.
 const STAGED: usize = 4;
 /// Milliseconds in one of the spans that open jobs are counted by.
 const AGE: i64 = 10_000;
@@ -100,7 +100,7 @@ impl Core {
             for (name, since) in &found.staged {
                 if since.plus(UNFINISHED) <= now {
                     self.end_staged(partition, name).await?;
-                    sweep.more |= found.staged.len() == STAGED;
+                    sweep.more |= found.staged.len() >= STAGED;
                 } else {
                     self.cadence.ask(UNFINISHED);
                 }

@@ -10,6 +10,7 @@ mod parts;
 mod place;
 mod report;
 mod rows;
+mod yardstick;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

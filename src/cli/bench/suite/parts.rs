@@ -14,7 +14,7 @@ use super::super::receiver::{Receiver, Tally};
 use super::super::{STEADY_SECS, TENANT, WARM_UP_EVENTS, size};
 use super::place::Place;
 use super::rows::Figures;
-use super::{Plan, crowd, disk};
+use super::{Plan, crowd, disk, yardstick};
 use crate::cli::failure::Failure;
 
 /// Endpoints of the row with many for each event.
@@ -121,8 +121,12 @@ pub async fn empty(plan: Plan<'_>, place: &Place, figures: &mut Figures) -> Resu
     let full = session.full(&tenant).await?;
     figures.set("events_per_sec", full.deliveries_per_sec);
     figures.set_some("cpu_ms_per_delivery", full.cpu_secs_per_1000);
+    figures.set_some("own_cpu_ms_per_delivery", full.own_cpu_secs_per_1000);
+    figures.set("yardstick_us", tokio::task::spawn_blocking(yardstick::us).await.map_err(Failure::failed)?);
     let many = session.bench.tenant("bench-fan-out", FAN_OUT, session.bench.receiver.address).await?;
-    figures.set("deliveries_per_sec", session.full(&many).await?.deliveries_per_sec);
+    let many = session.full(&many).await?;
+    figures.set("deliveries_per_sec", many.deliveries_per_sec);
+    figures.set_some("cpu_ms_per_delivery_fan_out", many.cpu_secs_per_1000);
 
     session.pause(&tenant, true).await?;
     let run = session.run(&tenant, size(plan.sizes.backlog));

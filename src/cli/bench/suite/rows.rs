@@ -115,6 +115,9 @@ pub const ROWS: &[Spec] = &[
     Spec::row("accept_per_sec", "accepted/s while nothing is delivered", Empty, Some(AtLeast(15_000.0))),
     Spec::row("drain_per_sec", "drained/s of that backlog", Empty, Some(AtLeast(12_000.0))),
     Spec::row("cpu_ms_per_delivery", "gateway's CPU a delivery, ms", Empty, Some(AtMost(0.12))),
+    Spec::row("cpu_ms_per_delivery_fan_out", "  the same at fan-out 10, ms", Empty, None),
+    Spec::row("own_cpu_ms_per_delivery", "  sender's and receiver's at fan-out 1, ms", Empty, None),
+    Spec::row("yardstick_us", "  yardstick: an event read and written, us", Empty, None),
     Spec::row("memory_idle_mb", "memory idle, MB", Empty, Some(AtMost(30.0))),
     Spec::row("memory_peak_mb", "  at most in that part, MB", Empty, None),
     Spec {

@@ -5,6 +5,7 @@
 
 mod intake;
 mod names;
+mod parts;
 mod staged;
 
 use std::collections::BTreeMap;
@@ -80,12 +81,26 @@ impl Written {
         if count < 0 { jobs(-1 - count).map(Self::Duplicate) } else { jobs(count).map(Self::New) }
     }
 
+    fn is_new(self) -> bool {
+        matches!(self, Self::New(_))
+    }
+
     fn accepted(self, id: &str) -> Accepted {
         let id = id.to_owned();
         match self {
             Self::New(jobs) => Accepted::Stored { id, jobs, duplicate: false },
             Self::Duplicate(jobs) => Accepted::Stored { id, jobs, duplicate: true },
             Self::Reused => Accepted::IdReused { id },
+        }
+    }
+}
+
+impl std::fmt::Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::New(jobs) => write!(f, "{jobs}"),
+            Self::Duplicate(jobs) => write!(f, "{}", -1 - i64::from(*jobs)),
+            Self::Reused => f.write_str("reused"),
         }
     }
 }
@@ -231,10 +246,16 @@ mod tests {
 
     #[test]
     fn what_a_script_wrote_reads_back() {
-        assert_eq!(Written::parse("3").unwrap(), Written::New(3));
-        assert_eq!(Written::parse("-1").unwrap(), Written::Duplicate(0));
-        assert_eq!(Written::parse("-4").unwrap(), Written::Duplicate(3));
-        assert_eq!(Written::parse("reused").unwrap(), Written::Reused);
+        let all = [
+            ("3", Written::New(3)),
+            ("-1", Written::Duplicate(0)),
+            ("-4", Written::Duplicate(3)),
+            ("reused", Written::Reused),
+        ];
+        for (text, written) in all {
+            assert_eq!(Written::parse(text).unwrap(), written);
+            assert_eq!(written.to_string(), text);
+        }
         assert!(Written::parse("x").is_err());
     }
 }

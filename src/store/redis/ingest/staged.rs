@@ -1,52 +1,64 @@
-//! Requests too large for one script call: written in bounded steps, accepted in one.
+//! Requests too large for one script call: written in bounded steps, accepted in one short one.
 //!
 //! # Theory of operation
 //!
 //! 1. *Scout*: lanes that are not known are told of their connections, and jobs for closed ones are not made.
-//! 2. *Stage*: the events and their jobs are cut into parts of at most [`PART`], and written into one hash, which nothing
-//!    reads yet. An index of what is staged is written before it.
-//! 3. *Commit*: one script decides for the whole request whether it is a repeat, remembers its keys and marks the hash as
-//!    accepted. It does a few commands for each event and none for a job. Now the request is accepted, and what a 202
-//!    waits for (replicas, disk) covers everything that was staged before on the same connection.
-//! 4. *Apply*: each part is moved out of the hash and into the lanes by one script call; the last takes the hash away.
+//! 2. *Stage*: the request's name is put into an index of what is on its way in. Then its events and jobs are written, cut
+//!    into parts (`parts`), into one hash that nothing reads yet. The step that writes a part also *claims* the dedupe keys of
+//!    its events, and tells which of them are repeats. A claim says whose it is, and counts while that name is in one of two
+//!    indexes: among what is staged, the key is spoken for; among what is accepted, it is known. Else it says nothing.
+//! 3. *Commit*: one script, the same few commands for any request, decides whether the request is a repeat, remembers its
+//!    idempotency key, and moves its name from the first index to the second. With that the request and all its
+//!    claims are accepted, and what a 202 waits for (replicas, disk) covers everything that was staged before on the same
+//!    connection.
+//! 4. *Apply*: each part is moved out of the hash and into the lanes by one script call, in which its claims become plain
+//!    answers; the last takes the hash and the name away.
 //!
-//! Whatever dies in between: what is not accepted is removed by upkeep, and nobody was told that it was kept; what is
-//! accepted is applied by upkeep of any process. A part is gone from the hash in the step that writes its jobs, so none is
-//! written twice.
+//! Whatever dies in between: what is not accepted is removed by upkeep, its claims are void, and nobody was told that it was
+//! kept; what is accepted is applied by upkeep of any process. A part is gone from the hash in the step that writes its
+//! jobs, so none is written twice.
+//!
+//! Two requests may claim the same event. A small one is decided at once, so it goes before a large one that is still staged,
+//! which is *broken off* and begins anew. Of two large ones the younger waits for the older, and is broken off where
+//! it came first: so none waits for one that waits for it. One staged so long ago that upkeep would remove it holds nobody up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{Answer, ROUNDS, read_answer};
+use super::parts::{Named, Part, Piece, Request};
+use super::{Answer, ROUNDS, Written, read_answer};
 use crate::domain::id::ConnectionId;
 use crate::store::StoreError;
 use crate::store::redis::codec::{self, read_meta, strange, write_meta};
-use crate::store::redis::keys::{BASE, Base, Partition};
+use crate::store::redis::keys::{Base, Partition};
 use crate::store::redis::link::Step;
 use crate::store::redis::script::Call;
 use crate::store::redis::{Core, REPLY};
-use crate::store::types::{Dedupe, Ingest, NewEvent, NewJob, UNANSWERED};
+use crate::store::types::{Dedupe, Ingest, NewEvent, UNANSWERED};
 
 /// Large requests under way at once in this process.
 pub(in super::super) const LARGE: usize = 2;
-/// Events and jobs in a part: half of what a small request may have, as each may touch a lane of its own.
-const PART: usize = 64;
 /// Lanes asked about in one step.
 const SCOUTED: usize = 500;
-/// Bytes of a job in a part: connection, mapping, whether it is triggered.
-const JOB: usize = 33;
 /// Parts written or applied in one pipeline.
 const PARTS: usize = 16;
 
-/// A request that is cut into parts.
-struct Staged<'a> {
-    name: Base,
-    events: Vec<(&'a NewEvent, Base, Vec<NewJob>)>,
-    parts: Vec<Vec<u8>>,
+/// How often an older request is looked at that has the same events.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// What came of a part's step.
+enum Staged {
+    /// What becomes of the events that begin in it.
+    Claimed(Vec<Written>),
+    /// An older request may yet have one of them.
+    Busy,
+    /// An id was taken, or the request was broken off.
+    Collision,
 }
 
 impl Core {
@@ -62,19 +74,43 @@ impl Core {
         let permit = permit.map_err(|_| StoreError::Overloaded)?.map_err(|_| StoreError::Closed)?;
         let events: Vec<&NewEvent> = events.iter().filter_map(|at| ingest.events.get(*at)).collect();
         let open = self.scout(partition, &events).await?;
+        let deadline = Instant::now() + REPLY;
         for _ in 0..ROUNDS {
-            let staged = self.cut(&events, &open);
-            self.stage(partition, &staged).await?;
-            let (answer, kept) = self.commit(partition, idempotency, &staged).await?;
-            if matches!(answer, Answer::Collision) {
-                continue;
+            let request = self.cut(&events, &open);
+            let Some(written) = self.stage(partition, &request, deadline).await? else { continue };
+            let (answer, kept) = self.commit(partition, idempotency, &request, &events, &written).await?;
+            match answer {
+                Answer::Collision => {}
+                Answer::Stored(_) => {
+                    if written.iter().any(|one| one.is_new()) {
+                        self.apply_beside(partition, request.name, request.parts.len(), permit).await;
+                    }
+                    return kept.map(|()| Answer::Stored(written));
+                }
+                answer => return kept.map(|()| answer),
             }
-            if matches!(answer, Answer::Stored(_)) {
-                self.apply_beside(partition, staged.name, staged.parts.len(), permit).await;
-            }
-            return kept.map(|()| answer);
         }
         Ok(Answer::Collision)
+    }
+
+    /// Stages a request, and commits it where `between` says so; tells whether it was accepted. What follows is left to
+    /// others, as when a process dies.
+    #[cfg(test)]
+    pub(in super::super) async fn in_steps(
+        &self,
+        partition: Partition,
+        ingest: &Ingest,
+        between: impl Future<Output = bool>,
+    ) -> bool {
+        let events: Vec<&NewEvent> = ingest.events.iter().collect();
+        let open = self.scout(partition, &events).await.unwrap();
+        let request = self.cut(&events, &open);
+        let written = self.stage(partition, &request, Instant::now()).await.unwrap().unwrap();
+        if !between.await {
+            return false;
+        }
+        let committed = self.commit(partition, ingest.idempotency, &request, &events, &written).await;
+        matches!(committed.unwrap().0, Answer::Stored(_))
     }
 
     /// The lanes that take jobs, of all that a request names; those that were not known are told of their connections.
@@ -116,65 +152,93 @@ impl Core {
         Err(StoreError::Unavailable("the lanes of this request can't be settled".to_owned()))
     }
 
-    fn cut<'a>(&self, events: &[&'a NewEvent], open: &HashSet<ConnectionId>) -> Staged<'a> {
+    fn cut<'a>(&self, events: &[&'a NewEvent], open: &HashSet<ConnectionId>) -> Request<'a> {
         let now = self.clock.now();
-        let mut named = Vec::with_capacity(events.len());
-        let mut parts = vec![Vec::new()];
-        let mut room = PART;
-        for (at, new) in events.iter().enumerate() {
-            let base = self.bases.next(now, &self.ids);
-            let jobs: Vec<NewJob> =
-                new.jobs.iter().filter(|job| open.contains(&job.connection)).copied().collect();
-            let mut first = 0;
-            loop {
-                if room < 2 {
-                    parts.push(Vec::new());
-                    room = PART;
-                }
-                let some = &jobs[first..jobs.len().min(first + room - 1)];
-                if let Some(part) = parts.last_mut() {
-                    write_piece(part, at, &base, jobs.len(), first, some);
-                    let head = first == 0;
-                    let meta = if head { write_meta(&new.event, now) } else { Vec::new() };
-                    write_bytes(part, &meta);
-                    write_bytes(part, if head { new.event.document.text() } else { b"" });
-                }
-                room -= 1 + some.len();
-                first += some.len();
-                if first >= jobs.len() {
-                    break;
-                }
-            }
-            named.push((*new, base, jobs));
-        }
-        let name = named.first().map_or([0; BASE], |(_, base, _)| *base);
-        Staged { name, events: named, parts }
+        Request::cut(events.iter().map(|new| Named {
+            new,
+            base: self.bases.next(now, &self.ids),
+            meta: write_meta(&new.event, now),
+            jobs: new.jobs.iter().filter(|job| open.contains(&job.connection)).copied().collect(),
+        }))
     }
 
-    async fn stage(&self, partition: Partition, staged: &Staged<'_>) -> Result<(), StoreError> {
+    /// Writes a request where nobody reads it yet and claims its events' keys; tells what becomes of each event, or `None`
+    /// where it has to begin anew.
+    async fn stage(
+        &self,
+        partition: Partition,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Option<Vec<Written>>, StoreError> {
         let mut note = redis::cmd("ZADD");
-        note.arg(self.keys.staged(partition)).arg(self.clock.now().millis()).arg(staged.name.as_slice());
-        self.bulk.plain(note, REPLY).await?;
-        let key = self.keys.staging(partition, &staged.name);
-        for (group, parts) in staged.parts.chunks(PARTS).enumerate() {
-            let steps: Vec<Step<'_>> = parts
-                .iter()
-                .enumerate()
-                .map(|(at, part)| {
-                    let mut set = redis::cmd("HSET");
-                    set.arg(&key).arg(group * PARTS + at).arg(part.as_slice());
-                    Step::Plain(set)
-                })
-                .collect();
-            for answer in self.bulk.run(&steps, REPLY).await? {
-                if let Err(error) = answer {
-                    // At once what upkeep would do: the server may be full.
-                    let _ = self.discard(partition, &staged.name).await;
-                    return Err(error);
+        note.arg(self.keys.staged(partition)).arg("NX");
+        note.arg(self.clock.now().millis()).arg(request.name.as_slice());
+        if codec::count(&self.bulk.plain(note, REPLY).await?)? == 0 {
+            return Ok(None);
+        }
+        let staged = self.stage_parts(partition, request, deadline).await;
+        if !matches!(staged, Ok(Some(_))) {
+            // At once what upkeep would do: nobody should wait for it.
+            let _ = self.discard(partition, &request.name).await;
+        }
+        staged
+    }
+
+    async fn stage_parts(
+        &self,
+        partition: Partition,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Option<Vec<Written>>, StoreError> {
+        let mut written = BTreeMap::new();
+        let numbers: Vec<usize> = (0..request.parts.len()).collect();
+        for group in numbers.chunks(PARTS) {
+            let mut left = group.to_vec();
+            loop {
+                let steps: Vec<Step<'_>> = left
+                    .iter()
+                    .filter_map(|number| Some((*number, request.parts.get(*number)?)))
+                    .map(|(number, part)| self.stage_step(partition, request.name, number, part))
+                    .collect();
+                let mut busy = Vec::new();
+                for (number, answer) in left.into_iter().zip(self.bulk.run(&steps, REPLY).await?) {
+                    match read_staged(answer?)? {
+                        Staged::Claimed(some) => {
+                            let heads = request.parts.get(number).map_or(&[][..], |part| &part.heads);
+                            written.extend(heads.iter().map(|head| head.at).zip(some));
+                        }
+                        Staged::Busy => busy.push(number),
+                        Staged::Collision => return Ok(None),
+                    }
                 }
+                if busy.is_empty() {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    let words = "another request with the same events is still on its way in";
+                    return Err(StoreError::Unavailable(words.to_owned()));
+                }
+                sleep(AGAIN).await;
+                left = busy;
             }
         }
-        Ok(())
+        Ok(Some(written.into_values().collect()))
+    }
+
+    fn stage_step(&self, partition: Partition, name: Base, number: usize, part: &Part<'_>) -> Step<'_> {
+        let mut call = self.call(partition);
+        call.key(self.keys.staging(partition, &name));
+        for head in &part.heads {
+            call.key(self.keys.event(partition, &head.base));
+        }
+        call.value(name).number(number).value(&part.bytes[..]);
+        for head in &part.heads {
+            let dedupe = head.new.dedupe;
+            let key = dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
+            let content = dedupe.map_or([0; 16], |key| key.content);
+            call.number(head.at).number(key).value(content).number(head.jobs);
+        }
+        Step::Script(&self.scripts.stage, call)
     }
 
     /// The answer, and whether it has survived what it should.
@@ -182,27 +246,22 @@ impl Core {
         &self,
         partition: Partition,
         idempotency: Option<Dedupe>,
-        staged: &Staged<'_>,
+        request: &Request<'_>,
+        events: &[&NewEvent],
+        written: &[Written],
     ) -> Result<(Answer, Result<(), StoreError>), StoreError> {
         let mut call = self.call(partition);
-        call.key(self.keys.staging(partition, &staged.name));
+        call.key(self.keys.staging(partition, &request.name));
         if let Some(key) = idempotency {
             call.key(self.keys.dedupe(partition, &key.key));
         }
-        for (_, base, _) in &staged.events {
-            call.key(self.keys.event(partition, base));
-        }
-        call.value(staged.name)
-            .number(staged.parts.len())
-            .number(u8::from(idempotency.is_some()))
-            .value(idempotency.map_or([0; 16], |key| key.content))
-            .number(staged.events.len());
-        for (new, _, jobs) in &staged.events {
-            let dedupe = new.dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
-            call.value(new.event.id.as_str())
-                .number(dedupe)
-                .value(new.dedupe.map_or([0; 16], |key| key.content))
-                .number(jobs.len());
+        let repeats = written.iter().filter(|one| !one.is_new()).count();
+        call.value(request.name).number(request.parts.len()).number(events.len()).number(repeats);
+        if let Some(key) = idempotency {
+            let ids = events.iter().map(|new| &new.event.id);
+            let answer: Vec<(&String, String)> = ids.zip(written.iter().map(Written::to_string)).collect();
+            let answer = serde_json::to_vec(&answer).map_err(|error| strange(&error.to_string()))?;
+            call.value(key.content).value(answer);
         }
         let mut steps = vec![Step::Script(&self.scripts.commit, call)];
         steps.extend(self.durability.command().map(Step::Plain));
@@ -257,33 +316,33 @@ impl Core {
         call.key(self.keys.staging(partition, name));
         call.value(*name).number(number).value(partition.to_be_bytes()).value(UNANSWERED);
         let mut logs: HashMap<ConnectionId, usize> = HashMap::new();
-        let mut pieces = Pieces(part);
-        while !pieces.0.is_empty() {
-            let (at, base) = (pieces.number()?, Base::try_from(pieces.take(BASE)?).ok()?);
-            let (all, first, count) = (pieces.number()?, pieces.number()?, pieces.number()?);
-            let jobs = pieces.take(usize::try_from(count).ok()?.checked_mul(JOB)?)?;
-            let (meta, document) = (pieces.bytes()?, pieces.bytes()?);
-            let event = call.key(self.keys.event(partition, &base));
-            let (mut kind, mut field) = (String::new(), Vec::new());
-            if !document.is_empty() {
+        let mut rest = part;
+        while !rest.is_empty() {
+            let piece = Piece::read(&mut rest)?;
+            let event = call.key(self.keys.event(partition, &piece.base));
+            let jobs = piece.jobs();
+            call.number(piece.at).number(event).value(piece.base);
+            call.number(piece.all).number(piece.first).number(jobs.len());
+            if let Some(head) = piece.head {
                 // The meta of an event that is written begins with its count of jobs.
-                let read = read_meta(&[&[0; 3], meta].concat())?;
-                let (bucket, own) = self.keys.public_id(&read.tenant, &read.id);
+                let read = read_meta(&[&[0; 3], head.meta].concat())?;
+                let (bucket, field) = self.keys.public_id(&read.tenant, &read.id);
                 call.key(self.keys.tenant_log(&read.tenant));
                 call.key(bucket);
                 call.key(self.keys.newest(&read.tenant));
-                kind = read.kind;
-                field = own.to_vec();
+                let dedupe = head.dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key)));
+                call.value(head.meta).value(head.document).value(read.kind).value(field).number(dedupe);
+            } else {
+                call.value(*b"").value(*b"").value(*b"").value(*b"").number(0);
             }
-            call.number(at).number(event).value(base).number(all).number(first).number(count);
-            call.value(meta).value(document).value(kind).value(field);
-            for job in jobs.chunks_exact(JOB) {
-                let (connection, rest) = job.split_at(16);
-                let (mapping, triggered) = rest.split_at(16);
-                let id = ConnectionId::from_bits(u128::from_be_bytes(connection.try_into().ok()?));
-                let log =
-                    *logs.entry(id).or_insert_with(|| call.key(self.keys.connection_log(partition, id)));
-                call.value(connection).value(mapping).number(log).number(u8::from(triggered == [1]));
+            for job in jobs {
+                let log = *logs
+                    .entry(job.connection)
+                    .or_insert_with(|| call.key(self.keys.connection_log(partition, job.connection)));
+                call.value(job.connection.bits().to_be_bytes())
+                    .value(job.mapping)
+                    .number(log)
+                    .number(u8::from(job.triggered));
             }
         }
         Some(call)
@@ -309,46 +368,15 @@ impl Core {
     }
 }
 
-/// Some jobs of an event: its number in the request, base, number of all its jobs, the first of these, and they.
-fn write_piece(part: &mut Vec<u8>, at: usize, base: &Base, all: usize, first: usize, jobs: &[NewJob]) {
-    write_number(part, at);
-    part.extend_from_slice(base);
-    write_number(part, all);
-    write_number(part, first);
-    write_number(part, jobs.len());
-    for job in jobs {
-        part.extend_from_slice(&job.connection.bits().to_be_bytes());
-        part.extend_from_slice(&job.mapping.bits().to_be_bytes());
-        part.push(u8::from(job.triggered));
-    }
-}
-
-fn write_number(part: &mut Vec<u8>, number: usize) {
-    // A request has at most some thousand events and connections.
-    part.extend_from_slice(&u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes());
-}
-
-fn write_bytes(part: &mut Vec<u8>, bytes: &[u8]) {
-    write_number(part, bytes.len());
-    part.extend_from_slice(bytes);
-}
-
-/// What is left to read of a part.
-struct Pieces<'a>(&'a [u8]);
-
-impl<'a> Pieces<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.number()?;
-        self.take(usize::try_from(length).ok()?)
-    }
+fn read_staged(answer: Value) -> Result<Staged, StoreError> {
+    let mut parts = codec::list(answer)?.into_iter();
+    let kind = codec::text(parts.next().unwrap_or(Value::Nil))?;
+    Ok(match kind.as_str() {
+        "staged" => Staged::Claimed(
+            parts.map(|part| Written::parse(&codec::text(part)?)).collect::<Result<_, StoreError>>()?,
+        ),
+        "busy" => Staged::Busy,
+        "collision" => Staged::Collision,
+        other => return Err(strange(other)),
+    })
 }

@@ -1,8 +1,8 @@
 -- Writes one part of an accepted request. KEYS[FIXED + 1] is where it is staged. ARGV: 4 its name, 5 the part, 6 the
--- partition, 7 the reason of triggered jobs; then for each event of the part: its number in the request, the index of its key, base, number of all its
--- jobs, the index of the first of these, their number, its meta and its document (empty but in the first part that has some
--- of it), its type, its field in the bucket of ids; for each job: connection, mapping, the index of the connection's log,
--- whether it is triggered.
+-- partition, 7 the reason of triggered jobs; then for each event of the part: its number in the request, the index of its
+-- key, base, number of all its jobs, the index of the first of these, their number, its meta and its document (empty but in
+-- the first part that has some of it), its type, its field in the bucket of ids, the index of its dedupe key (0 for none);
+-- for each job: connection, mapping, the index of the connection's log, whether it is triggered.
 -- Answers how many lanes the ring holds, and when something happens by itself next.
 local staging, name, partition, unanswered = KEYS[FIXED + 1], ARGV[4], ARGV[6], ARGV[7]
 if call('HEXISTS', staging, 'left') == 0 or call('HDEL', staging, ARGV[5]) == 0 then return { S[S_RING], next_timer() } end
@@ -15,10 +15,11 @@ end
 while at < #ARGV do
   local wanted = call('HEXISTS', staging, 'x' .. take()) == 0
   local key, base, all, first, count = tonumber(take()), take(), tonumber(take()), tonumber(take()), tonumber(take())
-  local meta, document, kind, field = take(), take(), take(), take()
+  local meta, document, kind, field, dedupe = take(), take(), take(), take(), tonumber(take())
   local fields = {}
   if wanted and document ~= '' then
     enter_event(key, base, all, field, kind)
+    settle_claim(dedupe, name)
     fields = { 'm', number(all, 3) .. meta, 'd', document }
   end
   for index = first, first + count - 1 do
@@ -45,7 +46,7 @@ end
 write_newest()
 if call('HINCRBY', staging, 'left', -1) <= 0 then
   call('UNLINK', staging)
-  call('ZREM', STAGED, name)
+  call('ZREM', ACCEPTED, name)
 end
 finish()
 return { S[S_RING], next_timer() }

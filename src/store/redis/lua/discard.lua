@@ -4,4 +4,5 @@ local parts = call('HGET', KEYS[FIXED + 1], 'parts')
 if parts then return tonumber(parts) end
 call('UNLINK', KEYS[FIXED + 1])
 call('ZREM', STAGED, ARGV[4])
+call('ZREM', ACCEPTED, ARGV[4])
 return 0

@@ -31,7 +31,10 @@ local partition, unanswered = take(), take()
 local answers = {}
 local function write_event(event)
   local known = seen(event.dedupe, event.content)
-  if known then
+  if known and known.name then
+    -- What is decided here and now goes before a large request that is still on its way in.
+    break_off(known.name)
+  elseif known then
     if known.same then return -1 - tonumber(known.answer) end
     return 'reused'
   end

@@ -1,10 +1,10 @@
--- Shared by every script of a partition. `KEYS` 1 to 17 are the partition's own keys, in the order of `keys.rs`;
+-- Shared by every script of a partition. `KEYS` 1 to 18 are the partition's own keys, in the order of `keys.rs`;
 -- `ARGV` 1 to 3 are the caller's time in milliseconds, the caller's owner id, and the channel for wake-ups.
 local STATE, LANES, QUEUE, READY, TENANTS, TIMERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local LEASES, HELD, OWNED, OWNERS = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local CLOSING, PENDING, GONE, EVENTS, AGES, AGE_INDEX = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
-local STAGED = KEYS[17]
-local FIXED, COMMON = 17, 3
+local STAGED, ACCEPTED = KEYS[17], KEYS[18]
+local FIXED, COMMON = 18, 3
 local now, me, channel = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local call = redis.call
 

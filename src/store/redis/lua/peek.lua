@@ -1,7 +1,7 @@
 -- What upkeep finds to do in a partition; changes nothing but forgetting lanes. ARGV: 4 the last event's entry of the walk
 -- so far (empty at first), 5 the entry that events past their retention sort before, 6 how many of each, 7 the time
 -- before which the lanes of deleted connections are forgotten. The last answers are the first event that is not old, and
--- large requests that were staged, oldest first, with their times.
+-- large requests that were staged or accepted, oldest first of each, with their times.
 local limit = tonumber(ARGV[6])
 -- Lanes to cancel, as many as have so many jobs together: connection, members of the queue, whether these are all, the time
 -- before which jobs are not wanted (0 where none of them is).
@@ -31,4 +31,8 @@ for _, connection in ipairs(call('ZRANGEBYSCORE', GONE, '-inf', ARGV[7], 'LIMIT'
     call('ZADD', GONE, now, connection)
   end
 end
-return { closing, left, old, pending, young, call('ZRANGE', STAGED, 0, 3, 'WITHSCORES') }
+local large = {}
+for _, index in ipairs({ STAGED, ACCEPTED }) do
+  for _, part in ipairs(call('ZRANGE', index, 0, 3, 'WITHSCORES')) do large[#large + 1] = part end
+end
+return { closing, left, old, pending, young, large }

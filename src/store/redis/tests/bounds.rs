@@ -27,19 +27,35 @@ async fn processor(server: &Server) -> f64 {
     (server.info("cpu", "used_cpu_user").await + server.info("cpu", "used_cpu_sys").await) * 1e6
 }
 
-/// The longest that the server was busy with one command, in microseconds.
-pub(super) async fn longest(server: &Server) -> u64 {
+/// Commands that took longer than the server was told to log, by its log: how long in microseconds, and their words, of
+/// which it cuts what is long. Without those by which a test asks for it.
+pub(super) async fn logged(server: &Server) -> Vec<(u64, Vec<Vec<u8>>)> {
     let entries: Vec<Vec<redis::Value>> =
         redis::from_redis_value(server.command(&["SLOWLOG", "GET", "-1"]).await).unwrap();
     entries
         .into_iter()
-        .filter_map(|entry| redis::from_redis_value::<u64>(entry.get(2)?.clone()).ok())
-        .max()
-        .unwrap_or(0)
+        .map(|entry| {
+            let words: Vec<Vec<u8>> = redis::from_redis_value(entry[3].clone()).unwrap();
+            (redis::from_redis_value(entry[2].clone()).unwrap(), words)
+        })
+        .filter(|(_, words)| ![&b"SLOWLOG"[..], b"CONFIG", b"INFO"].contains(&&words[0][..]))
+        .collect()
+}
+
+/// How many words a logged command had.
+pub(super) fn count_of(words: &[Vec<u8>]) -> usize {
+    let last = words.last().map(|word| String::from_utf8_lossy(word).into_owned()).unwrap_or_default();
+    let more = last.strip_prefix("... (").and_then(|more| more.split(' ').next()?.parse::<usize>().ok());
+    more.map_or(words.len(), |more| words.len() - 1 + more)
+}
+
+/// The longest that the server was busy with one command, in microseconds.
+async fn longest(server: &Server) -> u64 {
+    logged(server).await.into_iter().map(|(us, _)| us).max().unwrap_or(0)
 }
 
 /// Fills lanes as many writers at once do.
-async fn fill(bench: &Bench, tenant_name: &str, lanes: &[ConnectionId], count: usize) {
+pub(super) async fn fill(bench: &Bench, tenant_name: &str, lanes: &[ConnectionId], count: usize) {
     let tasks: Vec<_> = (0..64)
         .map(|at| {
             let (store, ids, clock) = (Arc::clone(&bench.store), bench.ids.clone(), bench.clock.clone());

@@ -1,6 +1,7 @@
 //! The store against real servers of its own.
 
 mod bounds;
+mod claims;
 mod cluster;
 mod conformance;
 mod cut;
@@ -11,6 +12,7 @@ mod large;
 mod log;
 mod records;
 pub(crate) mod server;
+mod steps;
 mod storms;
 mod syncs;
 mod tls;

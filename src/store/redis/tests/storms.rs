@@ -1,6 +1,6 @@
 //! How much one step does when very much is there. Sizes are those of the promise with `PATCHBAY_SOAK=1`, else a hundredth.
 
-use super::bounds::{calls, drain, longest};
+use super::bounds::{calls, count_of, drain, logged};
 use super::*;
 
 /// What a phase cost the server.
@@ -12,26 +12,6 @@ struct Cost {
     longest_us: u64,
 }
 
-/// The four slowest commands, and how many arguments each had.
-async fn slowest(server: &Server) -> Vec<(u64, usize)> {
-    let entries: Vec<Vec<redis::Value>> =
-        redis::from_redis_value(server.command(&["SLOWLOG", "GET", "-1"]).await).unwrap();
-    let mut slowest: Vec<(u64, usize)> = entries
-        .into_iter()
-        .filter_map(|entry| {
-            let words: Vec<Vec<u8>> = redis::from_redis_value(entry.get(3)?.clone()).ok()?;
-            let more = words.last().and_then(|word| {
-                let text = String::from_utf8_lossy(word).into_owned();
-                text.strip_prefix("... (")?.split(' ').next()?.parse::<usize>().ok()
-            });
-            Some((redis::from_redis_value(entry.get(2)?.clone()).ok()?, words.len() + more.unwrap_or(0)))
-        })
-        .collect();
-    slowest.sort_unstable_by(|left, right| right.cmp(left));
-    slowest.truncate(4);
-    slowest
-}
-
 async fn measured<T>(bench: &Bench, phase: &'static str, work: impl Future<Output = T>) -> (T, Cost) {
     bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "500"]).await;
     bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
@@ -41,10 +21,20 @@ async fn measured<T>(bench: &Bench, phase: &'static str, work: impl Future<Outpu
     let calls = calls(&bench.server).await;
     let scripts = ["evalsha", "eval"].iter().filter_map(|name| calls.get(*name)).sum::<u64>();
     let commands = calls.values().sum::<u64>();
-    let cost = Cost { phase, scripts, commands, longest_us: longest(&bench.server).await };
-    for (us, arguments) in slowest(&bench.server).await {
-        println!("    {us} us with {arguments} arguments");
+    let mut slow = logged(&bench.server).await;
+    slow.sort_by_key(|(us, _)| std::cmp::Reverse(*us));
+    for (us, words) in slow.iter().take(4) {
+        println!("    {us} us: {} with {} words", String::from_utf8_lossy(&words[0]), count_of(words));
     }
+    let over = |limit: u64| slow.iter().filter(|(us, _)| *us > limit).count();
+    println!(
+        "    {} took more than 2 ms, {} more than 5 ms, {} more than 10 ms",
+        over(2_000),
+        over(5_000),
+        over(10_000)
+    );
+    let longest_us = slow.first().map_or(0, |(us, _)| *us);
+    let cost = Cost { phase, scripts, commands, longest_us };
     println!(
         "{phase}: {scripts} scripts, {:.0} commands each, the longest took {} us",
         f64::from(u32::try_from(commands).unwrap()) / f64::from(u32::try_from(scripts.max(1)).unwrap()),
