@@ -1,6 +1,6 @@
 //! The `patchbay` program.
 
-/// For SQLite as well; docs/decisions/0031 has what it is worth.
+/// The embedded store allocates with it too; docs/decisions/0034 has what it is worth.
 #[cfg(not(target_env = "msvc"))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
