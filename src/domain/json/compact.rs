@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_many_digits_keeps_them() {
+        // The shortest form of each, as ECMAScript and Python write it.
+        for number in
+            ["0.30000000000000004", "13.404953999999975", "52.520006599999995", "-179.99999999999997"]
+        {
+            assert_eq!(compact(number.as_bytes(), LEVELS).unwrap(), number.as_bytes());
+            assert_eq!(by_tree(number.as_bytes()).unwrap(), number.as_bytes());
+        }
+    }
+
+    #[test]
     fn what_only_the_tree_can_answer_is_left_to_it() {
         let many: Vec<String> = (0..=MOST_MEMBERS).map(|number| format!("\"{number}\":0")).collect();
         let many = format!("{{{}}}", many.join(","));
