@@ -36,7 +36,7 @@ struct Member {
 }
 
 impl Object {
-    /// An object that was written by [`compact`] or by `serde_json`; `None` when it is no object.
+    /// An object that was written by [`compact()`] or by `serde_json`; `None` when it is no object.
     pub fn of_compact(text: Bytes) -> Option<Self> {
         let mut walk = Walk { text: &text, open: 0, levels: 0 };
         let members = walk.members()?;
@@ -160,7 +160,7 @@ pub fn is_bare(name: &str) -> bool {
     name.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\')
 }
 
-/// The items of a list that was written by [`compact`] or by `serde_json`; `None` when it is no list.
+/// The items of a list that was written by [`compact()`] or by `serde_json`; `None` when it is no list.
 pub fn items(text: &Bytes) -> Option<Vec<Bytes>> {
     let mut walk = Walk { text, open: 0, levels: 0 };
     let mut items = Vec::new();
