@@ -145,6 +145,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn scripts_and_upkeep_give_a_staged_request_the_same_time() {
+        let line = format!("local UNFINISHED = {}\n", UNFINISHED.as_millis());
+        assert!(include_str!("lua/dedupe.lua").contains(&line));
+    }
+
+    #[test]
     fn an_idle_store_is_swept_rarely_and_an_asked_one_soon() {
         let cadence = Cadence::new();
         let next = || {

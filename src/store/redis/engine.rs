@@ -9,8 +9,8 @@ use crate::store::engine::Engine;
 
 /// How long one step of these may take.
 const STEP: Duration = Duration::from_secs(10);
-/// Keys that are looked at in one step.
-const LOOKS: u32 = 5_000;
+/// Keys that are looked at in one step: few, as the server may serve others too.
+const LOOKS: u32 = 200;
 
 impl RedisStore {
     /// The server and its settings.

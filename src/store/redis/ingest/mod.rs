@@ -81,6 +81,11 @@ impl Written {
         if count < 0 { jobs(-1 - count).map(Self::Duplicate) } else { jobs(count).map(Self::New) }
     }
 
+    /// Of each event, as scripts answer.
+    fn read_all(answers: impl Iterator<Item = Value>) -> Result<Vec<Self>, StoreError> {
+        answers.map(|answer| Self::parse(&codec::text(answer)?)).collect()
+    }
+
     fn is_new(self) -> bool {
         matches!(self, Self::New(_))
     }
@@ -210,9 +215,7 @@ fn read_answer(answer: Value) -> Result<Answer, StoreError> {
     let mut parts = codec::list(answer)?.into_iter();
     let kind = codec::text(parts.next().unwrap_or(Value::Nil))?;
     Ok(match kind.as_str() {
-        "stored" => Answer::Stored(
-            parts.map(|part| Written::parse(&codec::text(part)?)).collect::<Result<_, StoreError>>()?,
-        ),
+        "stored" => Answer::Stored(Written::read_all(parts)?),
         "repeated" => {
             let json = codec::text(parts.next().unwrap_or(Value::Nil))?;
             let kept: Vec<(String, String)> =

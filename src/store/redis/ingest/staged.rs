@@ -372,9 +372,7 @@ fn read_staged(answer: Value) -> Result<Staged, StoreError> {
     let mut parts = codec::list(answer)?.into_iter();
     let kind = codec::text(parts.next().unwrap_or(Value::Nil))?;
     Ok(match kind.as_str() {
-        "staged" => Staged::Claimed(
-            parts.map(|part| Written::parse(&codec::text(part)?)).collect::<Result<_, StoreError>>()?,
-        ),
+        "staged" => Staged::Claimed(Written::read_all(parts)?),
         "busy" => Staged::Busy,
         "collision" => Staged::Collision,
         other => return Err(strange(other)),

@@ -60,6 +60,14 @@ struct Cost {
     values: usize,
 }
 
+async fn lanes(bench: &Bench, count: usize) -> Vec<ConnectionId> {
+    let mut lanes = Vec::with_capacity(count);
+    for _ in 0..count {
+        lanes.push(bench.connection("acme", 256).await);
+    }
+    lanes
+}
+
 async fn begin(bench: &Bench) {
     bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "100000"]).await;
     // Less is what the commands of a script take, which are logged as well.
@@ -68,9 +76,12 @@ async fn begin(bench: &Bench) {
     bench.server.command(&["CONFIG", "RESETSTAT"]).await;
 }
 
-/// What scripts did since `begin`.
-async fn cost(bench: &Bench, of: String) -> Cost {
+/// What scripts did since `begin`; these are among them.
+async fn cost(bench: &Bench, of: String, scripts: &[&str]) -> Cost {
     let runs = runs(bench).await;
+    for script in scripts {
+        assert!(runs.iter().any(|run| run.script == *script), "{of}: no {script} in the server's log");
+    }
     let each = calls(&bench.server).await.values().sum::<u64>() / runs.len() as u64;
     println!("{of}: {each} commands a script");
     let most = |runs: &[&Run], of: fn(&Run) -> usize| runs.iter().map(|run| of(run)).max().unwrap();
@@ -96,10 +107,7 @@ async fn no_script_of_a_batch_grows_with_it() {
     let bench = Bench::new().await;
     let mut most = Vec::new();
     for fan_out in [1, 10] {
-        let mut lanes = Vec::new();
-        for _ in 0..fan_out {
-            lanes.push(bench.connection("acme", 256).await);
-        }
+        let lanes = lanes(&bench, fan_out).await;
         // From now on the server knows the scripts by their hashes.
         send(&bench, 250, &lanes).await;
         for events in [250, 1_000, 2_000] {
@@ -108,7 +116,10 @@ async fn no_script_of_a_batch_grows_with_it() {
             for _ in 0..rounds {
                 send(&bench, events, &lanes).await;
             }
-            most.push(cost(&bench, format!("{events} events, fan-out {fan_out}")).await);
+            most.push(
+                cost(&bench, format!("{events} events, fan-out {fan_out}"), &["stage", "commit", "apply"])
+                    .await,
+            );
         }
     }
     // A part has at most 64 events and jobs, and a script a few commands for each.
@@ -123,14 +134,11 @@ async fn no_script_of_many_small_requests_grows_with_them() {
     let bench = Bench::new().await;
     let mut most = Vec::new();
     for fan_out in [1, 10] {
-        let mut lanes = Vec::new();
-        for _ in 0..fan_out {
-            lanes.push(bench.connection("acme", 256).await);
-        }
+        let lanes = lanes(&bench, fan_out).await;
         bench.ingest("acme", &lanes).await;
         begin(&bench).await;
         fill(&bench, "acme", &lanes, if is_soak() { 10_000 } else { 1_000 }).await;
-        most.push(cost(&bench, format!("single events, fan-out {fan_out}")).await);
+        most.push(cost(&bench, format!("single events, fan-out {fan_out}"), &["ingest"]).await);
     }
     // A call has at most 128 events and jobs.
     for Cost { of, each, keys, values } in most {
