@@ -16,7 +16,7 @@ use crate::store::{Lease, StoreError};
 pub(super) type Leases = Vec<Lease>;
 
 /// Tasks leased for in one step at the most.
-const STEP: usize = 64;
+const STEP: usize = 128;
 /// How often an idle feed shows that it is alive.
 const BEAT: Duration = Duration::from_secs(5);
 /// How long to wait after the store failed.

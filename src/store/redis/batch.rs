@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use redis::Value;
 
 use super::keys::place_of;
-use super::lease::{Given, LOOKS};
+use super::lease::Given;
 use super::link::Step;
 use super::{Core, REPLY, codec};
 use crate::domain::id::JobId;
@@ -72,10 +72,7 @@ impl Core {
         let named: Vec<(JobId, u64)> = over.iter().map(|one| (one.job, one.token)).collect();
         if let Err(error) = self.hold(&named, None).await {
             tracing::warn!(%error, jobs = over.len(), "cannot give back the end of a batch; trying again");
-            let mut doubtful = self.doubtful.lock();
-            for partition in over.iter().filter_map(|one| self.keys.partition_of(one.job)) {
-                doubtful.insert(partition, LOOKS);
-            }
+            self.doubt(over.iter().filter_map(|one| self.keys.partition_of(one.job)));
         }
     }
 }

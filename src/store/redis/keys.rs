@@ -19,7 +19,7 @@
 //! | `pb:{N}:tenants` | zset by turn | tenants with ready lanes | when they have none |
 //! | `pb:{N}:timers` | zset by time | lanes that wait for a time | at that time |
 //! | `pb:{N}:leases` | zset by deadline | leased jobs | when settled, released, lost |
-//! | `pb:{N}:held` | hash | leased job -> token, owner, connection, place in the queue | with the lease |
+//! | `pb:{N}:held` | hash | leased job -> token (6 bytes), owner (32), connection, place in the queue | with the lease |
 //! | `pb:{N}:owned` | zset, score 0 | owner, leased job | with the lease |
 //! | `pb:{N}:owners` | zset by server time | processes with leases here, and when they last spoke | seconds after they fell silent |
 //! | `pb:{N}:closing` | zset by time | lanes that are closed, or whose jobs of before a time are not wanted: those are to be cancelled | when that is done |
@@ -57,6 +57,9 @@
 //! Channels: `pb:{c}:changes` tells of a new revision, `pb:wake:N` that a partition's ring is no longer empty, or that
 //! something was left to upkeep there.
 
+use std::io::Write;
+use std::sync::Arc;
+
 use crate::domain::id::{ConnectionId, JobId, TenantId};
 use sha2::{Digest, Sha256};
 
@@ -76,6 +79,8 @@ pub(super) type Partition = u16;
 pub(super) struct Keys {
     prefix: String,
     partitions: u16,
+    /// Of each partition.
+    fixed: Arc<[Arc<[Vec<u8>]>]>,
 }
 
 /// An event's name inside its partition.
@@ -84,7 +89,9 @@ pub(super) type Base = [u8; BASE];
 impl Keys {
     /// `partitions` is at least 1.
     pub fn new(prefix: &str, partitions: u16) -> Self {
-        Self { prefix: prefix.to_owned(), partitions: partitions.max(1) }
+        let partitions = partitions.max(1);
+        let fixed = (0..partitions).map(|partition| fixed(prefix, partition)).collect();
+        Self { prefix: prefix.to_owned(), partitions, fixed }
     }
 
     /// How many partitions there are.
@@ -110,20 +117,12 @@ impl Keys {
     }
 
     /// The keys that every script of a partition declares first, in the order that `partition.lua` reads.
-    pub fn fixed(&self, partition: Partition) -> Vec<Vec<u8>> {
-        [
-            "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
-            "closing", "pending", "gone", "events", "ages", "age", "staged", "accepted",
-        ]
-        .iter()
-        .map(|name| self.named(partition, name, b""))
-        .collect()
+    pub fn fixed(&self, partition: Partition) -> Arc<[Vec<u8>]> {
+        self.fixed.get(usize::from(partition)).cloned().unwrap_or_else(|| fixed(&self.prefix, partition))
     }
 
     fn named(&self, partition: Partition, name: &str, rest: &[u8]) -> Vec<u8> {
-        let mut key = format!("{}:{{{partition}}}:{name}", self.prefix).into_bytes();
-        key.extend_from_slice(rest);
-        key
+        named(&self.prefix, partition, name, rest)
     }
 
     /// A partition's counters.
@@ -276,6 +275,25 @@ impl Keys {
     }
 }
 
+fn named(prefix: &str, partition: Partition, name: &str, rest: &[u8]) -> Vec<u8> {
+    // A partition's number has at most five digits.
+    let mut key = Vec::with_capacity(prefix.len() + name.len() + rest.len() + 9);
+    // Memory takes whatever is written to it.
+    let _ = write!(key, "{prefix}:{{{partition}}}:{name}");
+    key.extend_from_slice(rest);
+    key
+}
+
+fn fixed(prefix: &str, partition: Partition) -> Arc<[Vec<u8>]> {
+    [
+        "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
+        "closing", "pending", "gone", "events", "ages", "age", "staged", "accepted",
+    ]
+    .iter()
+    .map(|name| named(prefix, partition, name, b""))
+    .collect()
+}
+
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -321,7 +339,7 @@ mod tests {
         let keys = Keys::new("pb", 16);
         let tenant: TenantId = "acme".parse().unwrap();
         let partition = keys.partition(&tenant);
-        let mut all = keys.fixed(partition);
+        let mut all = keys.fixed(partition).to_vec();
         assert_eq!(all.len(), FIXED);
         all.push(keys.event(partition, b"abcdefghijk"));
         all.push(keys.tenant_log(&tenant));

@@ -29,12 +29,8 @@ const BATCHED: usize = 512;
 const ROUNDS: usize = 64;
 /// Leases named in one script call.
 const NAMED: usize = 256;
-/// How long a process with leases may be silent before it counts as dead.
-const SILENCE: Duration = Duration::from_secs(6);
 /// How often lost answers are looked for: what was sent on a broken connection may be carried out late.
-pub(super) const LOOKS: u8 = 3;
-/// A silence of everybody that long is the server's own.
-const GAP: Duration = Duration::from_millis(3_500);
+const LOOKS: u8 = 3;
 
 /// A job given by a partition, not read yet.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +50,26 @@ pub(super) struct Given {
 impl Core {
     /// Leases jobs; see [`Store::lease`](crate::store::Store::lease).
     pub(super) async fn lease(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
+        let (leases, has_credit) = self.credit.ask(room);
+        if !leases.is_empty() {
+            // Whatever else there is the next call finds.
+            if self.wake.is_quiet() {
+                self.credit.open(room - leases.len(), span);
+            }
+            return Ok(leases);
+        }
+        // While some are asked for, what comes in may take the rest.
+        let asked = if has_credit { room.min(STEP) } else { room };
+        self.credit.open(room - asked, span);
+        let leases = self.lease_waiting(asked, span).await?;
+        if leases.len() < asked && self.wake.is_quiet() {
+            self.credit.open(room - leases.len(), span);
+        }
+        Ok(leases)
+    }
+
+    /// Leases jobs that wait in their lanes.
+    async fn lease_waiting(&self, room: usize, span: Duration) -> Result<Vec<Lease>, StoreError> {
         let deadline = self.clock.now().plus(span);
         let mut leases: Vec<Lease> = Vec::new();
         // What counts against the room: a batch is one.
@@ -97,12 +113,7 @@ impl Core {
             .iter()
             .map(|partition| {
                 let mut call = self.call(*partition);
-                call.number(share)
-                    .number(deadline.millis())
-                    .number(QUANTUM)
-                    .number(SILENCE.as_millis())
-                    .number(GAP.as_millis())
-                    .number(BATCHED);
+                call.number(share).number(deadline.millis()).number(QUANTUM).number(BATCHED);
                 vec![Step::Script(&self.scripts.lease, call)]
             })
             .collect();
@@ -115,7 +126,7 @@ impl Core {
                 Ok(own) => given.extend(own),
                 Err(error) => {
                     // It may have given jobs all the same.
-                    self.doubtful.lock().insert(*partition, LOOKS);
+                    self.doubt([*partition]);
                     self.wake.mark(*partition);
                     failed = Some(error);
                 }
@@ -199,7 +210,8 @@ impl Core {
                     for index in indexes {
                         held.remove(&job_id(base, *index, *partition));
                     }
-                    self.doubtful.lock().insert(*partition, LOOKS);
+                    drop(held);
+                    self.doubt([*partition]);
                     failed = Some(error);
                 }
             }
@@ -261,6 +273,23 @@ impl Core {
         result
     }
 
+    /// Gives back the leases that nobody took for so long.
+    pub(super) async fn give_back(&self, after: Duration) {
+        let unwanted = self.credit.unwanted(after);
+        let references: Vec<LeaseRef> = unwanted.iter().map(Lease::reference).collect();
+        if !references.is_empty()
+            && let Err(error) = self.hold(&named(&references), None).await
+        {
+            tracing::warn!(%error, jobs = references.len(), "cannot give jobs back; trying again");
+            self.doubt(references.iter().filter_map(|lease| self.keys.partition_of(lease.job)));
+        }
+    }
+
+    /// What these partitions leased is looked into: this process may not know of all of it.
+    pub(super) fn doubt(&self, partitions: impl IntoIterator<Item = Partition>) {
+        self.doubtful.lock().extend(partitions.into_iter().map(|partition| (partition, LOOKS)));
+    }
+
     /// Takes in what scripts say of what comes: how many lanes the ring holds, and when something happens by itself.
     pub(super) fn look_ahead(&self, partition: Partition, ahead: &[Value]) -> Result<(), StoreError> {
         let [ring, next, ..] = ahead else { return Err(strange("nothing of what comes")) };
@@ -307,11 +336,7 @@ impl Core {
     /// Says in these partitions that this process lives.
     pub(super) async fn beat(&self, partitions: impl Iterator<Item = Partition>) -> Result<(), StoreError> {
         let groups = partitions
-            .map(|partition| {
-                let mut call = self.call(partition);
-                call.number(SILENCE.as_millis()).number(GAP.as_millis());
-                vec![Step::Script(&self.scripts.beat, call)]
-            })
+            .map(|partition| vec![Step::Script(&self.scripts.beat, self.call(partition))])
             .collect();
         for answer in self.link.run_groups(groups, BEAT).await {
             answer?.pop().unwrap_or(Ok(Value::Nil))?;

@@ -12,7 +12,8 @@
 //! pass through Lua. What needs the keys of a job (settling, cancelling) has its id, and the id leads to its event.
 //!
 //! Concurrent ingests share a pipeline (`ingest`); outcomes are written in one script call for each partition. A process
-//! sleeps until it is told of work (`wake`).
+//! sleeps until it is told of work (`wake`). What it has room for the step that accepts an event leases to it at once, where nothing
+//! else waits (`credit`): then there is nothing to wake, to lease or to read.
 //!
 //! # Leases
 //!
@@ -60,6 +61,7 @@ mod address;
 mod batch;
 mod cadence;
 mod codec;
+mod credit;
 mod engine;
 mod ingest;
 mod kept;
@@ -105,6 +107,7 @@ use crate::store::types::{
     Stats, StoreError, Sweep, Tally,
 };
 use cadence::Cadence;
+use credit::Credit;
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
 use lease::named;
@@ -189,6 +192,7 @@ struct Core {
     /// Names this filling of the server; another one means that it was emptied.
     epoch: String,
     wake: Wake,
+    credit: Credit,
     held: Mutex<HashMap<JobId, Timestamp>>,
     /// Partitions that may have given leases whose answer was lost, and how often that is still to be looked into.
     doubtful: Mutex<HashMap<Partition, u8>>,
@@ -205,9 +209,7 @@ impl Core {
     /// A call of a partition's script, with what all of them begin with.
     fn call(&self, partition: Partition) -> Call {
         let mut call = Call::new(self.keys.fixed(partition));
-        call.number(self.clock.now().millis())
-            .value(self.owner.clone())
-            .value(self.keys.wake_channel(partition));
+        call.number(self.clock.now().millis()).value(&self.owner).value(self.keys.wake_channel(partition));
         call
     }
 
@@ -226,6 +228,7 @@ impl Core {
             if let Err(error) = self.beat(partitions.into_iter()).await {
                 tracing::warn!(%error, "cannot tell Redis that this process lives");
             }
+            self.give_back(BEAT).await;
             if let Err(error) = self.reclaim().await {
                 tracing::warn!(%error, "cannot look for leases whose answer was lost; trying again");
             }
@@ -267,6 +270,7 @@ impl RedisStore {
             retention: settings.retention,
             epoch,
             wake: Wake::new(keys.partitions()),
+            credit: Credit::default(),
             held: Mutex::default(),
             doubtful: Mutex::default(),
             leasing: tokio::sync::RwLock::default(),
@@ -326,7 +330,9 @@ impl Store for RedisStore {
     }
 
     async fn wait_for_work(&self) {
-        self.core.wake.wait(&self.core.clock).await;
+        let Core { wake, credit, clock, .. } = &*self.core;
+        let _waiting = credit.wait();
+        wake.wait(clock, || credit.has_leases()).await;
     }
 
     async fn record(&self, recorded: Recorded) -> Result<bool, StoreError> {
@@ -458,6 +464,7 @@ impl Store for RedisStore {
         self.core.wake.close();
         self.core.cadence.close();
         self.intake.drain().await;
+        self.core.give_back(Duration::ZERO).await;
         self.tasks.lock().drain(..).for_each(|task| task.abort());
     }
 }

@@ -1,5 +1,8 @@
 //! The Lua scripts: each is one atomic step, run by its hash and sent in full when the server forgot it.
 
+use std::io::Write;
+use std::sync::Arc;
+
 use redis::Cmd;
 use sha1::{Digest, Sha1};
 
@@ -28,46 +31,76 @@ impl Script {
 
     /// The command that runs it by hash; `full` sends its text, which makes the server keep it.
     pub fn command(&self, call: &Call, full: bool) -> Cmd {
-        let mut command = redis::cmd(if full { "EVAL" } else { "EVALSHA" });
-        command.arg(if full { &self.source } else { &self.hash }).arg(call.keys.len());
-        for key in &call.keys {
+        let name = if full { "EVAL" } else { "EVALSHA" };
+        let script = if full { &self.source } else { &self.hash };
+        let words = 3 + call.fixed.len() + call.keys.ends.len() + call.values.ends.len();
+        let bytes = script.len() + 64 * call.fixed.len() + call.keys.bytes.len() + call.values.bytes.len();
+        let mut command = Cmd::with_capacity(words, bytes);
+        command.arg(name).arg(script).arg(call.fixed.len() + call.keys.ends.len());
+        for key in call.fixed.iter() {
             command.arg(&key[..]);
         }
-        for value in &call.values {
-            command.arg(&value[..]);
-        }
+        call.keys.iter().for_each(|key| {
+            command.arg(key);
+        });
+        call.values.iter().for_each(|value| {
+            command.arg(value);
+        });
         command
+    }
+}
+
+/// Words one after the other, so that a call takes memory a few times and not for each of them.
+#[derive(Debug, Default)]
+struct Words {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Words {
+    fn push(&mut self, word: &[u8]) {
+        self.bytes.extend_from_slice(word);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).filter_map(|(begin, end)| self.bytes.get(begin..*end))
     }
 }
 
 /// Keys and values of one run of a script.
 #[derive(Debug, Default)]
 pub(super) struct Call {
-    keys: Vec<Vec<u8>>,
-    values: Vec<Vec<u8>>,
+    fixed: Arc<[Vec<u8>]>,
+    keys: Words,
+    values: Words,
 }
 
 impl Call {
-    /// With these keys declared.
-    pub fn new(keys: Vec<Vec<u8>>) -> Self {
-        Self { keys, values: Vec::new() }
+    /// With these keys declared, which many calls share.
+    pub fn new(fixed: impl Into<Arc<[Vec<u8>]>>) -> Self {
+        Self { fixed: fixed.into(), ..Self::default() }
     }
 
     /// Declares a key; the answer is its index in Lua's `KEYS`.
-    pub fn key(&mut self, key: Vec<u8>) -> usize {
-        self.keys.push(key);
-        self.keys.len()
+    pub fn key(&mut self, key: impl AsRef<[u8]>) -> usize {
+        self.keys.push(key.as_ref());
+        self.fixed.len() + self.keys.ends.len()
     }
 
     /// Appends a value.
-    pub fn value(&mut self, value: impl Into<Vec<u8>>) -> &mut Self {
-        self.values.push(value.into());
+    pub fn value(&mut self, value: impl AsRef<[u8]>) -> &mut Self {
+        self.values.push(value.as_ref());
         self
     }
 
     /// Appends a number.
     pub fn number(&mut self, number: impl std::fmt::Display) -> &mut Self {
-        self.value(number.to_string())
+        // Memory takes whatever is written to it.
+        let _ = write!(self.values.bytes, "{number}");
+        self.values.ends.push(self.values.bytes.len());
+        self
     }
 }
 
@@ -115,6 +148,7 @@ impl Scripts {
                 concat!(
                     include_str!("lua/dedupe.lua"),
                     include_str!("lua/event.lua"),
+                    include_str!("lua/owners.lua"),
                     include_str!("lua/ingest.lua")
                 ),
             ),
@@ -136,11 +170,17 @@ impl Scripts {
                 ),
             ),
             discard: Script::of_partition(always, include_str!("lua/discard.lua")),
-            lease: Script::of_partition(always, include_str!("lua/lease.lua")),
+            lease: Script::of_partition(
+                always,
+                concat!(include_str!("lua/owners.lua"), include_str!("lua/lease.lua")),
+            ),
             settle: Script::of_partition(always, include_str!("lua/settle.lua")),
             record: Script::of_partition(always, include_str!("lua/record.lua")),
             hold: Script::of_partition(always, include_str!("lua/hold.lua")),
-            beat: Script::of_partition(always, include_str!("lua/beat.lua")),
+            beat: Script::of_partition(
+                always,
+                concat!(include_str!("lua/owners.lua"), include_str!("lua/beat.lua")),
+            ),
             reclaim: Script::of_partition(always, include_str!("lua/reclaim.lua")),
             rule: Script::of_partition(always, include_str!("lua/rule.lua")),
             retry: Script::of_partition("", include_str!("lua/retry.lua")),

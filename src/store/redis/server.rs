@@ -13,7 +13,7 @@ use crate::store::{About, StoreError};
 /// How long a durable write may take on the server's side.
 const WAIT_MILLIS: u64 = 1_500;
 /// Raised with every change of the keys or of what lies in them.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// What a stored event has survived when the store says that it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -292,7 +292,8 @@ pub(super) async fn note_layout(link: &Link, keys: &Keys) -> Result<(), StoreErr
     let (format, known) = (next()?, next()?);
     if format != FORMAT {
         return Err(StoreError::Corrupt(format!(
-            "these keys were written by another version of the gateway (format {format}, this one knows {FORMAT})"
+            "these keys were written by another version of the gateway (format {format}, this one knows {FORMAT}): move them with \
+             that version to the embedded store (`patchbay store migrate`), and with this one from there to an empty Redis"
         )));
     }
     if known != partitions {

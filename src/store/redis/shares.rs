@@ -13,7 +13,7 @@ impl Core {
         if spends.is_empty() {
             return Ok(Spent::Granted);
         }
-        let keys = spends.iter().map(|spend| self.keys.bucket(scope, &spend.bucket)).collect();
+        let keys: Vec<Vec<u8>> = spends.iter().map(|spend| self.keys.bucket(scope, &spend.bucket)).collect();
         let mut call = Call::new(keys);
         call.number(i128::from(self.clock.now().millis()) * 1_000);
         for spend in spends {

@@ -171,7 +171,6 @@ impl Wake {
     }
 
     /// Whether no partition waits to be asked.
-    #[cfg(test)]
     pub fn is_quiet(&self) -> bool {
         self.state.lock().queue.is_empty()
     }
@@ -188,13 +187,18 @@ impl Wake {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Returns when a partition may have work.
-    pub async fn wait(&self, clock: &Clock) {
+    /// There are leases that nobody took yet.
+    pub fn tell(&self) {
+        self.work.notify_one();
+    }
+
+    /// Returns when a partition may have work, or `has_leases`.
+    pub async fn wait(&self, clock: &Clock, has_leases: impl Fn() -> bool) {
         while !self.is_closed() {
             let notified = self.work.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if self.is_closed() {
+            if self.is_closed() || has_leases() {
                 return;
             }
             let (next, recheck) = {
@@ -305,7 +309,7 @@ mod tests {
         let clock = Clock::manual(Timestamp::from_millis(1_000));
         let wake = Wake::new(2);
         assert_eq!(wake.take(1, clock.now()), [0]);
-        wake.wait(&clock).await;
+        wake.wait(&clock, || false).await;
         assert_eq!(wake.take(8, clock.now()), [1]);
         wake.learn(0, false, Some(Timestamp::from_millis(3_000)), false);
         wake.learn(1, false, None, false);
@@ -315,7 +319,7 @@ mod tests {
         wake.learn(1, false, None, false);
         assert_eq!(wake.take(8, clock.now()), [1]);
         clock.advance(Duration::from_secs(2));
-        wake.wait(&clock).await;
+        wake.wait(&clock, || false).await;
         assert_eq!(wake.take(8, clock.now()), [0]);
     }
 

@@ -1,23 +1,25 @@
 //! Small requests: those that come together share one pipeline, and in it one script call for each partition.
 //!
 //! The first request goes at once; what comes while pipelines are under way gathers for the next. So batches grow with the
-//! load, and an idle store adds no delay. Requests in one call are decided one after the other, each as a whole.
+//! load, and an idle store adds no delay. Requests in one call are decided one after the other, each as a whole. What the
+//! call leased of their jobs is handed to whoever waits for work (`leased`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use redis::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Answer, Portion, WEIGHT, read_answer};
+use super::leased::Sent;
+use super::{Portion, WEIGHT, read_answer};
 use crate::store::StoreError;
-use crate::store::redis::codec::{self, strange, write_meta};
+use crate::store::redis::codec::{self, strange};
 use crate::store::redis::keys::Partition;
 use crate::store::redis::link::{Answers, Link, Step};
 use crate::store::redis::{Core, REPLY};
-use crate::store::types::UNANSWERED;
 
 /// Requests that may wait.
 const QUEUE: usize = 8_192;
@@ -91,102 +93,65 @@ impl Core {
         for portion in portions {
             by_partition.entry(portion.partition).or_default().push(portion);
         }
+        // Until what was leased is noted, so that nobody takes it for lost.
+        let _leasing = self.leasing.read().await;
         let mut groups = Vec::new();
         let mut waiting = Vec::new();
         for (partition, portions) in by_partition {
             let mut steps = Vec::new();
-            let mut chunks = Vec::new();
+            let mut sent = Vec::new();
             for chunk in chunks_of(portions) {
-                steps.push(self.write_step(partition, &chunk));
-                chunks.push(chunk);
+                let (step, one) = self.write_step(partition, chunk);
+                steps.push(step);
+                sent.push(one);
             }
             steps.extend(self.durability.command().map(Step::Plain));
             groups.push(steps);
-            waiting.push((partition, chunks));
+            waiting.push((partition, sent));
         }
         let answers = link.run_groups(groups, REPLY).await;
-        for ((partition, chunks), answers) in waiting.into_iter().zip(answers) {
-            self.answer(partition, chunks, answers);
+        for ((partition, sent), answers) in waiting.into_iter().zip(answers) {
+            self.answer(partition, sent, answers);
         }
     }
 
-    fn write_step(&self, partition: Partition, portions: &[Portion]) -> Step<'_> {
-        let now = self.clock.now();
-        let mut call = self.call(partition);
-        call.value(partition.to_be_bytes()).value(UNANSWERED);
-        for portion in portions {
-            let key = portion.idempotency.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
-            call.number(key)
-                .value(portion.idempotency.map_or([0; 16], |key| key.content))
-                .number(portion.events.len());
-            for new in portion.events() {
-                let event = &new.event;
-                let base = self.bases.next(now, &self.ids);
-                let dedupe = new.dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
-                let (bucket, field) = self.keys.public_id(&event.tenant, &event.id);
-                let at = call.key(self.keys.event(partition, &base));
-                call.key(self.keys.tenant_log(&event.tenant));
-                call.key(bucket);
-                call.key(self.keys.newest(&event.tenant));
-                call.value(base)
-                    .value(write_meta(event, now))
-                    .value(&event.document.text()[..])
-                    .value(event.kind.as_str())
-                    .value(event.id.as_str());
-                call.value(field)
-                    .number(dedupe)
-                    .value(new.dedupe.map_or([0; 16], |key| key.content))
-                    .number(at)
-                    .number(new.jobs.len());
-                for job in &new.jobs {
-                    let log = call.key(self.keys.connection_log(partition, job.connection));
-                    call.value(job.connection.bits().to_be_bytes())
-                        .value(job.mapping.bits().to_be_bytes())
-                        .number(log)
-                        .number(u8::from(job.triggered));
-                }
-            }
-        }
-        Step::Script(&self.scripts.ingest, call)
-    }
-
-    fn answer(&self, partition: Partition, chunks: Vec<Vec<Portion>>, answers: Result<Answers, StoreError>) {
+    fn answer(&self, partition: Partition, sent: Vec<Sent>, answers: Result<Answers, StoreError>) {
         let mut answers = match answers {
             Ok(answers) => answers.into_iter(),
-            Err(error) => return fail(chunks.into_iter().flatten(), &error),
+            Err(error) => return sent.into_iter().for_each(|sent| self.fail(partition, sent, &error)),
         };
-        let written: Vec<_> = answers.by_ref().take(chunks.len()).collect();
+        let written: Vec<_> = answers.by_ref().take(sent.len()).collect();
         let kept = match answers.next() {
             Some(answer) => self.durability.holds(answer),
             None => Ok(()),
         };
-        let mut stored = false;
-        for (portions, answer) in chunks.into_iter().zip(written) {
+        for (sent, answer) in sent.into_iter().zip(written) {
             let parsed = kept.clone().and(answer).and_then(codec::list);
-            let answers = match parsed {
-                Ok(answers) if answers.len() == portions.len() => answers,
-                Ok(_) => return fail(portions.into_iter(), &strange("fewer answers than requests")),
+            let mut answers = match parsed {
+                Ok(answers) => answers,
                 Err(error) => {
-                    fail(portions.into_iter(), &error);
+                    self.fail(partition, sent, &error);
                     continue;
                 }
             };
-            for (portion, answer) in portions.into_iter().zip(answers) {
-                let answer = read_answer(answer);
-                stored |= matches!(&answer, Ok(Answer::Stored(_)));
+            let leased = answers.pop().unwrap_or(Value::Nil);
+            if answers.len() != sent.portions.len() {
+                self.fail(partition, sent, &strange("fewer answers than requests"));
+                continue;
+            }
+            self.take_leased(partition, &sent, leased);
+            for (portion, answer) in sent.portions.into_iter().zip(answers) {
                 // Nobody waits any more: the write stands all the same.
-                let _ = portion.reply.send(answer);
+                let _ = portion.reply.send(read_answer(answer));
             }
         }
-        if stored {
-            self.wake.mark(partition);
-        }
     }
-}
 
-fn fail(portions: impl Iterator<Item = Portion>, error: &StoreError) {
-    for portion in portions {
-        let _ = portion.reply.send(Err(error.clone()));
+    fn fail(&self, partition: Partition, sent: Sent, error: &StoreError) {
+        self.lose_leased(partition, &sent);
+        for portion in sent.portions {
+            let _ = portion.reply.send(Err(error.clone()));
+        }
     }
 }
 

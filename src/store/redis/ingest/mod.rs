@@ -4,6 +4,7 @@
 //! bounded steps and accepted by one of them (`staged`).
 
 mod intake;
+mod leased;
 mod names;
 mod parts;
 mod staged;

@@ -17,5 +17,6 @@ end
 call('HSET', event, 'm', number(jobs + 1, 3) .. meta:sub(4),
   jobs, struct.pack(RECORD, connection, ARGV[7], QUEUED, 0, 0, 0, 0))
 enter_job(base, jobs, ARGV[4], { connection = connection, log = FIXED + 3 })
+write_entered()
 finish()
 return { 'made', S[S_RING], next_timer() }

@@ -18,7 +18,7 @@ while at < #ARGV do
   local meta, document, kind, field, dedupe = take(), take(), take(), take(), tonumber(take())
   local fields = {}
   if wanted and document ~= '' then
-    enter_event(key, base, all, field, kind)
+    enter_event(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], base, all, field, kind)
     settle_claim(dedupe, name)
     fields = { 'm', number(all, 3) .. meta, 'd', document }
   end
@@ -34,7 +34,7 @@ while at < #ARGV do
           and struct.pack(RECORD, job.connection, job.mapping, DEAD, 0, 0, 0, now) .. unanswered
           or struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
       else
-        call('ZADD', KEYS[job.log], 0, base .. number(index, 3))
+        enter_member(KEYS[job.log], base .. number(index, 3))
         record = struct.pack(RECORD, job.connection, job.mapping, CANCELLED, 0, 0, 0, now) .. 'its connection was deleted'
       end
       fields[#fields + 1] = index
@@ -43,7 +43,7 @@ while at < #ARGV do
   end
   if #fields > 0 then call('HSET', KEYS[key], unpack(fields)) end
 end
-write_newest()
+write_entered()
 if call('HINCRBY', staging, 'left', -1) <= 0 then
   call('UNLINK', staging)
   call('ZREM', ACCEPTED, name)

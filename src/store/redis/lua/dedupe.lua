@@ -15,12 +15,10 @@ local function is_staged(name)
   return (tonumber(call('ZSCORE', STAGED, name)) or 0) > 0
 end
 
--- What a key stands for: whether for this content, and the answer. Where a request that may still be accepted claims it,
--- also its name and the event's number in it. The claim of one that was forgotten or broken off says nothing.
-local function seen(index, content)
-  if index == 0 then return nil end
-  local raw = call('GET', KEYS[index])
-  if not raw then return nil end
+-- What a key stands for that holds `raw`: whether for this content, and the answer. Where a request that may still be
+-- accepted claims it, also its name and the event's number in it. The claim of one that was forgotten or broken off says
+-- nothing.
+local function meaning(raw, content)
   local expires, known = struct.unpack('>I6c16', raw)
   if expires <= now then return nil end
   if raw:sub(23, 23) ~= CLAIM then return { same = known == content, answer = raw:sub(23) } end
@@ -37,9 +35,26 @@ local function seen(index, content)
   return found
 end
 
+local function seen(index, content)
+  local raw = index > 0 and call('GET', KEYS[index])
+  return raw and meaning(raw, content) or nil
+end
+
 local function remember(index, content, answer)
   if index == 0 then return end
   call('SET', KEYS[index], number(now + DAY, 6) .. content .. answer, 'PX', DAY)
+end
+
+-- Remembers an answer where the key stands for nothing yet; else answers what it stands for.
+local function remember_first(index, content, answer)
+  if index == 0 then return nil end
+  local raw = call('SET', KEYS[index], number(now + DAY, 6) .. content .. answer, 'NX', 'GET', 'PX', DAY)
+  local known = raw and meaning(raw, content)
+  -- What is decided here and now goes before a large request that is still on its way in.
+  if known and known.name then break_off(known.name) end
+  if known and not known.name then return known end
+  if raw then remember(index, content, answer) end
+  return nil
 end
 
 -- Makes the claim of an accepted request a plain answer.

@@ -1,9 +1,17 @@
--- How an event and its jobs are entered, shared by the scripts that write them, which end with `write_newest`.
+-- How an event and its jobs are entered, shared by the scripts that write them, which call `write_entered` at last.
 local IDS_KEPT = 16
 -- `NEWEST_EVENTS` and `NEWEST_TYPES` of the port.
 local NEWEST, TYPES = 100, 256
--- Bases written by this call, oldest first, by the key of the tenant's newest events and type.
-local newest = {}
+-- Written by this call: entries of the log of all events; members of other sorted sets by key; bases, oldest first, by the
+-- key of the tenant's newest events and type.
+local entries, members, newest = {}, {}, {}
+
+local function enter_member(key, member)
+  members[key] = members[key] or {}
+  local list = members[key]
+  list[#list + 1] = '0'
+  list[#list + 1] = member
+end
 
 local function note_newest(key, kind, base)
   newest[key] = newest[key] or {}
@@ -26,27 +34,37 @@ local function write_newest()
   end
 end
 
--- Enters an event with so many jobs into the logs. The keys of the tenant's log, of the bucket of ids and of the tenant's
--- newest events follow the event's.
-local function enter_event(key, base, jobs, field, kind)
+local function write_entered()
+  with_all('ZADD', EVENTS, entries)
+  for key, list in pairs(members) do call('ZADD', key, unpack(list)) end
+  write_newest()
+end
+
+-- Enters an event with so many jobs into the logs: that of its tenant, the bucket of ids, the tenant's newest events.
+local function enter_event(tenant_log, bucket, newest_key, base, jobs, field, kind)
   local entry = base .. number(jobs, 3)
-  call('ZADD', EVENTS, 0, entry)
-  call('ZADD', KEYS[key + 1], 0, entry)
-  local others = call('HGET', KEYS[key + 2], field) or ''
-  call('HSET', KEYS[key + 2], field, base .. others:sub(1, 11 * (IDS_KEPT - 1)))
-  note_newest(KEYS[key + 3], kind, base)
+  entries[#entries + 1] = '0'
+  entries[#entries + 1] = entry
+  enter_member(tenant_log, entry)
+  if call('HSETNX', bucket, field, base) == 0 then
+    local others = call('HGET', bucket, field)
+    call('HSET', bucket, field, base .. others:sub(1, 11 * (IDS_KEPT - 1)))
+  end
+  note_newest(newest_key, kind, base)
+end
+
+-- Puts a new job into its lane, behind what is there.
+local function enter_lane(connection, l, id)
+  S[S_SEQ] = S[S_SEQ] + 1
+  put_back(connection .. 'F' .. number(S[S_SEQ], 6) .. id)
+  join(l, id)
+  -- In a lane that is not strict a fresh job may go at once, whatever else waits there.
+  if l[IN_RING] == 0 and l[CAP] > 1 and l[LEASED] < l[WIDTH] and not is_held(l) then enter_ring(connection, l) end
 end
 
 -- Puts a new job into its connection's log, and, if it is not triggered, into its lane.
 local function enter_job(base, index, partition, job)
-  local place = number(index, 3)
-  local id = base .. place .. partition
-  local l = lane(job.connection)
-  call('ZADD', KEYS[job.log], 0, base .. place)
-  if job.triggered then return end
-  S[S_SEQ] = S[S_SEQ] + 1
-  call('ZADD', QUEUE, 0, job.connection .. 'F' .. number(S[S_SEQ], 6) .. id)
-  join(l, id)
-  -- In a lane that is not strict a fresh job may go at once, whatever else waits there.
-  if l[IN_RING] == 0 and l[CAP] > 1 and l[LEASED] < l[WIDTH] and not is_held(l) then enter_ring(job.connection, l) end
+  local place = base .. number(index, 3)
+  enter_member(KEYS[job.log], place)
+  if not job.triggered then enter_lane(job.connection, lane(job.connection), place .. partition) end
 end

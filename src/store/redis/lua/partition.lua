@@ -27,7 +27,8 @@ local RECORD = '>c16c16BI4I4I6I6'
 
 local raw_state = call('GET', STATE)
 local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-local touched, touched_order = {}, {}
+-- Lanes that this script looked at, in that order, and how they lay there.
+local touched, touched_order, lay = {}, {}, {}
 local announce, new_timer, left_behind = false, math.huge, false
 local ages = {}
 
@@ -35,21 +36,33 @@ local function number(value, bytes)
   return struct.pack('>I' .. bytes, value)
 end
 
+-- Runs a command on a key with all of a list, where there is something in it. What many jobs need is done by one command:
+-- each costs more than what it does.
+local function with_all(command, key, list)
+  if #list > 0 then return call(command, key, unpack(list)) end
+end
+
+local function touch(connection, raw)
+  local known = cmsgpack.unpack(raw)
+  touched[connection], lay[connection] = known, raw
+  touched_order[#touched_order + 1] = connection
+  return known
+end
+
 local function lane(connection)
   local known = touched[connection]
   if known then return known end
   local raw = call('HGET', LANES, connection)
-  if not raw then return nil end
-  known = cmsgpack.unpack(raw)
-  -- Written before there were batches.
-  known[BATCH], known[DOUBT] = known[BATCH] or 1, known[DOUBT] or 0
-  -- Written before failures were counted.
-  known[FAILURES], known[SINCE] = known[FAILURES] or 0, known[SINCE] or 0
-  -- Written before jobs could be unwanted.
-  known[UNWANTED], known[SEEN] = known[UNWANTED] or 0, known[SEEN] or ''
-  touched[connection] = known
-  touched_order[#touched_order + 1] = connection
-  return known
+  return raw and touch(connection, raw) or nil
+end
+
+-- Reads the lanes of connections, a set, before each is asked for.
+local function read_lanes(connections)
+  local wanted = {}
+  for connection in pairs(connections) do wanted[#wanted + 1] = connection end
+  for at, raw in ipairs(with_all('HMGET', LANES, wanted) or {}) do
+    if raw and not touched[wanted[at]] then touch(wanted[at], raw) end
+  end
 end
 
 local function set_class(l, class)
@@ -81,13 +94,13 @@ end
 
 -- Whether the lane's first job may be leased now; else when its first retry is due, if there is one.
 local function may_give(connection, l)
-  local first = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'D', '(' .. connection .. 'G', 'LIMIT', 0, 1)[1]
+  local first = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'D', '(' .. connection .. 'G', 'LIMIT', '0', '1')[1]
   if not first then return false end
   if first:sub(17, 17) == 'F' then return true end
   local due = struct.unpack('>I6', first, 18)
   if due <= now then return true end
   if l[CAP] == 1 then return false, due end
-  local fresh = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'F', '(' .. connection .. 'G', 'LIMIT', 0, 1)[1]
+  local fresh = call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'F', '(' .. connection .. 'G', 'LIMIT', '0', '1')[1]
   return fresh and true or false, due
 end
 
@@ -96,7 +109,7 @@ local function enter_ring(connection, l)
   S[S_TURN] = S[S_TURN] + 1
   if S[S_RING] == 0 then announce = true end
   S[S_RING] = S[S_RING] + 1
-  call('ZADD', READY, 0, l[TENANT] .. '\0' .. number(S[S_TURN], 6) .. connection)
+  call('ZADD', READY, '0', l[TENANT] .. '\0' .. number(S[S_TURN], 6) .. connection)
   call('ZADD', TENANTS, 'NX', S[S_TURN], l[TENANT])
   set_class(l, READY_NOW)
   set_timer(connection, l, 0)
@@ -158,11 +171,26 @@ local function close(connection)
   left_behind = true
 end
 
--- Ends a lease; `held` is what `HELD` keeps: token, owner, connection, place.
+-- Leases that ended in this script, by id and as their owner has them, and members that the queue gets: `write_back` writes them.
+local ended, ended_owned, is_over, queued = {}, {}, {}, {}
+
+local function put_back(member)
+  queued[#queued + 1] = '0'
+  queued[#queued + 1] = member
+end
+
+-- To be called before what it writes is looked at; `finish` calls it too.
+local function write_back()
+  with_all('HDEL', HELD, ended)
+  with_all('ZREM', LEASES, ended)
+  with_all('ZREM', OWNED, ended_owned)
+  with_all('ZADD', QUEUE, queued)
+  ended, ended_owned, is_over, queued = {}, {}, {}, {}
+end
+
+-- Ends a lease; `held` is what `HELD` keeps.
 local function end_lease(id, held)
-  call('HDEL', HELD, id)
-  call('ZREM', LEASES, id)
-  call('ZREM', OWNED, held[2] .. id)
+  ended[#ended + 1], ended_owned[#ended_owned + 1], is_over[id] = id, held[2] .. id, true
   S[S_LEASED] = S[S_LEASED] - 1
   local l = lane(held[3])
   if l then
@@ -185,25 +213,44 @@ local function give_back(id, held, lost)
   local l = end_lease(id, held)
   if l and lost then l[DOUBT] = math.max(l[DOUBT], now, made_at(id)) end
   if l and l[IS_CLOSED] == 1 then close(held[3]) end
-  call('ZADD', QUEUE, 0, held[3] .. held[4] .. id)
+  put_back(held[3] .. held[4] .. id)
+end
+
+-- What `HELD` keeps of a lease: token, owner, connection, place in the queue.
+local function pack_held(token, connection, place)
+  return struct.pack('>I6', token) .. me .. connection .. place
+end
+
+-- A lease by what `HELD` has of it; only under `token`, where one is given.
+local function held_of(id, raw, token)
+  if not raw or is_over[id] then return nil end
+  local known, owner, connection = struct.unpack('>I6c32c16', raw)
+  if token and known ~= token then return nil end
+  return { known, owner, connection, raw:sub(55) }
 end
 
 local function held_by(id, token)
-  local raw = call('HGET', HELD, id)
-  if not raw then return nil end
-  local held = cmsgpack.unpack(raw)
-  if token and held[1] ~= token then return nil end
-  return held
+  return held_of(id, call('HGET', HELD, id), token)
 end
 
 -- Counts in a connection's day, which forgets itself: its attempt under `latency` (empty for none) and, where it failed, under
 -- `FAILED`; the job under the state that it ended in, if it did. `slots` of the port's log.
-local TALLY_FAILED, TALLY_SECS = 8, 8 * 24 * 3600
-local function tally(key, latency, failed, ended)
-  if latency ~= '' then call('HINCRBY', key, latency, 1) end
-  if failed == '1' then call('HINCRBY', key, TALLY_FAILED, 1) end
-  if ended then call('HINCRBY', key, ended, 1) end
-  call('EXPIRE', key, TALLY_SECS, 'NX')
+local TALLY_FAILED, TALLY_SECS = '8', 8 * 24 * 3600
+local tallies = {}
+local function tally(key, latency, failed, state)
+  tallies[key] = tallies[key] or {}
+  local slots = tallies[key]
+  if latency ~= '' then slots[latency] = (slots[latency] or 0) + 1 end
+  if failed == '1' then slots[TALLY_FAILED] = (slots[TALLY_FAILED] or 0) + 1 end
+  if state then slots[state] = (slots[state] or 0) + 1 end
+end
+
+local function write_tallies()
+  for key, slots in pairs(tallies) do
+    local is_new = false
+    for slot, count in pairs(slots) do is_new = call('HINCRBY', key, slot, count) == count or is_new end
+    if is_new then call('EXPIRE', key, TALLY_SECS, 'NX') end
+  end
 end
 
 -- What an outcome does to its lane: health (-1, 0, 1), wait until, effect on the record as JSON (empty for none), whether
@@ -236,17 +283,25 @@ end
 
 -- When something happens here by itself next; 0 for never.
 local function next_timer()
-  return tonumber(call('ZRANGE', TIMERS, 0, 0, 'WITHSCORES')[2]) or 0
+  return tonumber(call('ZRANGE', TIMERS, '0', '0', 'WITHSCORES')[2]) or 0
 end
 
 -- To be called last, and only by scripts that write. Other processes are told when the ring is no longer empty, or when
 -- something will happen sooner than they know; `quiet` where they will ask anyway.
 local function finish(quiet)
+  write_back()
+  write_tallies()
+  local lanes = {}
   for _, connection in ipairs(touched_order) do
     local l = touched[connection]
     wake(connection, l)
-    call('HSET', LANES, connection, cmsgpack.pack(l))
+    local raw = cmsgpack.pack(l)
+    if raw ~= lay[connection] then
+      lanes[#lanes + 1] = connection
+      lanes[#lanes + 1] = raw
+    end
   end
+  with_all('HSET', LANES, lanes)
   for bucket, change in pairs(ages) do
     if change ~= 0 then
       local count = call('HINCRBY', AGES, bucket, change)

@@ -14,14 +14,23 @@ local taken, effects = 0, {}
 
 local COUNT = (#ARGV - COMMON) / EACH
 
+local ids, connections = {}, {}
+for n = 1, COUNT do ids[n] = ARGV[COMMON + 1 + (n - 1) * EACH] end
+local found = with_all('HMGET', HELD, ids) or {}
+for n, raw in ipairs(found) do
+  local held = held_of(ids[n], raw)
+  if held then connections[held[3]] = true end
+end
+read_lanes(connections)
+
 for n = 1, COUNT do
   local at = COMMON + (n - 1) * EACH
-  local id, token, event = ARGV[at + 1], tonumber(ARGV[at + 2]), KEYS[FIXED + n]
+  local id, token, event = ids[n], tonumber(ARGV[at + 2]), KEYS[FIXED + n]
   local number_of, attempt = tonumber(ARGV[at + 3]), ARGV[at + 4]
   local next_step, value, reason = ARGV[at + 5], tonumber(ARGV[at + 6]), ARGV[at + 7]
   local health, wait, effect, closes = tonumber(ARGV[at + 8]), tonumber(ARGV[at + 9]), ARGV[at + 10], ARGV[at + 11]
   local opens_after, probe_at, rendered = tonumber(ARGV[at + 12]), tonumber(ARGV[at + 13]), ARGV[at + 14]
-  local held = held_by(id, token)
+  local held = held_of(id, found[n], token)
   if held then
     taken = taken + 1
     local connection, place = held[3], held[4]
@@ -30,9 +39,10 @@ for n = 1, COUNT do
     local raw = call('HGET', event, index)
     if raw and l then
       local _, mapping, state, attempts, tries, due, finished = struct.unpack(RECORD, raw)
+      local fields = { index, '' }
       if number_of > 0 then
         tries = tries + 1
-        call('HSET', event, 'a' .. index .. '.' .. number_of, attempt)
+        fields[3], fields[4] = 'a' .. index .. '.' .. number_of, attempt
         if number_of > TRIES_KEPT then call('HDEL', event, 'a' .. index .. '.' .. (number_of - TRIES_KEPT)) end
         -- `Next::spends_attempt`.
         local failed_by_mapping = next_step == 'done' and value == MAPPING_FAILED
@@ -51,11 +61,14 @@ for n = 1, COUNT do
           state, due = WAITS, math.max(value, 1)
           place = 'D' .. number(due, 6)
         end
-        if rendered ~= '' then call('HSET', event, 'b' .. index, rendered) end
-        call('ZADD', QUEUE, 0, connection .. place .. id)
+        if rendered ~= '' then
+          fields[#fields + 1] = 'b' .. index
+          fields[#fields + 1] = rendered
+        end
+        put_back(connection .. place .. id)
       end
-      call('HSET', event, index,
-        struct.pack(RECORD, connection, mapping, state, attempts, tries, due, finished) .. reason)
+      fields[2] = struct.pack(RECORD, connection, mapping, state, attempts, tries, due, finished) .. reason
+      call('HSET', event, unpack(fields))
       tally(KEYS[FIXED + COUNT + n], ARGV[at + 15], ARGV[at + 16], next_step == 'done' and state)
     elseif l then
       leave(l, id)
