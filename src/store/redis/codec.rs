@@ -149,6 +149,21 @@ pub(super) fn read_counters(bytes: &[u8]) -> Option<Vec<i64>> {
         .collect()
 }
 
+/// Writes a job's record.
+pub(super) fn write_record(record: &JobRecord) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(RECORD + record.reason.len());
+    bytes.extend_from_slice(&record.connection.bits().to_be_bytes());
+    bytes.extend_from_slice(&record.mapping.bits().to_be_bytes());
+    bytes.push(u8::try_from(state_code(record.state)).unwrap_or(u8::MAX));
+    bytes.extend_from_slice(&record.attempts.to_be_bytes());
+    bytes.extend_from_slice(&record.tries.to_be_bytes());
+    for time in [record.due, record.finished] {
+        bytes.extend_from_slice(&time.map_or([0; 6], time_bytes));
+    }
+    bytes.extend_from_slice(record.reason.as_bytes());
+    bytes
+}
+
 /// Reads a job's record.
 pub(super) fn read_record(bytes: &[u8]) -> Option<JobRecord> {
     let mut reader = Reader(bytes);
@@ -286,6 +301,21 @@ mod tests {
         assert_eq!(read_counters(&packed), Some(vec![7, -1, 200, -256, 1 << 40]));
         assert_eq!(read_counters(&packed[..6]), None);
         assert_eq!(read_counters(b""), None);
+    }
+
+    #[test]
+    fn records_read_back() {
+        let record = JobRecord {
+            connection: ConnectionId::from_bits(1 << 100),
+            mapping: MappingVersion::from_bits(7),
+            state: JobState::Dead,
+            attempts: 3,
+            tries: 70_000,
+            due: None,
+            finished: Some(Timestamp::from_millis(1_700_000_000_123)),
+            reason: "because".to_owned(),
+        };
+        assert_eq!(read_record(&write_record(&record)), Some(record));
     }
 
     #[test]

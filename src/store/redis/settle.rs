@@ -1,18 +1,16 @@
 //! Writes outcomes back, and what they change of a connection's record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
-use super::codec::{self, state_code, strange};
+use super::codec::{self, state_code, strange, time_bytes};
 use super::keys::{Partition, place_of};
 use super::link::Step;
-use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::{ChoreId, ConnectionId, JobId, MappingVersion};
-use crate::domain::job::Attempt;
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
 use crate::store::types::{Recorded, Retried, Settlement, UNANSWERED};
@@ -20,6 +18,8 @@ use crate::store::{ERASED, StoreError, log};
 
 /// Outcomes in one script call.
 const STEP: usize = 64;
+/// In place of a slot where there was no attempt.
+const NO_SLOT: u8 = 255;
 
 /// What an outcome does to a connection's record, noted in its partition until the record says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,40 +77,29 @@ impl Core {
         Ok(taken)
     }
 
+    /// The call that writes outcomes; `settle.lua` says what it is given.
     fn settle_step(&self, partition: Partition, settlements: &[&Settlement]) -> Result<Step<'_>, StoreError> {
         let now = self.clock.now();
         let mut call = self.call(partition);
         for settlement in settlements {
-            let job = settlement.lease.job;
-            let (base, _) = place_of(job);
-            call.key(self.keys.event(partition, &base));
-            let attempt = settlement
-                .attempt
-                .as_ref()
-                .map(serde_json::to_string)
-                .transpose()
-                .map_err(|error| unwritable(&error))?;
-            call.value(job.bits().to_be_bytes())
-                .number(settlement.lease.token)
-                .number(settlement.attempt.as_ref().map_or(0, |attempt| attempt.number))
-                .value(attempt.unwrap_or_default());
-            match &settlement.next {
-                Next::Done(state) => call.value("done").number(state_code(*state)),
-                Next::Due(due) => call.value("due").number(due.millis()),
-                Next::Requeue => call.value("requeue").number(0),
-            };
-            call.value(settlement.reason.as_str());
-            push_effect(&mut call, &settlement.effect, now)?;
+            call.key(self.keys.event(partition, &place_of(settlement.lease.job).0));
+        }
+        let mut totals: HashMap<ConnectionId, usize> = HashMap::new();
+        for settlement in settlements {
+            let connection = settlement.lease.connection;
+            let totals = *totals
+                .entry(connection)
+                .or_insert_with(|| call.key(self.keys.tally(partition, connection, log::day_of(now))));
+            call.value(head_of(settlement, totals));
+            let attempt = settlement.attempt.as_ref().map(serde_json::to_vec).transpose();
+            call.value(attempt.map_err(|error| unwritable(&error))?.unwrap_or_default());
+            call.value(&settlement.reason).value(effect_of(&settlement.effect, now)?);
             match &settlement.next {
                 Next::Done(_) => call.value(if settlement.forget { "1" } else { "" }),
                 Next::Due(_) | Next::Requeue => {
                     call.value(settlement.rendered.as_deref().unwrap_or_default())
                 }
             };
-            push_slots(&mut call, settlement.attempt.as_ref());
-        }
-        for settlement in settlements {
-            call.key(self.keys.tally(partition, settlement.lease.connection, log::day_of(now)));
         }
         Ok(Step::Script(&self.scripts.settle, call))
     }
@@ -129,8 +118,16 @@ impl Core {
             .value(serde_json::to_string(&recorded.attempt).map_err(|error| unwritable(&error))?)
             .number(state_code(recorded.state))
             .value(recorded.reason.as_str());
-        push_effect(&mut call, &recorded.effect, self.clock.now())?;
-        push_slots(&mut call, Some(&recorded.attempt));
+        let effect = &recorded.effect;
+        let (latency, failed) = log::slots_of(&recorded.attempt);
+        call.number(health_of(effect))
+            .number(effect.wait_until.map_or(0, Timestamp::millis))
+            .value(effect_of(effect, self.clock.now())?)
+            .number(u8::from(effect.close.is_some()))
+            .number(effect.opening.map_or(0, |opening| opening.after))
+            .number(effect.opening.map_or(0, |opening| opening.probe_at.millis()))
+            .number(latency)
+            .number(u8::from(failed));
         let answer = self.link.script(&self.scripts.record, call, REPLY).await?;
         let mut effects = Vec::new();
         let taken = self.settled(partition, answer, &mut effects)?;
@@ -205,26 +202,50 @@ fn unwritable(error: &serde_json::Error) -> StoreError {
     StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
 }
 
-/// The two values of where an attempt is counted.
-fn push_slots(call: &mut Call, attempt: Option<&Attempt>) {
-    match attempt.map(log::slots_of) {
-        Some((latency, failed)) => call.number(latency).number(u8::from(failed)),
-        None => call.value("").number(0),
+/// What `HEAD` of `settle.lua` reads of a settlement; `totals` is the index of its connection's totals.
+fn head_of(settlement: &Settlement, totals: usize) -> Vec<u8> {
+    let Settlement { lease, attempt, effect, .. } = settlement;
+    let (next, value) = match &settlement.next {
+        Next::Done(state) => (0, [0, 0, 0, 0, 0, u8::try_from(state_code(*state)).unwrap_or(u8::MAX)]),
+        Next::Due(due) => (1, time_bytes(*due)),
+        Next::Requeue => (2, [0; 6]),
     };
+    let (latency, failed) = attempt.as_ref().map_or((NO_SLOT, false), log::slots_of);
+    let (opens_after, probe_at) =
+        effect.opening.map_or((0, [0; 6]), |opening| (opening.after, time_bytes(opening.probe_at)));
+    let number = attempt.as_ref().map_or(0, |attempt| attempt.number);
+    let index = place_of(lease.job).1.to_string();
+    let field = format!("a{index}.{number}");
+    let mut head = Vec::with_capacity(64 + index.len() + field.len());
+    head.extend_from_slice(&lease.job.bits().to_be_bytes());
+    head.extend_from_slice(&lease.token.to_be_bytes()[2..]);
+    head.extend_from_slice(&number.to_be_bytes());
+    head.push(next);
+    head.extend_from_slice(&value);
+    head.push(health_of(effect));
+    head.extend_from_slice(&effect.wait_until.map_or([0; 6], time_bytes));
+    head.push(u8::from(effect.close.is_some()));
+    head.extend_from_slice(&opens_after.to_be_bytes());
+    head.extend_from_slice(&probe_at);
+    head.extend_from_slice(&[latency, u8::from(failed)]);
+    // A call has far fewer keys than two bytes count, and both names are short.
+    head.extend_from_slice(&u16::try_from(totals).unwrap_or(u16::MAX).to_be_bytes());
+    for name in [index, field] {
+        head.push(u8::try_from(name.len()).unwrap_or(0));
+        head.extend_from_slice(name.as_bytes());
+    }
+    head
 }
 
-/// The six values of what an outcome does to its lane.
-fn push_effect(call: &mut Call, effect: &LaneEffect, now: Timestamp) -> Result<(), StoreError> {
-    let change = Effect::of(effect, now);
-    let change =
-        change.as_ref().map(serde_json::to_string).transpose().map_err(|error| unwritable(&error))?;
-    call.number(effect.healthy.map_or(-1, i32::from))
-        .number(effect.wait_until.map_or(0, Timestamp::millis))
-        .value(change.unwrap_or_default())
-        .number(u8::from(effect.close.is_some()))
-        .number(effect.opening.map_or(0, |opening| opening.after))
-        .number(effect.opening.map_or(0, |opening| opening.probe_at.millis()));
-    Ok(())
+/// Whether an outcome says that its endpoint works, as scripts read it: 0, 1, or 2 where it says neither.
+fn health_of(effect: &LaneEffect) -> u8 {
+    effect.healthy.map_or(2, u8::from)
+}
+
+/// What an outcome does to its connection's record, as it is noted; empty for nothing.
+fn effect_of(effect: &LaneEffect, now: Timestamp) -> Result<Vec<u8>, StoreError> {
+    let change = Effect::of(effect, now).as_ref().map(serde_json::to_vec).transpose();
+    Ok(change.map_err(|error| unwritable(&error))?.unwrap_or_default())
 }
 
 /// A connection's id as scripts give it.

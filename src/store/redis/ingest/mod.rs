@@ -18,10 +18,11 @@ use tokio::time::timeout;
 
 use super::codec::{self, strange};
 use super::keys::Partition;
+use super::settle::connection_of;
 use super::{Core, REPLY};
 use crate::domain::id::ConnectionId;
 use crate::store::StoreError;
-use crate::store::types::{Accepted, Dedupe, Ingest, Ingested, NewEvent};
+use crate::store::types::{Accepted, Dedupe, Ingest, Ingested, NewEvent, NewJob};
 pub(super) use intake::Intake;
 pub(super) use names::Bases;
 pub(super) use staged::LARGE;
@@ -39,12 +40,19 @@ struct Portion {
     ingest: Arc<Ingest>,
     /// Which of the events.
     events: Vec<usize>,
+    /// Connections that take no jobs any more.
+    closed: Vec<ConnectionId>,
     reply: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
 impl Portion {
     fn events(&self) -> impl Iterator<Item = &NewEvent> {
         self.events.iter().filter_map(|at| self.ingest.events.get(*at))
+    }
+
+    /// The jobs that are made of one of them.
+    fn jobs<'a>(&'a self, new: &'a NewEvent) -> impl Iterator<Item = &'a NewJob> {
+        new.jobs.iter().filter(|job| !self.closed.contains(&job.connection))
     }
 
     fn weight(&self) -> usize {
@@ -62,6 +70,8 @@ enum Answer {
     Collision,
     /// These lanes are not known there yet.
     Unruled(Vec<ConnectionId>),
+    /// These lanes were closed meanwhile.
+    Closed(Vec<ConnectionId>),
 }
 
 /// What became of an event.
@@ -155,7 +165,7 @@ impl Core {
                     }
                 }
                 Answer::Reused => return Ok(Ingested::KeyReused),
-                Answer::Collision | Answer::Unruled(_) => {
+                Answer::Collision | Answer::Unruled(_) | Answer::Closed(_) => {
                     return Err(StoreError::Unavailable(
                         "the lanes of this request can't be settled".to_owned(),
                     ));
@@ -182,13 +192,16 @@ impl Core {
             return self.staged(partition, idempotency, ingest, events).await;
         }
         let sent = async {
+            let mut closed = Vec::new();
             for _ in 0..ROUNDS {
                 let (reply, answer) = oneshot::channel();
-                let ingest = Arc::clone(ingest);
-                intake.send(Portion { partition, idempotency, ingest, events: events.to_vec(), reply })?;
+                let (ingest, events, closed_now) = (Arc::clone(ingest), events.to_vec(), closed.clone());
+                let portion = Portion { partition, idempotency, ingest, events, closed: closed_now, reply };
+                intake.send(portion)?;
                 match answer.await.unwrap_or(Err(StoreError::Closed))? {
                     Answer::Collision => {}
                     Answer::Unruled(connections) => self.teach(partition, &connections).await?,
+                    Answer::Closed(connections) => closed.extend(connections),
                     answer => return Ok(answer),
                 }
             }
@@ -231,15 +244,8 @@ fn read_answer(answer: Value) -> Result<Answer, StoreError> {
         }
         "reused" => Answer::Reused,
         "collision" => Answer::Collision,
-        "unruled" => Answer::Unruled(
-            parts
-                .map(|part| {
-                    let bytes = codec::bytes(part)?.unwrap_or_default();
-                    let bits = bytes.try_into().map_err(|_| strange("a connection's id"))?;
-                    Ok(ConnectionId::from_bits(u128::from_be_bytes(bits)))
-                })
-                .collect::<Result<_, StoreError>>()?,
-        ),
+        "unruled" => Answer::Unruled(parts.map(connection_of).collect::<Result<_, StoreError>>()?),
+        "closed" => Answer::Closed(parts.map(connection_of).collect::<Result<_, StoreError>>()?),
         other => return Err(strange(other)),
     })
 }

@@ -18,7 +18,7 @@ while at < #ARGV do
   local meta, document, kind, field, dedupe = take(), take(), take(), take(), tonumber(take())
   local fields = {}
   if wanted and document ~= '' then
-    enter_event(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], base, all, field, kind)
+    enter_event(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], base, base .. number(all, 3), field, kind)
     settle_claim(dedupe, name)
     fields = { 'm', number(all, 3) .. meta, 'd', document }
   end

@@ -1,5 +1,5 @@
 -- Keys that tell a repeat, shared by the scripts that accept events.
-local DAY = 86400000
+local DAY = '86400000'
 -- In place of an answer: a staged request claims the key; its name, the event's number in it and the number of jobs follow.
 local CLAIM = 'c'
 -- After so long upkeep forgets what was staged and not accepted; `UNFINISHED` of `cadence.rs`.
@@ -42,18 +42,19 @@ end
 
 local function remember(index, content, answer)
   if index == 0 then return end
-  call('SET', KEYS[index], number(now + DAY, 6) .. content .. answer, 'PX', DAY)
+  call('SET', KEYS[index], number(now + tonumber(DAY), 6) .. content .. answer, 'PX', DAY)
 end
 
--- Remembers an answer where the key stands for nothing yet; else answers what it stands for.
-local function remember_first(index, content, answer)
-  if index == 0 then return nil end
-  local raw = call('SET', KEYS[index], number(now + DAY, 6) .. content .. answer, 'NX', 'GET', 'PX', DAY)
-  local known = raw and meaning(raw, content)
-  -- What is decided here and now goes before a large request that is still on its way in.
-  if known and known.name then break_off(known.name) end
+-- Has the key stand for `entry` (when it ends, content, answer) where it stands for nothing yet; else answers what it
+-- stands for.
+local function remember_first(index, entry)
+  local raw = call('SET', KEYS[index], entry, 'NX', 'GET', 'PX', DAY)
+  if not raw then return nil end
+  local known = meaning(raw, entry:sub(7, 22))
   if known and not known.name then return known end
-  if raw then remember(index, content, answer) end
+  -- What is decided here and now goes before a large request that is still on its way in.
+  if known then break_off(known.name) end
+  call('SET', KEYS[index], entry, 'PX', DAY)
   return nil
 end
 

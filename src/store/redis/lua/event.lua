@@ -17,7 +17,8 @@ local function note_newest(key, kind, base)
   newest[key] = newest[key] or {}
   local kinds = newest[key]
   kinds[kind] = kinds[kind] or {}
-  table.insert(kinds[kind], base)
+  local bases = kinds[kind]
+  bases[#bases + 1] = base
 end
 
 local function write_newest()
@@ -40,9 +41,9 @@ local function write_entered()
   write_newest()
 end
 
--- Enters an event with so many jobs into the logs: that of its tenant, the bucket of ids, the tenant's newest events.
-local function enter_event(tenant_log, bucket, newest_key, base, jobs, field, kind)
-  local entry = base .. number(jobs, 3)
+-- Enters an event into the logs, which name it with the number of its jobs (`entry`), into the bucket of ids and the
+-- tenant's newest events.
+local function enter_event(tenant_log, bucket, newest_key, base, entry, field, kind)
   entries[#entries + 1] = '0'
   entries[#entries + 1] = entry
   enter_member(tenant_log, entry)

@@ -1,52 +1,37 @@
--- Writes requests of events and their jobs, and leases some of these jobs to the caller. ARGV: 4 the partition, 5 the reason
--- of triggered jobs, 6 how many jobs the caller has room for, 7 the deadline of their leases. Then for each request a head
--- (`REQUEST`: the idempotency key's index in KEYS, 0 for none; its content; the number of events); for each event a head,
--- its meta and its document. An event's head is `EVENT` (base; its field in the bucket of ids; the index of its dedupe key, 0
--- for none; that one's content; the indexes of the event's key, the tenant's log, the bucket, the tenant's newest events; the number of
--- jobs) and a `JOB` for each (connection, mapping, the index of the connection's log, whether it is triggered).
--- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` and connections, or `stored` and for each
+-- Writes requests of events and their jobs, and leases some of these jobs to the caller. KEYS from FIXED + 1: the logs of
+-- the connections, the events, and whatever is named by its index. ARGV: 4 the partition, 5 how many jobs the caller has room for, 6 the
+-- deadline of their leases, 7 the connections, 8 how many events there are. Then for each request its `REQUEST`: the idempotency
+-- key's index in KEYS (0 for none), its content, the number of events. For each event its `EVENT`: base; base with the number of jobs;
+-- its field in the bucket of ids; indexes of its dedupe key (0 for none), of its tenant's log, of the bucket, and of the tenant's newest
+-- events; the number of jobs; its type; then a `JOB` for each: its connection's number, whether it is triggered. After that what the
+-- dedupe key is to stand for, its meta, its document, and for each job its index and its record, as they are written.
+-- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` or `closed` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`. Last a list: how many lanes the ring holds,
--- when something happens by itself next, as far as that is news; then of each lease seven numbers: the
--- event's among all of the call, the job's among those asked for, the job's in the event, token, whether an earlier lease
--- may have been lost (4), and its lane's failures in a row with the time of the first.
+-- when something happens by itself next, as far as that is news; then of each lease six numbers: the event's among all of
+-- the call, the job's in it, token, whether an earlier lease may have been lost (4), and its lane's failures in a row with the
+-- time of the first.
 -- Requests are decided one after the other, and a refused one writes nothing. One call carries at most 128 events and jobs.
-local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c8I2c16I2I2I2I2I2', '>c16c16I2B'
-local partition, unanswered, room, deadline = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
+-- What the caller knows it has put together: what Lua does here for each event costs more than what Redis does.
+local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c14c8I2I2I2I2I2Bc0', '>I2B'
+-- Where an event's head has the number of its jobs.
+local JOBS_AT = 42
+local partition, room, deadline, count = ARGV[4], tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[8])
 
-local events, requests, event_keys, connections = {}, {}, {}, {}
-local function read_event(head, meta, document)
-  local event = { meta = meta, document = document, number = #events, jobs = {} }
-  local log, bucket, newest_key, count, at
-  event.base, event.field, event.dedupe, event.content, event.key, log, bucket, newest_key, count, at = struct.unpack(EVENT, head)
-  event.key, event.tenant_log, event.bucket, event.newest = KEYS[event.key], KEYS[log], KEYS[bucket], KEYS[newest_key]
-  for number_of = 1, count do
-    local job = { number = number_of - 1 }
-    job.connection, job.mapping, job.log, job.triggered, at = struct.unpack(JOB, head, at)
-    job.triggered = job.triggered == 1
-    connections[job.connection] = true
-    event.jobs[number_of] = job
-  end
-  events[#events + 1] = event
-  event_keys[#event_keys + 1] = event.key
-  return event
-end
-
-local next_at = COMMON + 5
-while next_at <= #ARGV do
-  local request, count = { events = {} }, nil
-  request.key, request.content, count = struct.unpack(REQUEST, ARGV[next_at])
-  for n = 1, count do
-    local at = next_at + 3 * n - 2
-    request.events[n] = read_event(ARGV[at], ARGV[at + 1], ARGV[at + 2])
-  end
-  requests[#requests + 1] = request
-  next_at = next_at + 1 + 3 * count
-end
+local connections, lanes, all_take = {}, {}, true
+for at = 1, #ARGV[7], 16 do connections[#connections + 1] = ARGV[7]:sub(at, at + 15) end
 read_lanes(connections)
+for at, connection in ipairs(connections) do
+  local l = touched[connection]
+  lanes[at] = l or false
+  all_take = all_take and l and l[IS_CLOSED] == 0
+end
+local FIRST_LOG, FIRST_EVENT = FIXED, FIXED + #connections
 -- Names come from clocks and chance; that one is taken is next to impossible, and looked into only then.
-local is_some_taken = #event_keys > 0 and call('EXISTS', unpack(event_keys)) > 0
+local is_some_taken = count > 0 and call('EXISTS', unpack(KEYS, FIRST_EVENT + 1, FIRST_EVENT + count)) > 0
 
 local leases = { 0, 0 }
+local places = {}
+
 -- A job may be leased here and now where nothing else would be leased before it: nothing in the whole ring, nor in its lane.
 local function may_lease(l)
   if room <= 0 or S[S_RING] > 0 or l[IN_RING] == 1 or l[BATCH] > 1 or l[LEASED] >= l[WIDTH] or is_held(l) then return false end
@@ -54,72 +39,96 @@ local function may_lease(l)
   return l[TIMER] == 0 or l[TIMER] > now
 end
 
--- Enters a job and leases it, if that may be.
-local function enter(event, index, job)
-  local l = touched[job.connection]
-  if job.triggered or not may_lease(l) then return enter_job(event.base, index, partition, job) end
+local function write_job(event, base, index, lane_number, triggered)
+  places[index] = places[index] or number(index, 3)
+  local place = base .. places[index]
+  enter_member(KEYS[FIRST_LOG + lane_number], place)
+  -- Whoever triggers a job tries it outside its lane, where it has no place.
+  if triggered == 1 then return end
+  local l, connection, id = lanes[lane_number], connections[lane_number], place .. partition
+  if not may_lease(l) then return enter_lane(connection, l, id) end
   room = room - 1
-  local place = event.base .. number(index, 3)
-  enter_member(KEYS[job.log], place)
   S[S_SEQ] = S[S_SEQ] + 1
-  join(l, place .. partition)
-  local token, doubt = give_lease(job.connection, l, 'F' .. number(S[S_SEQ], 6), place .. partition, deadline)
+  join(l, id)
+  local token, doubt = give_lease(connection, l, 'F' .. number(S[S_SEQ], 6), id, deadline)
   local at = #leases
-  leases[at + 1], leases[at + 2], leases[at + 3] = event.number, job.number, index
-  leases[at + 4], leases[at + 5], leases[at + 6], leases[at + 7] = token, doubt, l[FAILURES], l[SINCE]
+  leases[at + 1], leases[at + 2], leases[at + 3] = event, index, token
+  leases[at + 4], leases[at + 5], leases[at + 6] = doubt, l[FAILURES], l[SINCE]
 end
 
-local function write_event(event)
-  local made = {}
-  for _, job in ipairs(event.jobs) do
-    if touched[job.connection][IS_CLOSED] == 0 then made[#made + 1] = job end
-  end
-  local known = remember_first(event.dedupe, event.content, tostring(#made))
+-- Writes the event that begins at `at`, one of so many in the call; gives what became of it.
+local function write_event(event, at)
+  local head = ARGV[at]
+  local base, entry, field, dedupe, log, bucket, newest_key, jobs, kind, next_job = struct.unpack(EVENT, head)
+  local known = dedupe > 0 and remember_first(dedupe, ARGV[at + 1])
   if known then return known.same and tostring(-1 - tonumber(known.answer)) or 'reused' end
-  local fields = { 'm', number(#made, 3) .. event.meta, 'd', event.document }
-  for index, job in ipairs(made) do
-    fields[#fields + 1] = index - 1
-    -- Whoever triggers a job tries it outside its lane, where it has no place.
-    fields[#fields + 1] = job.triggered
-      and struct.pack(RECORD, job.connection, job.mapping, DEAD, 0, 0, 0, now) .. unanswered
-      or struct.pack(RECORD, job.connection, job.mapping, QUEUED, 0, 0, 0, 0)
+  call('HSET', KEYS[FIRST_EVENT + event], 'm', ARGV[at + 2], 'd', unpack(ARGV, at + 3, at + 3 + 2 * jobs))
+  enter_event(KEYS[log], KEYS[bucket], KEYS[newest_key], base, entry, field, kind)
+  for index = 0, jobs - 1 do
+    local lane_number, triggered
+    lane_number, triggered, next_job = struct.unpack(JOB, head, next_job)
+    write_job(event - 1, base, index, lane_number, triggered)
   end
-  call('HSET', event.key, unpack(fields))
-  -- What the meta has of the type: 28 bytes, then the tenant and the type with their lengths.
-  local _, _, kind = struct.unpack('>c28Bc0Bc0', event.meta)
-  enter_event(event.tenant_log, event.bucket, event.newest, event.base, #made, event.field, kind)
-  for index, job in ipairs(made) do enter(event, index - 1, job) end
-  return tostring(#made)
+  return tostring(jobs)
 end
 
-local function decide(request)
-  local known = seen(request.key, request.content)
+-- Notes the connections of an event whose lanes are not known or closed.
+local function note_refused(head, unruled, closed)
+  local _, _, _, _, _, _, _, jobs, _, next_job = struct.unpack(EVENT, head)
+  for _ = 1, jobs do
+    local lane_number
+    lane_number, _, next_job = struct.unpack(JOB, head, next_job)
+    local l = lanes[lane_number]
+    if not l then
+      unruled[#unruled + 1] = connections[lane_number]
+    elseif l[IS_CLOSED] == 1 then
+      closed[#closed + 1] = connections[lane_number]
+    end
+  end
+end
+
+-- Where each of so many events begins after `first` of the call, where the next request does, and what refuses all of it,
+-- if anything does.
+local function read_request(first, events, at)
+  local begins, taken, unruled, closed = {}, false, { 'unruled' }, { 'closed' }
+  for n = 1, events do
+    begins[n] = at
+    taken = taken or (is_some_taken and call('EXISTS', KEYS[FIRST_EVENT + first + n]) == 1)
+    if not all_take then note_refused(ARGV[at], unruled, closed) end
+    at = at + 4 + 2 * struct.unpack('>I2', ARGV[at], JOBS_AT)
+  end
+  local refusal = taken and { 'collision' } or (#unruled > 1 and unruled) or (#closed > 1 and closed)
+  return begins, at, refusal or nil
+end
+
+local function decide(first, key, content, begins, refusal)
+  local known = seen(key, content)
   if known then
     if known.same then return { 'repeated', known.answer } end
     return { 'reused' }
   end
-  local unruled = {}
-  for _, event in ipairs(request.events) do
-    if is_some_taken and call('EXISTS', event.key) == 1 then return { 'collision' } end
-    for _, job in ipairs(event.jobs) do
-      if not touched[job.connection] then unruled[#unruled + 1] = job.connection end
-    end
-  end
-  if #unruled > 0 then return { 'unruled', unpack(unruled, 1, math.min(#unruled, 500)) } end
+  if refusal then return refusal end
   local answer, kept = { 'stored' }, {}
-  for at, event in ipairs(request.events) do
-    answer[at + 1] = write_event(event)
-    if request.key > 0 then
-      local _, _, _, after = struct.unpack('>c28Bc0Bc0', event.meta)
-      kept[at] = { event.meta:sub(after), answer[at + 1] }
+  for n, at in ipairs(begins) do
+    answer[n + 1] = write_event(first + n, at)
+    if key > 0 then
+      -- The count of jobs and 28 bytes; tenant and type with their lengths; the id.
+      local _, _, _, after = struct.unpack('>c31Bc0Bc0', ARGV[at + 2])
+      kept[n] = { ARGV[at + 2]:sub(after), answer[n + 1] }
     end
   end
-  if request.key > 0 then remember(request.key, request.content, #kept > 0 and cjson.encode(kept) or '[]') end
+  if key > 0 then remember(key, content, #kept > 0 and cjson.encode(kept) or '[]') end
   return answer
 end
 
-local answers = {}
-for at, request in ipairs(requests) do answers[at] = decide(request) end
+local answers, first, next_at = {}, 0, COMMON + 6
+while next_at <= #ARGV do
+  local key, content, events = struct.unpack(REQUEST, ARGV[next_at])
+  local begins, refusal
+  begins, next_at, refusal = read_request(first, events, next_at + 1)
+  answers[#answers + 1] = decide(first, key, content, begins, refusal)
+  first = first + events
+end
 write_entered()
 if #leases > 2 then write_leases(server_time()) end
 finish()

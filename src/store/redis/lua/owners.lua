@@ -1,6 +1,6 @@
 -- Leases and the processes that have them, shared by the scripts that give leases or tell that a process lives.
--- How long a process with leases may be silent before they go back, and how long a silence of everybody must be to be the
--- server's own; `SILENCE` and `GAP` of `lease.rs`.
+-- How long a process with leases may be silent before they go back (it speaks every two seconds, `BEAT` of `mod.rs`), and how
+-- long a silence of everybody must be to be the server's own.
 local SILENCE, GAP = 6000, 3500
 -- Leases that this script gave: written by `write_leases`.
 local given_held, given_ends, given_owned = {}, {}, {}

@@ -32,8 +32,10 @@ local touched, touched_order, lay = {}, {}, {}
 local announce, new_timer, left_behind = false, math.huge, false
 local ages = {}
 
+-- Made once: a format that is put together for each number costs more than the number.
+local FORMATS = { [3] = '>I3', [4] = '>I4', [6] = '>I6' }
 local function number(value, bytes)
-  return struct.pack('>I' .. bytes, value)
+  return struct.pack(FORMATS[bytes], value)
 end
 
 -- Runs a command on a key with all of a list, where there is something in it. What many jobs need is done by one command:
@@ -56,12 +58,10 @@ local function lane(connection)
   return raw and touch(connection, raw) or nil
 end
 
--- Reads the lanes of connections, a set, before each is asked for.
+-- Reads the lanes of connections before each is asked for.
 local function read_lanes(connections)
-  local wanted = {}
-  for connection in pairs(connections) do wanted[#wanted + 1] = connection end
-  for at, raw in ipairs(with_all('HMGET', LANES, wanted) or {}) do
-    if raw and not touched[wanted[at]] then touch(wanted[at], raw) end
+  for at, raw in ipairs(with_all('HMGET', LANES, connections) or {}) do
+    if raw and not touched[connections[at]] then touch(connections[at], raw) end
   end
 end
 
@@ -147,7 +147,7 @@ local function wake(connection, l)
   end
 end
 
--- Counts open jobs by the ten seconds they were made in.
+-- Counts open jobs by the ten seconds they were made in, which their id or their event's base begins with.
 local function count_age(id, change)
   local bucket = math.floor(struct.unpack('>I6', id) / 10000)
   ages[bucket] = (ages[bucket] or 0) + change
@@ -241,7 +241,7 @@ local function tally(key, latency, failed, state)
   tallies[key] = tallies[key] or {}
   local slots = tallies[key]
   if latency ~= '' then slots[latency] = (slots[latency] or 0) + 1 end
-  if failed == '1' then slots[TALLY_FAILED] = (slots[TALLY_FAILED] or 0) + 1 end
+  if failed == 1 then slots[TALLY_FAILED] = (slots[TALLY_FAILED] or 0) + 1 end
   if state then slots[state] = (slots[state] or 0) + 1 end
 end
 
@@ -253,7 +253,7 @@ local function write_tallies()
   end
 end
 
--- What an outcome does to its lane: health (-1, 0, 1), wait until, effect on the record as JSON (empty for none), whether
+-- What an outcome does to its lane: health (0, 1, 2 for neither), wait until, effect on the record as JSON (empty for none), whether
 -- that effect closes, from how many failures on the breaker opens (0 for never), when it then probes. Answers whether the
 -- record must change.
 local function affect(connection, l, health, wait, effect, closes, opens_after, probe_at)
@@ -270,7 +270,7 @@ local function affect(connection, l, health, wait, effect, closes, opens_after, 
   end
   if wait > l[WAIT] then l[WAIT] = wait end
   if effect == '' or l[IS_CLOSED] == 1 then return false end
-  if closes == '1' then
+  if closes == 1 then
     l[IS_CLOSED] = 1
     close(connection)
   else

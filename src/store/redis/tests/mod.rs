@@ -4,6 +4,7 @@ mod bounds;
 mod claims;
 mod cluster;
 mod conformance;
+mod credit;
 mod cut;
 mod fault;
 mod kept;

@@ -163,3 +163,13 @@ async fn mappings_are_kept() {
     bench.store.put_mapping(version, &json!({"a": 1})).await.unwrap();
     assert_eq!(bench.store.mapping(version).await, Ok(Some(json!({"a": 1}))));
 }
+
+#[tokio::test]
+async fn what_another_version_wrote_is_refused() {
+    let bench = Bench::new().await;
+    bench.server.command(&["HSET", "pb:{c}:layout", "format", "2"]).await;
+    let ids = Ids::new(bench.clock.clone(), Entropy::system());
+    let refused = RedisStore::open(RedisSettings::new(bench.server.url()), bench.clock.clone(), ids).await;
+    let words = refused.unwrap_err().to_string();
+    assert!(words.contains("another version") && words.contains("patchbay store migrate"), "{words}");
+}
