@@ -84,14 +84,20 @@ local function give_all(connection, l, list)
   for _, member in ipairs(list) do give(connection, l, member) end
 end
 
+-- Gives what a lane may give in its turn; answers true where it is known that it has more to give.
 local function turn(connection, l)
   -- One that nobody waits behind need not stop for others.
   local want = math.min(S[S_RING] > 0 and quantum or room, room - given, l[WIDTH] - l[LEASED])
   if l[BATCH] > 1 then want = l[LEASED] == 0 and l[BATCH] or 0 end
   if is_held(l) or want <= 0 then return end
   local first, last = '[' .. connection .. 'D', '(' .. connection .. 'G'
-  local list = call('ZRANGEBYLEX', QUEUE, first, last, 'LIMIT', '0', want)
-  if #list == 0 or list[1]:sub(17, 17) == 'F' then return give_all(connection, l, list) end
+  local list = call('ZRANGEBYLEX', QUEUE, first, last, 'LIMIT', '0', want + 1)
+  if #list == 0 or list[1]:sub(17, 17) == 'F' then
+    local has_more = #list > want
+    if has_more then list[#list] = nil end
+    give_all(connection, l, list)
+    return has_more
+  end
   local retries = call('ZRANGEBYLEX', QUEUE, first, '(' .. connection .. 'D' .. number(now + 1, 6), 'LIMIT', '0', want)
   give_all(connection, l, retries)
   want = want - #retries
@@ -118,8 +124,7 @@ while given < room and jobs < room + batched and turns < 2 * STEP do
     local l = lane(connection)
     if l then
       l[IN_RING] = 0
-      turn(connection, l)
-      wake(connection, l)
+      wake(connection, l, turn(connection, l))
     end
   end
   local more = S[S_RING] > 0 and call('ZRANGEBYLEX', READY, lower, upper, 'LIMIT', '0', '1')[1]

@@ -115,8 +115,9 @@ local function enter_ring(connection, l)
   set_timer(connection, l, 0)
 end
 
--- Puts a lane where it belongs: into the ring when it may give, else to whatever it waits for.
-local function wake(connection, l)
+-- Puts a lane where it belongs: into the ring when it may give, else to whatever it waits for. `has_more` where it is known
+-- that its first job is a fresh one.
+local function wake(connection, l, has_more)
   -- One that left the ring's conditions behind is taken out when its turn comes.
   if l[OPEN] <= 0 then
     set_class(l, 0)
@@ -136,7 +137,8 @@ local function wake(connection, l)
     set_class(l, WAITING)
     set_timer(connection, l, l[WAIT])
   else
-    local gives, due = may_give(connection, l)
+    local gives, due = has_more, nil
+    if not has_more then gives, due = may_give(connection, l) end
     if gives then
       enter_ring(connection, l)
       -- A retry that falls due needs no timer while the lane goes round.

@@ -136,8 +136,9 @@ async fn an_event_costs_few_round_trips() {
         );
         println!("  ingest {ingest:?}\n  deliver {deliver:?}");
         assert!(sent(&ingest, &scripts) < 0.2, "requests that come together share a call");
-        assert!(sum(&ingest) < 12.0 + 4.0 * f64::from(u32::try_from(fan_out).unwrap()));
-        assert!(sum(&deliver) < 6.0 + 24.0 * f64::from(u32::try_from(fan_out).unwrap()));
+        // What a script does once counts the more, the fewer requests come together.
+        assert!(sum(&ingest) < 6.0 + f64::from(u32::try_from(fan_out).unwrap()), "{ingest:?}");
+        assert!(sum(&deliver) < 2.0 + 5.0 * f64::from(u32::try_from(fan_out).unwrap()), "{deliver:?}");
     }
 }
 
