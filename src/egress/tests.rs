@@ -125,7 +125,7 @@ fn post(url: &str, timeout_millis: u64) -> Request {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Request {
         method: Method::POST,
-        url: url.parse().unwrap(),
+        url: url.parse::<Url>().unwrap().into(),
         headers,
         body: Bytes::from_static(b"{\"a\":1}"),
         timeout: Duration::from_millis(timeout_millis),
