@@ -19,6 +19,9 @@ use crate::egress::{Destination, Request};
 use crate::signature::{Message, SigningKey};
 use crate::spec::{CallSpec, ConnectorSpec, ContentType, HeaderTemplate, Names};
 
+/// Headers that a request has beside its connection's own, as a rule: a signature's, and those of the way out.
+const ADDED_HEADERS: usize = 8;
+
 /// A decoded signing secret and when it stops being used; `None` for the current one.
 #[derive(Debug)]
 pub struct Key {
@@ -237,6 +240,7 @@ impl Endpoint {
     ) -> Request {
         let call = self.steps.get(index).unwrap_or(&self.last);
         let mut headers = call.headers.clone();
+        headers.reserve(ADDED_HEADERS);
         for (name, template) in &call.templates {
             headers.insert(name, template.render(names));
         }

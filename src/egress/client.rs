@@ -253,7 +253,7 @@ fn check_carriage(method: &Method, headers: &HeaderMap) -> Result<(), SendError>
     if method == Method::CONNECT {
         return Err(SendError::InvalidRequest("the method CONNECT asks for a tunnel".to_owned()));
     }
-    match CARRIAGE.iter().find(|name| headers.contains_key(*name)) {
+    match headers.keys().find(|name| CARRIAGE.contains(name)) {
         Some(name) => {
             Err(SendError::InvalidRequest(format!("the header `{name}` is not for a request to set")))
         }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -243,14 +244,13 @@ impl Walk<'_> {
 
     /// The end of the text that begins at `at`.
     fn string(&self, at: usize) -> Option<usize> {
-        let mut bytes = self.text.get(at + 1..)?.iter();
-        while let Some(byte) = bytes.next() {
-            match byte {
-                b'"' => return Some(self.text.len() - bytes.len()),
-                b'\\' => drop(bytes.next()),
-                _ => {}
+        let mut at = at + 1;
+        loop {
+            at += memchr2(b'"', b'\\', self.text.get(at..)?)?;
+            if self.text[at] == b'"' {
+                return Some(at + 1);
             }
+            at += 2;
         }
-        None
     }
 }
