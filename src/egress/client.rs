@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -138,9 +139,8 @@ impl Egress {
     /// Makes the client. A machine without root certificates is told in the log; plain http works there, and https
     /// fails with that reason.
     pub fn new(policy: Arc<AddressPolicy>, settings: EgressSettings) -> Result<Self, EgressError> {
-        let EgressSettings { connect_timeout, pool_idle_per_host, body_limit_bytes, user_agent } = settings;
-        let Ok(user_agent) = HeaderValue::from_str(&user_agent) else {
-            return Err(EgressError::UserAgent(user_agent));
+        let Ok(user_agent) = HeaderValue::from_str(&settings.user_agent) else {
+            return Err(EgressError::UserAgent(settings.user_agent));
         };
         let (tls, roots) = tls();
         if let Err(error) = &roots {
@@ -149,6 +149,18 @@ impl Egress {
                 "no root certificates found: https deliveries will fail; install ca-certificates"
             );
         }
+        Ok(Self::over(tls, roots.is_ok(), policy, &settings, user_agent))
+    }
+
+    /// The client over this TLS.
+    pub(super) fn over(
+        tls: ClientConfig,
+        has_roots: bool,
+        policy: Arc<AddressPolicy>,
+        settings: &EgressSettings,
+        user_agent: HeaderValue,
+    ) -> Self {
+        let EgressSettings { connect_timeout, pool_idle_per_host, body_limit_bytes, .. } = *settings;
         let resolver = GuardedResolver::new(Arc::clone(&policy));
         let connector = |used| {
             GuardedConnector::new(Arc::clone(&policy), resolver.clone(), tls.clone(), connect_timeout, used)
@@ -164,16 +176,7 @@ impl Egress {
             .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .build(connector(Use::Any));
         let library_connector = connector(Use::Http1(LIBRARY_ANSWER_BYTES));
-        let has_roots = roots.is_ok();
-        Ok(Self {
-            client,
-            policy,
-            user_agent,
-            connect_timeout,
-            body_limit_bytes,
-            has_roots,
-            library_connector,
-        })
+        Self { client, policy, user_agent, connect_timeout, body_limit_bytes, has_roots, library_connector }
     }
 
     /// Sends the request once. An answer of any status is an answer.

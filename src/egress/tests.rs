@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod secure;
+
 /// What a receiver does with a connection after it has read a whole request.
 #[derive(Clone)]
 enum Manner {
