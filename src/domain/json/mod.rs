@@ -5,6 +5,7 @@
 
 mod compact;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -107,9 +108,9 @@ impl Object {
     }
 
     /// The members, in order: name, and value as JSON.
-    pub fn members(&self) -> impl Iterator<Item = (String, Bytes)> {
+    pub fn members(&self) -> impl Iterator<Item = (Cow<'_, str>, Bytes)> {
         self.members.iter().map(|member| {
-            let name = string(&self.text[member.start..member.colon]).unwrap_or_default();
+            let name = text(&self.text[member.start..member.colon]).unwrap_or_default();
             (name, self.text.slice(member.colon + 1..member.end))
         })
     }
@@ -149,11 +150,16 @@ impl fmt::Debug for Object {
 
 /// A text out of JSON; `None` when it is none.
 pub fn string(json: &[u8]) -> Option<String> {
+    text(json).map(Cow::into_owned)
+}
+
+/// The same, as it stands there where it has no escapes.
+fn text(json: &[u8]) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inner.contains(&b'\\') {
-        return serde_json::from_slice(json).ok();
+        return serde_json::from_slice(json).ok().map(Cow::Owned);
     }
-    String::from_utf8(inner.to_vec()).ok()
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
 }
 
 /// Whether JSON writes the name without escapes.
