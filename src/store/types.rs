@@ -66,7 +66,7 @@ pub struct About {
 /// A key for dedupe and what it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dedupe {
-    /// Hash of tenant and key.
+    /// Hash of tenant and key. Two events of one key have one tenant and one id.
     pub key: [u8; 16],
     /// Hash of the content: another one under the same key is a conflict.
     pub content: [u8; 16],

@@ -34,7 +34,8 @@ pub async fn a_large_batch_tells_its_repeats(world: World) {
     let named = |number: u32, content: u8| {
         let mut key = [0; 16];
         key[..4].copy_from_slice(&number.to_be_bytes());
-        NewEvent { dedupe: Some(Dedupe { key, content: [content; 16] }), ..world.event("acme", &[to]) }
+        let dedupe = Some(Dedupe { key, content: [content; 16] });
+        NewEvent { dedupe, ..world.event_named("acme", &format!("event-{number}"), &[to]) }
     };
     world.ingest(vec![named(3, 1), named(200, 1)]).await;
     let mut events: Vec<NewEvent> = (0..EVENTS).map(|number| named(number, 1)).collect();

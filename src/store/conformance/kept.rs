@@ -9,7 +9,8 @@ use crate::domain::id::{ChoreId, ConnectionId};
 use crate::domain::job::{JobState, Outcome};
 use crate::domain::settle::Next;
 use crate::store::{
-    Added, Cursor, ERASED, EventPage, EventWalk, NewJob, PlacedEvent, Purged, RecordId, Retried, Settlement,
+    Accepted, Added, Cursor, Dedupe, ERASED, EventPage, EventWalk, NewEvent, NewJob, PlacedEvent, Purged,
+    RecordId, Retried, Settlement,
 };
 
 const FIRST: ChoreId = ChoreId::from_bits(11);
@@ -263,6 +264,20 @@ pub async fn a_purge_takes_all_of_a_tenant_and_nothing_else(world: World) {
     assert_eq!(world.store.tally(&tenant_id("acme"), to).await.unwrap().days.len(), 0);
     let left = world.deliveries().await;
     assert!(left.len() == 5 && left.iter().all(|delivery| delivery.job.connection == other), "{left:?}");
+}
+
+pub async fn a_purged_event_is_known_again_for_its_day(world: World) {
+    let dedupe = Some(Dedupe { key: [1; 16], content: [2; 16] });
+    let event = NewEvent { dedupe, ..world.event_named("acme", "one", &[]) };
+    let id = event.event.id.clone();
+    world.ingest(vec![event.clone()]).await;
+    let before = world.now().plus(SPAN);
+    assert_eq!(world.store.purge(&tenant_id("acme"), before, None).await.unwrap().removed, 1);
+    assert_eq!(world.store.event(&tenant_id("acme"), &id).await, Ok(None));
+    let stored = |duplicate| [Accepted::Stored { id: id.clone(), jobs: 0, duplicate }];
+    assert_eq!(world.ingest(vec![event.clone()]).await, stored(true));
+    world.advance_secs(24 * 3_600);
+    assert_eq!(world.ingest(vec![event]).await, stored(false));
 }
 
 pub async fn what_a_job_sent_is_forgotten_where_that_is_asked_for(world: World) {

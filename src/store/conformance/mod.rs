@@ -103,6 +103,7 @@ macro_rules! conformance_suite {
             kept: an_erased_event_tells_nothing_and_sends_nothing,
             kept: an_event_of_many_jobs_is_erased_as_a_whole,
             kept: a_purge_takes_all_of_a_tenant_and_nothing_else,
+            kept: a_purged_event_is_known_again_for_its_day,
             kept: what_a_job_sent_is_forgotten_where_that_is_asked_for,
             transfer: what_is_exported_is_what_is_there,
             transfer: what_is_imported_goes_on_where_it_stood,

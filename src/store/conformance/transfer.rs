@@ -145,7 +145,7 @@ pub async fn what_is_imported_goes_on_where_it_stood(world: World) {
     assert_eq!((dead.len(), dead[0].reason.as_str()), (1, "dead"));
 
     // The platform sends the same event again.
-    let mut again = world.event("acme", &[to]);
+    let mut again = world.event_named("acme", &events[0].event.id, &[to]);
     again.dedupe = Some(dedupe);
     let id = again.event.id.clone();
     let repeated = world.store.ingest(Ingest { idempotency: None, events: vec![again] }).await;

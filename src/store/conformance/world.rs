@@ -161,6 +161,11 @@ impl World {
         self.event_called(tenant, &key.to_string(), to, key)
     }
 
+    /// An event of an id that the platform gave.
+    pub fn event_named(&self, tenant: &str, id: &str, to: &[ConnectionId]) -> NewEvent {
+        self.event_called(tenant, id, to, EventKey::from_bits(self.ids.next()))
+    }
+
     pub fn event_called(&self, tenant: &str, id: &str, to: &[ConnectionId], key: EventKey) -> NewEvent {
         let document =
             json!({"id": id, "type": "lead.captured", "tenant": tenant, "data": {"n": key.to_string()}});

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::checkpoint::Bounds;
 use super::{SqliteStore, blocking, schema, unavailable};
 use crate::store::StoreError;
 use crate::store::engine::Engine;
@@ -27,10 +28,11 @@ impl SqliteStore {
             };
             let synchronous = pragma("synchronous")?;
             let level = synchronous.parse().ok().and_then(|level: usize| SYNCHRONOUS.get(level));
+            let bounds = Bounds::default();
             let settings = [
                 ("journal_mode", pragma("journal_mode")?),
                 ("synchronous", level.map_or(synchronous.clone(), |name| (*name).to_owned())),
-                ("wal_autocheckpoint", pragma("wal_autocheckpoint")?),
+                ("checkpoint_pages", format!("{} beside the writer, {} by it", bounds.aside, bounds.most)),
                 ("cache_size", pragma("cache_size")?),
             ];
             Ok(Engine {

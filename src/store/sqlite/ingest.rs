@@ -6,14 +6,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::lanes::{Effect, Slot};
 use super::rows::state_code;
+use super::statement::run;
 use super::unavailable;
 use super::writer::Effects;
 use crate::clock::Ids;
+use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, JobId};
 use crate::domain::job::{Job, JobState};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::{Accepted, DEDUPE_SPAN, Dedupe, Ingest, Ingested, NewEvent, UNANSWERED};
+use crate::store::types::{Accepted, DEDUPE_SPAN, Dedupe, Ingest, Ingested, NewEvent, NewJob, UNANSWERED};
 
 /// What was remembered under a key.
 enum Seen<T> {
@@ -58,33 +60,17 @@ fn write_event(
 ) -> Result<Accepted, StoreError> {
     let event = &new.event;
     if let Some(key) = new.dedupe {
-        match seen::<u32>(database, key, now)? {
+        match seen_event(database, event, key, now)? {
             Seen::Never => {}
             Seen::Same(jobs) => return Ok(Accepted::Stored { id: event.id.clone(), jobs, duplicate: true }),
             Seen::Other => return Ok(Accepted::IdReused { id: event.id.clone() }),
         }
     }
-    database
-        .prepare_cached(
-            "INSERT INTO events(key, tenant, id, kind, received, document) VALUES(?, ?, ?, ?, ?, ?)",
-        )
-        .and_then(|mut insert| {
-            insert.execute(params![
-                event.key.bits().to_be_bytes(),
-                event.tenant.as_str(),
-                event.id,
-                event.kind,
-                event.received.millis(),
-                &event.document.text()[..],
-            ])
-        })
-        .map_err(|error| unavailable(&error))?;
-    let sequence = database.last_insert_rowid();
-    let mut jobs = 0;
-    for new_job in &new.jobs {
-        if is_closed(new_job.connection) {
-            continue;
-        }
+    let open: Vec<&NewJob> = new.jobs.iter().filter(|job| !is_closed(job.connection)).collect();
+    let jobs = u32::try_from(open.len()).unwrap_or(u32::MAX);
+    let dedupe = new.dedupe.map(|dedupe| (dedupe, now.plus(DEDUPE_SPAN)));
+    let sequence = insert_event(database, event, dedupe, jobs)?;
+    for new_job in open {
         let id = JobId::from_bits(ids.next());
         let job = Job {
             id,
@@ -107,12 +93,35 @@ fn write_event(
                 due: None,
             }));
         }
-        jobs += 1;
-    }
-    if let Some(key) = new.dedupe {
-        remember(database, key, now, &jobs)?;
     }
     Ok(Accepted::Stored { id: event.id.clone(), jobs, duplicate: false })
+}
+
+/// Writes an event that made so many jobs, with what a repeat of it is known by and until when; its row's number.
+pub(super) fn insert_event(
+    database: &Connection,
+    event: &Event,
+    dedupe: Option<(Dedupe, Timestamp)>,
+    made: u32,
+) -> Result<i64, StoreError> {
+    run(
+        database,
+        "INSERT INTO events(key, tenant, id, kind, received, dedupe, content, known_until, made, document)
+         VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            event.key.bits().to_be_bytes(),
+            event.tenant.as_str(),
+            event.id,
+            event.kind,
+            event.received.millis(),
+            dedupe.map(|(dedupe, _)| dedupe.key),
+            dedupe.map(|(dedupe, _)| dedupe.content),
+            dedupe.map(|(_, until)| until.millis()),
+            made,
+            &event.document.text()[..],
+        ],
+    )?;
+    Ok(database.last_insert_rowid())
 }
 
 pub(super) fn insert_job(
@@ -127,28 +136,25 @@ pub(super) fn insert_job(
     } else {
         (JobState::Queued, Some(0), None, "")
     };
-    database
-        .prepare_cached(
-            "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, finished, attempts, tries,
-             reason) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
-        )
-        .and_then(|mut insert| {
-            insert.execute(params![
-                job.id.bits().to_be_bytes(),
-                job.connection.bits().to_be_bytes(),
-                job.tenant.as_str(),
-                event,
-                kind,
-                job.mapping.bits().to_be_bytes(),
-                job.created.millis(),
-                state_code(state),
-                due,
-                finished,
-                reason,
-            ])
-        })
-        .map_err(|error| unavailable(&error))?;
-    Ok(())
+    run(
+        database,
+        "INSERT INTO jobs(id, connection, tenant, event, kind, mapping, created, state, due, finished, attempts, tries,
+         reason) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)",
+        params![
+            job.id.bits().to_be_bytes(),
+            job.connection.bits().to_be_bytes(),
+            job.tenant.as_str(),
+            event,
+            kind,
+            job.mapping.bits().to_be_bytes(),
+            job.created.millis(),
+            state_code(state),
+            due,
+            finished,
+            reason,
+        ],
+    )
+    .map(drop)
 }
 
 fn seen<T: serde::de::DeserializeOwned>(
@@ -171,7 +177,30 @@ fn seen<T: serde::de::DeserializeOwned>(
     }
 }
 
-pub(super) fn remember<T: serde::Serialize>(
+/// What is remembered of an event: in its own row, or, where that was removed before its day was over, under its key.
+fn seen_event(
+    database: &Connection,
+    event: &Event,
+    key: Dedupe,
+    now: Timestamp,
+) -> Result<Seen<u32>, StoreError> {
+    let row: Option<([u8; 16], u32)> = database
+        .prepare_cached(
+            "SELECT content, made FROM events WHERE tenant = ? AND id = ? AND dedupe = ? AND known_until > ? LIMIT 1",
+        )
+        .and_then(|mut select| {
+            let named = params![event.tenant.as_str(), event.id, key.key, now.millis()];
+            select.query_row(named, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(|error| unavailable(&error))?;
+    match row {
+        None => seen(database, key, now),
+        Some((content, _)) if content != key.content => Ok(Seen::Other),
+        Some((_, made)) => Ok(Seen::Same(made)),
+    }
+}
+
+fn remember<T: serde::Serialize>(
     database: &Connection,
     key: Dedupe,
     now: Timestamp,
@@ -179,11 +208,10 @@ pub(super) fn remember<T: serde::Serialize>(
 ) -> Result<(), StoreError> {
     let answer = serde_json::to_string(answer)
         .map_err(|error| StoreError::Corrupt(format!("an answer cannot be written: {error}")))?;
-    database
-        .prepare_cached("INSERT OR REPLACE INTO dedupe(key, content, expires, answer) VALUES(?, ?, ?, ?)")
-        .and_then(|mut insert| {
-            insert.execute(params![key.key, key.content, now.plus(DEDUPE_SPAN).millis(), answer])
-        })
-        .map_err(|error| unavailable(&error))?;
-    Ok(())
+    run(
+        database,
+        "INSERT OR REPLACE INTO dedupe(key, content, expires, answer) VALUES(?, ?, ?, ?)",
+        params![key.key, key.content, now.plus(DEDUPE_SPAN).millis(), answer],
+    )
+    .map(drop)
 }

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::ingest::insert_job;
 use super::lanes::{Effect, Slot};
 use super::rows::{self, state_code, state_of};
-use super::sweep::remove_job;
+use super::statement::run;
+use super::sweep::{remove_event, remove_job};
 use super::writer::Effects;
 use super::{SqliteStore, blocking, read, retry, schema, unavailable};
 use crate::domain::id::{ChoreId, ConnectionId, JobId, MappingVersion, TenantId};
@@ -86,7 +87,10 @@ impl Kept for SqliteStore {
     ) -> Result<Purged, StoreError> {
         self.ensure_owner()?;
         let tenant = tenant.clone();
-        self.writer.write(move |database, _| purge(database, &tenant, before, after.as_ref())).await
+        let clock = self.clock.clone();
+        self.writer
+            .write(move |database, _| purge(database, &tenant, before, after.as_ref(), clock.now()))
+            .await
     }
 
     async fn scrub(&self) -> Result<(), StoreError> {
@@ -272,6 +276,7 @@ fn purge(
     tenant: &TenantId,
     before: Timestamp,
     after: Option<&Cursor>,
+    now: Timestamp,
 ) -> Result<Purged, StoreError> {
     /// Events that one step removes.
     const STEP: usize = 200;
@@ -293,16 +298,8 @@ fn purge(
             run(database, "DELETE FROM tallies WHERE connection = ?", [connection])?;
             run(database, "DELETE FROM waits WHERE connection = ?", [connection])?;
         }
-        run(database, "DELETE FROM events WHERE seq = ?", [sequence])?;
+        remove_event(database, sequence, now)?;
         purged.removed += 1;
     }
     Ok(purged)
-}
-
-fn run(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
-    database
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.execute(params))
-        .map(|_| ())
-        .map_err(|error| unavailable(&error))
 }

@@ -7,6 +7,7 @@
 //! never written: the owner is the only one that leases, and when it dies every open job stands in its lane again.
 //! Another process (the command line) may open the folder as a *guest* to change records; it leases nothing.
 
+mod checkpoint;
 mod claims;
 mod engine;
 mod ingest;
@@ -23,6 +24,7 @@ mod rows;
 mod schema;
 mod settle;
 mod shares;
+mod statement;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ use crate::store::types::{
     KeptEvent, Lease, LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
     Stats, StoreError, Sweep, Tally,
 };
+use checkpoint::{Bounds, Checkpointer};
 use claims::Claims;
 use shares::Shares;
 use writer::{Shared, Writer};
@@ -105,12 +108,16 @@ impl SqliteStore {
         blocking(move || {
             let lock = owner.then(|| schema::lock(&folder)).transpose()?;
             let file = folder.join("patchbay.db");
-            let connection = schema::open_writer(&file)?;
+            let mut connection = schema::open_writer(&file)?;
             let shared = Arc::new(Shared::default());
             if owner {
                 restore::restore(&connection, &mut shared.lanes.lock(), &ids, clock.now())?;
             }
-            let (writer, thread) = Writer::start(connection, lock, Arc::clone(&shared), clock.clone())?;
+            // A guest writes little, and the engine folds its log by itself.
+            let checkpointer =
+                owner.then(|| Checkpointer::start(&file, &mut connection, Bounds::default())).transpose()?;
+            let (writer, thread) =
+                Writer::start(connection, lock, checkpointer, Arc::clone(&shared), clock.clone())?;
             Ok(Self {
                 file,
                 clock,

@@ -58,22 +58,15 @@ fn ids(
     lanes: &Mutex<Lanes>,
 ) -> Result<(Vec<JobId>, bool), StoreError> {
     let limit = want + known + 1;
+    // Without LIMIT: the engine plans a statement anew whenever another number is bound there.
     let mut select = database
-        .prepare_cached(
-            "SELECT id FROM jobs WHERE connection = ? AND due BETWEEN ? AND ? ORDER BY due, id LIMIT ?",
-        )
+        .prepare_cached("SELECT id FROM jobs WHERE connection = ? AND due BETWEEN ? AND ? ORDER BY due, id")
         .map_err(|error| unavailable(&error))?;
     let read: Vec<JobId> = select
-        .query_map(
-            params![
-                connection.bits().to_be_bytes(),
-                first_due,
-                last_due,
-                i64::try_from(limit).unwrap_or(i64::MAX)
-            ],
-            |row| row.get::<_, [u8; 16]>(0).map(|bytes| JobId::from_bits(u128::from_be_bytes(bytes))),
-        )
-        .and_then(Iterator::collect)
+        .query_map(params![connection.bits().to_be_bytes(), first_due, last_due], |row| {
+            row.get::<_, [u8; 16]>(0).map(|bytes| JobId::from_bits(u128::from_be_bytes(bytes)))
+        })
+        .and_then(|rows| rows.take(limit).collect())
         .map_err(|error| unavailable(&error))?;
     let reached_end = read.len() < limit;
     let lanes = lanes.lock();

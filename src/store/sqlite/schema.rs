@@ -5,7 +5,9 @@
 //! `events` and `jobs` are append-mostly; job ids are made by the one writer, so they rise in the order of writing.
 //! `jobs_lane` is the queue: a partial index over open jobs, in the order in which a lane gives them (`due` is 0 for a job
 //! that never failed, the time of its retry in milliseconds else, NULL once it has ended). `events_newest` gives the newest
-//! events of a type, since an index ends with the row's number. `attempts`, `bodies` and `replayed` (which replay put a job back last) hang on
+//! events of a type, since an index ends with the row's number. An event's own row says what a repeat of it is known by
+//! (`dedupe`, `content`, `known_until`, how many jobs it `made`), so that taking it in writes no page of its own for that; table `dedupe` has
+//! the keys of requests, and those of events that were removed before their day was over. `attempts`, `bodies` and `replayed` (which replay put a job back last) hang on
 //! jobs. `tallies` counts what came of a connection's jobs by day and slot (`store::log`). `dedupe` forgets after a day. `waits` and `failing` are
 //! what lanes must know after a crash. `records` is the few things that every process knows, under a rising revision.
 
@@ -20,7 +22,7 @@ use super::unavailable;
 use crate::store::StoreError;
 
 /// Raised by one with every change of the tables.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 /// From format 1, which did not know an event's type outside of its document.
 const FROM_1: &str = "
@@ -43,6 +45,14 @@ const FROM_3: &str = "
 CREATE TABLE replayed(job BLOB PRIMARY KEY, replay BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// From format 4, which knew every event's repeats by a row of `dedupe`. Those rows stay until their day is over.
+const FROM_4: &str = "
+ALTER TABLE events ADD COLUMN dedupe BLOB;
+ALTER TABLE events ADD COLUMN content BLOB;
+ALTER TABLE events ADD COLUMN known_until INTEGER;
+ALTER TABLE events ADD COLUMN made INTEGER NOT NULL DEFAULT 0;
+";
+
 /// How long a statement waits for another process's write before it fails.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -53,7 +63,8 @@ CREATE TABLE records(
 CREATE TABLE mappings(version BLOB PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events(
     seq INTEGER PRIMARY KEY, key BLOB NOT NULL, tenant TEXT NOT NULL, id TEXT NOT NULL, received INTEGER NOT NULL,
-    document BLOB NOT NULL, kind TEXT NOT NULL DEFAULT '');
+    kind TEXT NOT NULL DEFAULT '', dedupe BLOB, content BLOB, known_until INTEGER,
+    made INTEGER NOT NULL DEFAULT 0, document BLOB NOT NULL);
 CREATE INDEX events_id ON events(tenant, id);
 CREATE INDEX events_newest ON events(tenant, kind);
 CREATE TABLE jobs(
@@ -93,8 +104,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, StoreError> {
 
 /// Opens the database for writing and brings it up to date.
 pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open(file).map_err(|error| unavailable(&error))?;
-    prepare(&connection).map_err(|error| unavailable(&error))?;
+    let connection = open_beside(file)?;
     let version: i64 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|error| unavailable(&error))?;
@@ -105,9 +115,10 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     };
     match version {
         0 => apply(&format!("{SCHEMA}{FROM_2}{FROM_3}"))?,
-        1 => apply(&format!("{FROM_1}{FROM_2}{FROM_3}"))?,
-        2 => apply(&format!("{FROM_2}{FROM_3}"))?,
-        3 => apply(FROM_3)?,
+        1 => apply(&format!("{FROM_1}{FROM_2}{FROM_3}{FROM_4}"))?,
+        2 => apply(&format!("{FROM_2}{FROM_3}{FROM_4}"))?,
+        3 => apply(&format!("{FROM_3}{FROM_4}"))?,
+        4 => apply(FROM_4)?,
         SCHEMA_VERSION => {}
         newer => {
             return Err(StoreError::Corrupt(format!(
@@ -131,6 +142,13 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags).map_err(|error| unavailable(&error))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unavailable(&error))?;
+    Ok(connection)
+}
+
+/// Opens the database beside its writer, to copy what that wrote.
+pub(super) fn open_beside(file: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(file).map_err(|error| unavailable(&error))?;
+    prepare(&connection).map_err(|error| unavailable(&error))?;
     Ok(connection)
 }
 

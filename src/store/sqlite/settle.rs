@@ -8,6 +8,7 @@ use super::lanes::Effect;
 use super::log::Counted;
 use super::records;
 use super::rows::state_code;
+use super::statement::run;
 use super::unavailable;
 use super::writer::Effects;
 use crate::domain::breaker::Failing;
@@ -78,7 +79,7 @@ pub(super) fn record(
         })
         .map_err(|error| unavailable(&error))?;
     let Some(connection) = connection else { return Ok(false) };
-    execute(
+    run(
         database,
         "INSERT INTO attempts(job, number, record) VALUES(?, ?, ?)",
         params![id, recorded.attempt.number, attempt],
@@ -115,18 +116,18 @@ fn write_one(
     let id = job.id.bits().to_be_bytes();
     // One that was erased while its outcome was on its way has ended: nothing of that is kept.
     let open = match next {
-        Next::Done(state) => execute(
+        Next::Done(state) => run(
             database,
             "UPDATE jobs SET state = ?, due = NULL, finished = ?, attempts = ?, tries = ?, reason = ?
              WHERE id = ? AND due IS NOT NULL",
             params![state_code(state), now.millis(), job.attempts, job.tries, reason, id],
         )?,
-        Next::Due(due) => execute(
+        Next::Due(due) => run(
             database,
             "UPDATE jobs SET state = ?, due = ?, attempts = ?, tries = ?, reason = ? WHERE id = ? AND due IS NOT NULL",
             params![state_code(JobState::Waiting), due.millis().max(1), job.attempts, job.tries, reason, id],
         )?,
-        Next::Requeue => execute(
+        Next::Requeue => run(
             database,
             "UPDATE jobs SET tries = ?, reason = ? WHERE id = ? AND due IS NOT NULL",
             params![job.tries, reason, id],
@@ -143,7 +144,7 @@ fn write_one(
     match next {
         Next::Done(_) => {
             if settlement.forget {
-                execute(database, "DELETE FROM bodies WHERE job = ?", params![id])?;
+                run(database, "DELETE FROM bodies WHERE job = ?", params![id])?;
             }
             effects.lanes.push(Effect::Ended(job.id));
         }
@@ -167,14 +168,14 @@ fn keep_attempt(database: &Connection, job: JobId, attempt: &Attempt) -> Result<
     let record = serde_json::to_string(attempt)
         .map_err(|error| StoreError::Corrupt(format!("an attempt cannot be written: {error}")))?;
     let id = job.bits().to_be_bytes();
-    execute(
+    run(
         database,
         "INSERT OR REPLACE INTO attempts(job, number, record) VALUES(?, ?, ?)",
         params![id, attempt.number, record],
     )?;
     if attempt.number > KEPT_ATTEMPTS {
         let oldest = attempt.number - KEPT_ATTEMPTS;
-        execute(database, "DELETE FROM attempts WHERE job = ? AND number <= ?", params![id, oldest])?;
+        run(database, "DELETE FROM attempts WHERE job = ? AND number <= ?", params![id, oldest])?;
     }
     Ok(())
 }
@@ -182,7 +183,7 @@ fn keep_attempt(database: &Connection, job: JobId, attempt: &Attempt) -> Result<
 /// Keeps what the next attempt begins with, in place of what was kept before.
 fn keep_body(database: &Connection, settlement: &Settlement) -> Result<(), StoreError> {
     let Some(body) = &settlement.rendered else { return Ok(()) };
-    execute(
+    run(
         database,
         "INSERT INTO bodies(job, body) VALUES(?, ?) ON CONFLICT(job) DO UPDATE SET body = excluded.body",
         params![settlement.lease.job.bits().to_be_bytes(), &body[..]],
@@ -213,7 +214,7 @@ fn lane_effect(
         wait_until = wait_until.max(opening.map(|opening| opening.probe_at));
     }
     if let Some(until) = wait_until {
-        execute(
+        run(
             database,
             "INSERT INTO waits(connection, until) VALUES(?1, ?2)
              ON CONFLICT(connection) DO UPDATE SET until = max(until, excluded.until)",
@@ -250,12 +251,5 @@ fn count_failure(
                 Ok(Failing { count: row.get(0)?, since: Timestamp::from_millis(row.get(1)?) })
             })
         })
-        .map_err(|error| unavailable(&error))
-}
-
-fn execute(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
-    database
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.execute(params))
         .map_err(|error| unavailable(&error))
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, params};
 use super::lanes::{Closing, Effect, Place};
 use super::read::first_id;
 use super::rows::state_code;
+use super::statement::run;
 use super::writer::Effects;
 use super::{SqliteStore, records, unavailable};
 use crate::domain::connection::unwanted;
@@ -272,7 +273,7 @@ fn remove_events(
     let mut last = 0;
     for (sequence, received, has_jobs, kind) in old {
         if !has_jobs && *received < retention.cutoff(kind, now).millis() {
-            run(database, "DELETE FROM events WHERE seq = ?", params![sequence])?;
+            remove_event(database, *sequence, now)?;
             sweep.removed += 1;
         }
         last = *sequence;
@@ -296,9 +297,13 @@ pub(super) fn remove_job(database: &Connection, id: &[u8; 16]) -> Result<(), Sto
     Ok(())
 }
 
-fn run(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
-    database
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.execute(params))
-        .map_err(|error| unavailable(&error))
+/// Removes an event, and remembers under its key what a repeat of it is known by for what is left of its day.
+pub(super) fn remove_event(database: &Connection, sequence: i64, now: Timestamp) -> Result<(), StoreError> {
+    run(
+        database,
+        "INSERT OR REPLACE INTO dedupe(key, content, expires, answer)
+         SELECT dedupe, content, known_until, made FROM events WHERE seq = ? AND known_until > ?",
+        params![sequence, now.millis()],
+    )?;
+    run(database, "DELETE FROM events WHERE seq = ?", [sequence]).map(drop)
 }

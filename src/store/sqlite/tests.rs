@@ -15,7 +15,10 @@ use crate::domain::id::ConnectionId;
 use crate::domain::job::Outcome;
 use crate::domain::time::Timestamp;
 use crate::store::conformance::{Engine, World, retention};
-use crate::store::{Expected, Ingest, Ingested, Record, RecordId, Store, StoreError};
+use crate::store::types::DEDUPE_SPAN;
+use crate::store::{
+    Accepted, Dedupe, Expected, Ingest, Ingested, NewEvent, Record, RecordId, Store, StoreError,
+};
 
 struct Embedded {
     folder: TempDir,
@@ -97,10 +100,15 @@ async fn another_format_is_refused() {
 
 #[tokio::test]
 async fn the_formats_before_are_brought_up_to_date() {
-    let format_3 = "DROP TABLE replayed; PRAGMA user_version=3;";
-    let format_2 = "DROP TABLE replayed; DROP TABLE failing; DROP TABLE tallies; PRAGMA user_version=2;";
-    let format_1 = "DROP TABLE replayed; DROP TABLE failing; DROP TABLE tallies; DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1;";
-    for before in [format_3, format_2, format_1] {
+    let format_4 = "ALTER TABLE events DROP COLUMN dedupe; ALTER TABLE events DROP COLUMN content;
+                    ALTER TABLE events DROP COLUMN known_until;
+                    ALTER TABLE events DROP COLUMN made; PRAGMA user_version=4;";
+    let format_3 = format!("{format_4} DROP TABLE replayed; PRAGMA user_version=3;");
+    let format_2 = format!("{format_3} DROP TABLE failing; DROP TABLE tallies; PRAGMA user_version=2;");
+    let format_1 = format!(
+        "{format_2} DROP INDEX events_newest; ALTER TABLE events DROP COLUMN kind; PRAGMA user_version=1;"
+    );
+    for before in [format_4, &format_3, &format_2, &format_1] {
         let (mut world, _, file) = inside().await;
         let events = [world.event_of("acme", "lead.captured"), world.event_of("acme", "rating.given")];
         world.ingest(events.to_vec()).await;
@@ -120,6 +128,39 @@ async fn the_formats_before_are_brought_up_to_date() {
         let again = world.store.replay(lease[0].job.id, None, replay, false).await;
         assert_eq!(again, Ok(crate::store::Retried::Queued), "and what a replay did is noted");
     }
+}
+
+#[tokio::test]
+async fn what_format_4_knew_of_repeats_is_still_known() {
+    let (mut world, _, file) = inside().await;
+    let to = world.connect("acme", 4).await;
+    let dedupe = Dedupe { key: [1; 16], content: [2; 16] };
+    let known = NewEvent { dedupe: Some(dedupe), ..world.event_named("acme", "one", &[to, to]) };
+    world.ingest(vec![known.clone()]).await;
+    world.store.close().await;
+    let expires = world.now().plus(DEDUPE_SPAN).millis();
+    let database = Connection::open(&file).unwrap();
+    database
+        .execute(
+            "INSERT INTO dedupe(key, content, expires, answer) VALUES(?, ?, ?, '2')",
+            (dedupe.key, dedupe.content, expires),
+        )
+        .unwrap();
+    database
+        .execute_batch(
+            "ALTER TABLE events DROP COLUMN dedupe; ALTER TABLE events DROP COLUMN content;
+                    ALTER TABLE events DROP COLUMN known_until;
+             ALTER TABLE events DROP COLUMN made; PRAGMA user_version=4;",
+        )
+        .unwrap();
+    drop(database);
+    world = world.crash().await;
+    let id = known.event.id.clone();
+    let repeat = [Accepted::Stored { id: id.clone(), jobs: 2, duplicate: true }];
+    assert_eq!(world.ingest(vec![known.clone()]).await, repeat);
+    let other = Dedupe { content: [3; 16], ..dedupe };
+    let changed = NewEvent { dedupe: Some(other), ..known };
+    assert_eq!(world.ingest(vec![changed]).await, [Accepted::IdReused { id }]);
 }
 
 #[tokio::test]
@@ -259,7 +300,7 @@ async fn the_owner_sees_what_a_guest_writes_within_a_second() {
     // From here on its lane takes jobs.
     let ingested = owner.ingest(ingest(&world, to)).await.unwrap();
     assert!(matches!(&ingested, Ingested::Stored(accepted)
-        if matches!(accepted[0], crate::store::Accepted::Stored { jobs: 1, .. })));
+        if matches!(accepted[0], Accepted::Stored { jobs: 1, .. })));
     assert_eq!(owner.lease(5, Duration::from_mins(1)).await.unwrap().len(), 1);
     assert_eq!(
         guest
@@ -278,5 +319,5 @@ async fn the_owner_sees_what_a_guest_writes_within_a_second() {
     assert_eq!(owner.changes(changes[0].revision, 10).await.unwrap()[0].record, None);
     let ingested = owner.ingest(ingest(&world, to)).await.unwrap();
     assert!(matches!(&ingested, Ingested::Stored(accepted)
-        if matches!(accepted[0], crate::store::Accepted::Stored { jobs: 0, .. })));
+        if matches!(accepted[0], Accepted::Stored { jobs: 0, .. })));
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::ingest::remember;
+use super::ingest::insert_event;
 use super::rows::{self, state_code};
+use super::statement::run;
 use super::{read, refill, unavailable};
 use crate::domain::job::JobState;
 use crate::store::StoreError;
-use crate::store::types::{Cursor, Exported, KeptEvent, KeptJob, Tried};
+use crate::store::types::{Cursor, DEDUPE_SPAN, Exported, KeptEvent, KeptJob, Tried};
 
 /// A page of events after the one that `after` names.
 pub(super) fn export(
@@ -78,25 +79,11 @@ fn write(database: &Connection, kept: &KeptEvent) -> Result<bool, StoreError> {
     if known.is_some() {
         return Ok(false);
     }
-    run(
-        database,
-        "INSERT INTO events(key, tenant, id, received, document, kind) VALUES(?, ?, ?, ?, ?, ?)",
-        params![
-            key,
-            event.tenant.as_str(),
-            event.id,
-            event.received.millis(),
-            &event.document.text()[..],
-            event.kind
-        ],
-    )?;
-    let sequence = database.last_insert_rowid();
+    let made = u32::try_from(kept.jobs.len()).unwrap_or(u32::MAX);
+    let dedupe = kept.dedupe.map(|dedupe| (dedupe, event.received.plus(DEDUPE_SPAN)));
+    let sequence = insert_event(database, event, dedupe, made)?;
     for job in &kept.jobs {
         write_job(database, sequence, job)?;
-    }
-    if let Some(key) = kept.dedupe {
-        let jobs = u32::try_from(kept.jobs.len()).unwrap_or(u32::MAX);
-        remember(database, key, event.received, &jobs)?;
     }
     Ok(true)
 }
@@ -137,16 +124,8 @@ fn write_job(database: &Connection, event: i64, kept: &KeptJob) -> Result<(), St
         let sql = "INSERT INTO attempts(job, number, record) VALUES(?, ?, ?)";
         run(database, sql, params![id, attempt.number, record])?;
     }
-    match &kept.rendered {
-        Some(body) => run(database, "INSERT INTO bodies(job, body) VALUES(?, ?)", params![id, &body[..]]),
-        None => Ok(()),
+    if let Some(body) = &kept.rendered {
+        run(database, "INSERT INTO bodies(job, body) VALUES(?, ?)", params![id, &body[..]])?;
     }
-}
-
-fn run(database: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), StoreError> {
-    database
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.execute(params))
-        .map(|_| ())
-        .map_err(|error| unavailable(&error))
+    Ok(())
 }

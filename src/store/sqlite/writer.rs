@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::checkpoint::Checkpointer;
 use super::lanes::{Effect, Lanes};
 use super::{refill, unavailable};
 use crate::clock::Clock;
@@ -144,13 +145,14 @@ impl Writer {
     pub fn start(
         connection: Connection,
         lock: Option<File>,
+        checkpointer: Option<Checkpointer>,
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (commands, received) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || Loop { connection, _lock: lock, shared, clock }.run(received))
+            .spawn(move || Loop { connection, _lock: lock, checkpointer, shared, clock }.run(received))
             .map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
         Ok((Self { commands }, thread))
     }
@@ -185,6 +187,8 @@ impl Writer {
 
 struct Loop {
     connection: Connection,
+    /// What keeps the owner's log short.
+    checkpointer: Option<Checkpointer>,
     shared: Arc<Shared>,
     clock: Clock,
     /// What makes this process the owner; dropped last.
@@ -200,7 +204,7 @@ enum Failure {
 }
 
 impl Loop {
-    fn run(self, mut received: mpsc::Receiver<Command>) {
+    fn run(mut self, mut received: mpsc::Receiver<Command>) {
         let mut stopping = false;
         let mut refills_wait = false;
         while !stopping {
@@ -226,6 +230,9 @@ impl Loop {
             }
             self.commit(writes);
             refills_wait = self.refill();
+        }
+        if let Some(checkpointer) = self.checkpointer.take() {
+            checkpointer.stop(&mut self.connection);
         }
         // Folds the log back into the database, so that what is left behind is one file.
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
