@@ -149,12 +149,12 @@ impl Egress {
                 "no root certificates found: https deliveries will fail; install ca-certificates"
             );
         }
-        Ok(Self::over(tls, roots.is_ok(), policy, &settings, user_agent))
+        Ok(Self::over(&tls, roots.is_ok(), policy, &settings, user_agent))
     }
 
     /// The client over this TLS.
     pub(super) fn over(
-        tls: ClientConfig,
+        tls: &ClientConfig,
         has_roots: bool,
         policy: Arc<AddressPolicy>,
         settings: &EgressSettings,

@@ -131,8 +131,8 @@ impl Pass<'_> {
         loop {
             let rest = self.text.get(at..)?;
             let plain = memchr2(b'"', b'\\', rest)?;
-            // Without a way out of the loop, so that it takes many bytes at a time.
-            if rest[..plain].iter().fold(false, |found, byte| found | (*byte < 0x20)) {
+            // The least of them is found many bytes at a time.
+            if rest[..plain].iter().min().is_some_and(|least| *least < 0x20) {
                 return None;
             }
             at += plain;

@@ -76,11 +76,13 @@ impl Server {
 /// A client that trusts these, where it is said to have roots.
 fn trusting(certificates: &[&CertificateDer<'static>], has_roots: bool) -> Egress {
     let mut roots = RootCertStore::empty();
-    certificates.iter().for_each(|known| roots.add((*known).clone()).unwrap());
+    for known in certificates {
+        roots.add((*known).clone()).unwrap();
+    }
     let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     let policy = AddressPolicy { allow_http: false, allowed: vec!["127.0.0.0/8".parse().unwrap()] };
     let agent = HeaderValue::from_static("test");
-    Egress::over(tls, has_roots, Arc::new(policy), &EgressSettings::default(), agent)
+    Egress::over(&tls, has_roots, Arc::new(policy), &EgressSettings::default(), agent)
 }
 
 #[tokio::test]
