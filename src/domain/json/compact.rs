@@ -132,7 +132,7 @@ impl Pass<'_> {
             let rest = self.text.get(at..)?;
             let plain = memchr2(b'"', b'\\', rest)?;
             // The least of them is found many bytes at a time.
-            if rest[..plain].iter().min().is_some_and(|least| *least < 0x20) {
+            if rest[..plain].iter().copied().min().is_some_and(|least| least < 0x20) {
                 return None;
             }
             at += plain;
