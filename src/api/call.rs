@@ -165,6 +165,8 @@ impl Call {
             Ok(if all.is_empty() { first } else { all.freeze() })
         };
         tokio::select! {
+            // First, for most bodies are there with their head, and then no timer is set.
+            biased;
             body = reading => body,
             () = self.gateway.clock.sleep(BODY_TIMEOUT) => {
                 let secs = BODY_TIMEOUT.as_secs();

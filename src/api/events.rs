@@ -11,7 +11,7 @@ use super::problem::{Code, Problem, whole_secs};
 use crate::service::ingest::{ItemError, Publish, PublishError, Published, Receipt};
 use crate::service::rate::Standing;
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// When to come again to a tenant whose queue is full.
 const QUEUE_WAIT_SECS: u64 = 5;
 /// Says that an earlier request had done it.

@@ -36,7 +36,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Response};
 use axum::routing::{MethodFilter, on};
@@ -44,7 +44,7 @@ use futures::FutureExt;
 use tokio::time::Instant;
 
 use crate::domain::account::ApiKey;
-use crate::domain::id::{EventKey, TenantId};
+use crate::domain::id::{RequestId, TenantId};
 use crate::service::Gateway;
 use crate::service::door::Share;
 use crate::service::metrics::Shed;
@@ -54,7 +54,7 @@ use problem::{Code, Problem};
 use table::{Auth, Endpoint, ROUTES};
 
 /// The header that carries a request's id, both ways.
-pub const REQUEST_ID: &str = "x-request-id";
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_CHARS: usize = 128;
 /// The longest path and query together.
 const MAX_URI_BYTES: usize = 8 * 1024;
@@ -258,10 +258,7 @@ fn request_id(headers: &HeaderMap, gateway: &Gateway) -> String {
         .and_then(|value| value.to_str().ok())
         .filter(|text| (1..=MAX_REQUEST_ID_CHARS).contains(&text.len()))
         .filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()))
-        .map_or_else(
-            || EventKey::from_bits(gateway.ids.next()).to_string().replacen(EventKey::PREFIX, "req_", 1),
-            str::to_owned,
-        )
+        .map_or_else(|| RequestId::from_bits(gateway.ids.next()).to_string(), str::to_owned)
 }
 
 /// Refuses what is too long ahead of the body. The HTTP library has limits of its own, far above these (a URI of 64 KiB, 100

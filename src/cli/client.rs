@@ -181,7 +181,7 @@ impl Client {
             }
             None => Bytes::new(),
         };
-        let request = Request { method, url, headers, body, timeout: TIMEOUT };
+        let request = Request { method, url: url.into(), headers, body, timeout: TIMEOUT };
         let answer = self.egress.send(request).await.map_err(|error| {
             Failure::failed(error.reason())
                 .hint(format!("is a gateway running at {}? `patchbay serve` starts one", self.base))

@@ -15,9 +15,12 @@ use super::oauth::{Client, Token};
 use super::settings::{Auth, Settings};
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::egress::Request;
+use crate::egress::{Destination, Request};
 use crate::signature::{Message, SigningKey};
 use crate::spec::{CallSpec, ConnectorSpec, ContentType, HeaderTemplate, Names};
+
+/// Headers that a request has beside its connection's own, as a rule: a signature's, and those of the way out.
+const ADDED_HEADERS: usize = 8;
 
 /// A decoded signing secret and when it stops being used; `None` for the current one.
 #[derive(Debug)]
@@ -56,7 +59,7 @@ pub struct Endpoint {
 /// One request, but for its body.
 struct Call {
     method: Method,
-    url: Url,
+    url: Destination,
     content_type: ContentType,
     headers: HeaderMap,
     templates: Vec<(HeaderName, HeaderTemplate)>,
@@ -97,7 +100,8 @@ impl Call {
                 None => templates.push((name.clone(), bound)),
             }
         }
-        Ok(Self { method: spec.method.clone(), url, content_type: spec.content_type, headers, templates })
+        let (method, url, content_type) = (spec.method.clone(), url.into(), spec.content_type);
+        Ok(Self { method, url, content_type, headers, templates })
     }
 }
 
@@ -168,7 +172,7 @@ impl Endpoint {
         self.steps
             .iter()
             .chain([&self.last])
-            .map(|call| &call.url)
+            .map(|call| &*call.url)
             .chain(self.client().map(Client::token_url))
     }
 
@@ -236,16 +240,20 @@ impl Endpoint {
     ) -> Request {
         let call = self.steps.get(index).unwrap_or(&self.last);
         let mut headers = call.headers.clone();
+        headers.reserve(ADDED_HEADERS);
         for (name, template) in &call.templates {
             headers.insert(name, template.render(names));
         }
-        let mut url = call.url.clone();
+        // What the query has beside the connection's own, where there is something.
+        let mut extended: Option<Url> = None;
         let body = match (call.content_type, std::str::from_utf8(&body)) {
             (ContentType::Query, Ok(fields)) => {
+                let mut url = Url::clone(&call.url);
                 let joined =
-                    [url.query(), Some(fields)].into_iter().flatten().filter(|part| !part.is_empty());
+                    [call.url.query(), Some(fields)].into_iter().flatten().filter(|part| !part.is_empty());
                 let query = joined.collect::<Vec<_>>().join("&");
                 url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
+                extended = Some(url);
                 Bytes::new()
             }
             _ => body,
@@ -253,6 +261,7 @@ impl Endpoint {
         match (&self.auth, token) {
             (Some(Auth::Header(name, value)), _) => drop(headers.insert(name, value.clone())),
             (Some(Auth::Query(name, value)), _) => {
+                let url = extended.get_or_insert_with(|| Url::clone(&call.url));
                 url.query_pairs_mut().append_pair(name, value.reveal());
             }
             (Some(Auth::Token { name, prefix, .. }), Some(token)) => {
@@ -264,6 +273,7 @@ impl Endpoint {
             }
             _ => {}
         }
+        let url = extended.map_or_else(|| call.url.clone(), Destination::from);
         // The newest signs whatever its date says: no request goes out unsigned because a clock is wrong.
         let is_active =
             |index: usize, key: &Key| index == 0 || key.expires.is_none_or(|expires| now < expires);

@@ -137,7 +137,7 @@ impl Client {
             form.append_pair("client_secret", self.secret.reveal());
         }
         let body = form.finish().into();
-        Request { method: Method::POST, url: self.token_url.clone(), headers, body, timeout }
+        Request { method: Method::POST, url: self.token_url.clone().into(), headers, body, timeout }
     }
 
     /// Reads what came back; without a token, what that means for the try.

@@ -39,6 +39,11 @@ macro_rules! identifier {
                 self.0
             }
 
+            /// From its text form without the prefix; `None` when it is none.
+            pub fn of_ulid(text: &str) -> Option<Self> {
+                ulid::Ulid::from_string(text).ok().map(|ulid| Self(ulid.0))
+            }
+
             /// When it was made.
             pub fn time(self) -> Timestamp {
                 Timestamp::from_millis(i64::try_from(self.0 >> 80).unwrap_or(i64::MAX))
@@ -47,9 +52,14 @@ macro_rules! identifier {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0; ulid::ULID_LEN];
-                f.write_str($prefix)?;
-                f.write_str(ulid::Ulid(self.0).array_to_str(&mut text))
+                // In one piece, so that whoever collects it makes room once.
+                let mut text = [0; $prefix.len() + ulid::ULID_LEN];
+                let (prefix, rest) = text.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                if let Ok(rest) = rest.try_into() {
+                    ulid::Ulid(self.0).array_to_str(rest);
+                }
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -64,8 +74,7 @@ macro_rules! identifier {
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 text.strip_prefix($prefix)
-                    .and_then(|rest| ulid::Ulid::from_string(rest).ok())
-                    .map(|ulid| Self(ulid.0))
+                    .and_then(Self::of_ulid)
                     .ok_or(InvalidId { prefix: $prefix })
             }
         }
@@ -85,6 +94,10 @@ macro_rules! identifier {
     };
 }
 
+identifier!(
+    /// A request to the API.
+    RequestId, "req_"
+);
 identifier!(
     /// An event as the gateway keeps it; also its public id where the platform gave none.
     EventKey, "evt_"

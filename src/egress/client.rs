@@ -1,19 +1,28 @@
 //! Sends one request within one deadline and reads a bounded answer.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, redirect, retry};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::connect::{GuardedConnector, Use, tls};
+use super::destination::Destination;
 use super::error::{Circumstances, SendError};
 use super::guard::AddressPolicy;
-use super::library::GuardedConnector;
+use super::library::LIBRARY_ANSWER_BYTES;
 use super::resolve::GuardedResolver;
 
 /// The most that is read of an answer's body where the settings say nothing else.
@@ -21,6 +30,8 @@ pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// The longest timeout of a request; a longer one is cut to this.
 pub const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
 
+/// What the client calls itself.
+pub(super) const USER_AGENT: &str = concat!("patchbay/", env!("CARGO_PKG_VERSION"));
 /// How long a connection waits in the pool. Shorter than what common servers keep, so that a request seldom meets a
 /// connection the other side is just closing.
 pub(super) const POOL_IDLE: Duration = Duration::from_secs(30);
@@ -64,7 +75,7 @@ impl Default for EgressSettings {
             connect_timeout: Duration::from_secs(5),
             pool_idle_per_host: 32,
             body_limit_bytes: BODY_LIMIT_BYTES,
-            user_agent: concat!("patchbay/", env!("CARGO_PKG_VERSION")).to_owned(),
+            user_agent: USER_AGENT.to_owned(),
         }
     }
 }
@@ -75,9 +86,9 @@ pub enum EgressError {
     /// Not a header's value.
     #[error("the user agent `{0}` is not visible ASCII")]
     UserAgent(String),
-    /// The library does not start.
-    #[error("the HTTP client does not start")]
-    Client(#[source] reqwest::Error),
+    /// An https URL, and nothing to judge a certificate by.
+    #[error("no root certificates found; install ca-certificates")]
+    NoRoots(#[source] std::io::Error),
 }
 
 /// A request.
@@ -86,7 +97,7 @@ pub struct Request {
     /// Any method but CONNECT.
     pub method: Method,
     /// Where to; judged anew at each send.
-    pub url: Url,
+    pub url: Destination,
     /// Headers besides those that say how the message is carried, such as Host and Content-Length: these are refused.
     pub headers: HeaderMap,
     /// The body's bytes as they are sent.
@@ -115,58 +126,57 @@ pub struct Answer {
 /// The client. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Egress {
-    client: reqwest::Client,
+    client: Client<GuardedConnector, Outgoing>,
     policy: Arc<AddressPolicy>,
-    pub(super) connect_timeout: Duration,
+    user_agent: HeaderValue,
+    connect_timeout: Duration,
     body_limit_bytes: usize,
-    pub(super) has_roots: bool,
-    pub(super) connector: GuardedConnector,
+    has_roots: bool,
+    pub(super) library_connector: GuardedConnector,
 }
 
 impl Egress {
     /// Makes the client. A machine without root certificates is told in the log; plain http works there, and https
     /// fails with that reason.
     pub fn new(policy: Arc<AddressPolicy>, settings: EgressSettings) -> Result<Self, EgressError> {
-        let EgressSettings { connect_timeout, pool_idle_per_host, body_limit_bytes, user_agent } = settings;
-        let Ok(user_agent) = HeaderValue::from_str(&user_agent) else {
-            return Err(EgressError::UserAgent(user_agent));
+        let Ok(user_agent) = HeaderValue::from_str(&settings.user_agent) else {
+            return Err(EgressError::UserAgent(settings.user_agent));
         };
-        // An error says that a provider is there already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (tls, roots) = tls();
+        if let Err(error) = &roots {
+            tracing::warn!(
+                error = error as &dyn std::error::Error,
+                "no root certificates found: https deliveries will fail; install ca-certificates"
+            );
+        }
+        Ok(Self::over(&tls, roots.is_ok(), policy, &settings, user_agent))
+    }
 
+    /// The client over this TLS.
+    pub(super) fn over(
+        tls: &ClientConfig,
+        has_roots: bool,
+        policy: Arc<AddressPolicy>,
+        settings: &EgressSettings,
+        user_agent: HeaderValue,
+    ) -> Self {
+        let EgressSettings { connect_timeout, pool_idle_per_host, body_limit_bytes, .. } = *settings;
         let resolver = GuardedResolver::new(Arc::clone(&policy));
-        let builder = || {
-            reqwest::Client::builder()
-                .user_agent(user_agent.clone())
-                .connect_timeout(connect_timeout)
-                .pool_idle_timeout(POOL_IDLE)
-                .pool_max_idle_per_host(pool_idle_per_host)
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(PING_EVERY)
-                .http2_keep_alive_timeout(PING_TIMEOUT)
-                .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-                .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .redirect(redirect::Policy::none())
-                // The second call spares a copy of each request that would be kept for a retry.
-                .retry(retry::never().max_retries_per_request(0))
-                .referer(false)
-                .no_proxy()
-                .dns_resolver(resolver.clone())
+        let connector = |used| {
+            GuardedConnector::new(Arc::clone(&policy), resolver.clone(), tls.clone(), connect_timeout, used)
         };
-        let (client, has_roots) = match builder().build() {
-            Ok(client) => (client, true),
-            // Nearly always for want of root certificates; if it is not, the second attempt tells.
-            Err(error) => {
-                let client = builder().tls_certs_only([]).build().map_err(EgressError::Client)?;
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no root certificates found: https deliveries will fail; install ca-certificates"
-                );
-                (client, false)
-            }
-        };
-        let connector = GuardedConnector::new(Arc::clone(&policy), resolver, connect_timeout);
-        Ok(Self { client, policy, connect_timeout, body_limit_bytes, has_roots, connector })
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(pool_idle_per_host)
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .build(connector(Use::Any));
+        let library_connector = connector(Use::Http1(LIBRARY_ANSWER_BYTES));
+        Self { client, policy, user_agent, connect_timeout, body_limit_bytes, has_roots, library_connector }
     }
 
     /// Sends the request once. An answer of any status is an answer.
@@ -174,42 +184,71 @@ impl Egress {
         let Request { method, url, headers, body, timeout } = request;
         self.policy.check_target(&url).map_err(SendError::Refused)?;
         check_carriage(&method, &headers)?;
+        let body = Outgoing::new(body);
+        let begun = Arc::clone(&body.begun);
+        let carried = self.carried(method, &url, headers, body)?;
 
         let start = Instant::now();
         let limit = timeout.min(LONGEST_TIMEOUT);
-        let deadline = start + limit;
-        let peer = Peer::of(&url);
-        let mut carried = reqwest::Request::new(method, url);
-        *carried.headers_mut() = headers;
-        let sending = Sending::attach(body, &mut carried);
+        let mut answer = None;
+        let ended = timeout_at(start + limit, self.exchange(carried, &mut answer)).await;
+        let after_sending = begun.load(Ordering::Acquire);
+        match (answer, ended) {
+            (Some(answer), _) => Ok(Answer { elapsed: start.elapsed(), ..answer }),
+            (None, Ok(Err(error))) => Err(self.circumstances(&url, after_sending).explain(&error)),
+            (None, _) => Err(SendError::Timeout { peer: peer(&url), limit, after_sending }),
+        }
+    }
 
-        let mut response = match timeout_at(deadline, self.client.execute(carried)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
-                let circumstances = Circumstances {
-                    peer: peer.name(),
-                    after_sending: sending.may_have_begun(),
-                    connect_timeout: self.connect_timeout,
-                    has_roots: self.has_roots,
-                };
-                return Err(circumstances.classify(&error));
-            }
-            Err(_) => {
-                let after_sending = sending.may_have_begun();
-                return Err(SendError::Timeout { peer: peer.name(), limit, after_sending });
-            }
+    /// The request as it is written down.
+    fn carried(
+        &self,
+        method: Method,
+        url: &Destination,
+        mut headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<http::Request<Outgoing>, SendError> {
+        let Some(uri) = url.uri() else {
+            return Err(SendError::InvalidRequest("its URL can't be written in a request".to_owned()));
         };
-        let status = response.status().as_u16();
-        let headers = std::mem::take(response.headers_mut());
-        let (body, ending) = read_body(response, deadline, self.body_limit_bytes).await;
-        Ok(Answer {
-            status,
-            headers,
-            body,
-            truncated: ending == Ending::Truncated,
-            body_complete: ending == Ending::Complete,
-            elapsed: start.elapsed(),
-        })
+        if body.is_end_stream() && !matches!(method, Method::GET | Method::HEAD) {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        headers.entry(header::USER_AGENT).or_insert_with(|| self.user_agent.clone());
+        let mut carried = http::Request::new(body);
+        *carried.method_mut() = method;
+        *carried.uri_mut() = uri.clone();
+        *carried.headers_mut() = headers;
+        Ok(carried)
+    }
+
+    /// Sends, and reads into `answer`, which is there from the moment that the head of one has come.
+    async fn exchange(
+        &self,
+        carried: http::Request<Outgoing>,
+        answer: &mut Option<Answer>,
+    ) -> Result<(), Error> {
+        let (head, mut body) = self.client.request(carried).await?.into_parts();
+        let answer = answer.insert(Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: Bytes::new(),
+            truncated: false,
+            body_complete: false,
+            elapsed: Duration::ZERO,
+        });
+        read_body(&mut body, answer, self.body_limit_bytes).await;
+        Ok(())
+    }
+
+    pub(super) fn circumstances(&self, url: &Url, after_sending: bool) -> Circumstances {
+        Circumstances {
+            peer: peer(url),
+            after_sending,
+            connect_timeout: self.connect_timeout,
+            has_roots: self.has_roots,
+        }
     }
 }
 
@@ -217,7 +256,7 @@ fn check_carriage(method: &Method, headers: &HeaderMap) -> Result<(), SendError>
     if method == Method::CONNECT {
         return Err(SendError::InvalidRequest("the method CONNECT asks for a tunnel".to_owned()));
     }
-    match CARRIAGE.iter().find(|name| headers.contains_key(*name)) {
+    match headers.keys().find(|name| CARRIAGE.contains(name)) {
         Some(name) => {
             Err(SendError::InvalidRequest(format!("the header `{name}` is not for a request to set")))
         }
@@ -226,92 +265,72 @@ fn check_carriage(method: &Method, headers: &HeaderMap) -> Result<(), SendError>
 }
 
 /// Host and port, for an error's words.
-pub(super) struct Peer {
-    host: String,
-    port: u16,
+pub(super) fn peer(url: &Url) -> String {
+    // Both are there: a URL without them has been refused.
+    format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
 }
 
-impl Peer {
-    pub(super) fn of(url: &Url) -> Self {
-        // Both are there: a URL without them has been refused.
-        Self {
-            host: url.host_str().unwrap_or_default().to_owned(),
-            port: url.port_or_known_default().unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn name(&self) -> String {
-        format!("{}:{}", self.host, self.port)
-    }
+/// A request's body. It notes when it is asked for: a connection is there then, and the head is being written. Of a request
+/// without a body that cannot be seen, so `begun` is set from the start.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    body: Bytes,
+    begun: Arc<AtomicBool>,
 }
 
-/// Knows whether the request may be on its way: the body is asked for only when a connection is there and the head is
-/// being written. Of a request without a body that cannot be seen, so it counts as sent.
-struct Sending(Option<Arc<AtomicBool>>);
-
-impl Sending {
-    /// Gives the request its body and watches it go.
-    fn attach(body: Bytes, request: &mut reqwest::Request) -> Self {
-        if body.is_empty() {
-            if !matches!(*request.method(), Method::GET | Method::HEAD) {
-                request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            }
-            return Self(None);
-        }
-        // With its length told, the one-chunk stream goes out as a plain body, not in chunked coding.
-        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let begun = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&begun);
-        let stream = futures::stream::once(async move {
-            seen.store(true, Ordering::Release);
-            Ok::<_, Infallible>(body)
-        });
-        *request.body_mut() = Some(reqwest::Body::wrap_stream(stream));
-        Self(Some(begun))
-    }
-
-    fn may_have_begun(&self) -> bool {
-        self.0.as_ref().is_none_or(|begun| begun.load(Ordering::Acquire))
+impl Outgoing {
+    pub fn new(body: Bytes) -> Self {
+        let begun = Arc::new(AtomicBool::new(body.is_empty()));
+        Self { body, begun }
     }
 }
 
-/// How reading a body ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Ending {
-    Complete,
-    Truncated,
-    Broken,
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.begun.store(true, Ordering::Release);
+        let body = std::mem::take(&mut self.body);
+        Poll::Ready(if body.is_empty() { None } else { Some(Ok(Frame::data(body))) })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.body.len() as u64)
+    }
 }
 
-/// Reads until the body ends, the limit is passed or the time is up. Dropping the response closes what is left over.
-async fn read_body(
-    mut response: reqwest::Response,
-    deadline: Instant,
-    limit_bytes: usize,
-) -> (Bytes, Ending) {
-    // Most answers are one chunk, which is kept as it is.
-    let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
-    let ending = loop {
-        let mut chunk = match timeout_at(deadline, response.chunk()).await {
-            Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => break Ending::Complete,
-            Ok(Err(_)) | Err(_) => break Ending::Broken,
+/// Reads until the body ends, breaks off or passes the limit. What has been read is in the answer at any time, for the time
+/// may be up meanwhile. Dropping the body closes what is left over.
+async fn read_body(body: &mut Incoming, answer: &mut Answer, limit_bytes: usize) {
+    loop {
+        let chunk = match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+            Some(Ok(frame)) => frame.into_data(),
+            Some(Err(_)) => return,
+            None => return answer.body_complete = true,
         };
-        let room = limit_bytes - first.len().max(joined.len());
+        // Else they are trailers, which nobody reads.
+        let Ok(mut chunk) = chunk else { continue };
+        let room = limit_bytes - answer.body.len();
         let over = chunk.len() > room;
         chunk.truncate(room);
-        if first.is_empty() {
-            first = chunk;
+        // Most answers are one chunk, which is kept as it is.
+        if answer.body.is_empty() {
+            answer.body = chunk;
         } else {
-            if joined.is_empty() {
-                joined.extend_from_slice(&first);
-            }
+            let mut joined = BytesMut::from(std::mem::take(&mut answer.body));
             joined.extend_from_slice(&chunk);
+            answer.body = joined.freeze();
         }
         if over {
-            break Ending::Truncated;
+            return answer.truncated = true;
         }
-    };
-    (if joined.is_empty() { first } else { joined.freeze() }, ending)
+    }
 }

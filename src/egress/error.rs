@@ -119,22 +119,11 @@ pub(super) struct Circumstances {
 }
 
 impl Circumstances {
-    /// Tells the error for what the client library says.
-    pub fn classify(self, error: &reqwest::Error) -> SendError {
-        if error.is_builder() {
-            return SendError::InvalidRequest(detail_of(error));
-        }
-        self.explain(error, error.is_connect(), error.is_timeout())
-    }
-
-    /// Tells an error that is none of the request's own, by what lies below it.
-    pub fn explain(self, error: &(dyn Error + 'static), is_connect: bool, is_timeout: bool) -> SendError {
+    /// Tells an error of the client library.
+    pub fn explain(self, error: &hyper_util::client::legacy::Error) -> SendError {
         let Self { peer, after_sending, connect_timeout, has_roots } = self;
-        if !is_connect {
-            let detail = find::<io::Error>(error)
-                .and_then(io_in_words)
-                .map_or_else(|| detail_of(error), str::to_owned);
-            return SendError::Dropped { peer, detail, after_sending };
+        if !error.is_connect() {
+            return SendError::Dropped { peer, detail: detail_of(error), after_sending };
         }
         if let Some(fault) = find::<LookupFault>(error) {
             return match fault {
@@ -149,12 +138,10 @@ impl Circumstances {
             };
             return SendError::Tls { peer, detail };
         }
-        if is_timeout {
+        if all::<io::Error>(error).any(|error| error.kind() == io::ErrorKind::TimedOut) {
             return SendError::ConnectTimeout { peer, limit: connect_timeout };
         }
-        let detail =
-            find::<io::Error>(error).and_then(io_in_words).map_or_else(|| detail_of(error), str::to_owned);
-        SendError::Connect { peer, detail }
+        SendError::Connect { peer, detail: detail_of(error) }
     }
 }
 
@@ -166,24 +153,29 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = below(error);
-    }
-    None
+/// An error and those below it.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| below(*error))
 }
 
-/// The text of the lowest error. The upper ones may hold the URL.
-fn detail_of(error: &(dyn Error + 'static)) -> String {
-    let Some(mut lowest) = error.source() else { return "the client gave no reason".to_owned() };
-    while let Some(next) = below(lowest) {
-        lowest = next;
+fn all<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a T> {
+    chain(error).filter_map(|error| error.downcast_ref())
+}
+
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    all(error).next()
+}
+
+/// The words for what the system says, else the text of the lowest error. The upper ones may hold the URL.
+pub(super) fn detail_of(error: &(dyn Error + 'static)) -> String {
+    if let Some(words) = all(error).find_map(io_in_words) {
+        return words.to_owned();
     }
-    lowest.to_string().chars().take(LONGEST_DETAIL).collect()
+    let lowest = chain(error).skip(1).last();
+    lowest.map_or_else(
+        || "the client gave no reason".to_owned(),
+        |lowest| lowest.to_string().chars().take(LONGEST_DETAIL).collect(),
+    )
 }
 
 fn io_in_words(error: &io::Error) -> Option<&'static str> {

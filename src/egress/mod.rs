@@ -21,6 +21,8 @@
 
 mod client;
 mod collector;
+mod connect;
+mod destination;
 mod error;
 mod guard;
 mod library;
@@ -32,11 +34,12 @@ mod tests;
 
 pub use client::{Answer, BODY_LIMIT_BYTES, Egress, EgressError, EgressSettings, LONGEST_TIMEOUT, Request};
 pub use collector::{Collector, PostError};
+pub use connect::GuardedConnector;
+pub use destination::Destination;
 pub use error::SendError;
 pub use guard::AddressPolicy;
-pub use library::{GuardedConnector, LIBRARY_ANSWER_BYTES, LibraryClient};
+pub use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+pub use library::{LIBRARY_ANSWER_BYTES, LibraryClient};
 pub use ranges::{Ground, Range};
 pub use refusal::{LONGEST_URL_BYTES, Refusal};
-pub use reqwest::Method;
-pub use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub use url::Url;

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 
 use super::guard::AddressPolicy;
@@ -82,16 +81,6 @@ impl GuardedResolver {
         };
         vet(&self.policy, host, &found)?;
         Ok(found.into())
-    }
-}
-
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let lookup = self.lookup(name.as_str());
-        Box::pin(async move {
-            let found = lookup.await?;
-            Ok(Box::new((0..found.len()).map(move |at| found[at])) as Addrs)
-        })
     }
 }
 

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 use super::*;
 
+mod secure;
+
 /// What a receiver does with a connection after it has read a whole request.
 #[derive(Clone)]
 enum Manner {
@@ -125,7 +127,7 @@ fn post(url: &str, timeout_millis: u64) -> Request {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Request {
         method: Method::POST,
-        url: url.parse().unwrap(),
+        url: url.parse::<Url>().unwrap().into(),
         headers,
         body: Bytes::from_static(b"{\"a\":1}"),
         timeout: Duration::from_millis(timeout_millis),

@@ -21,6 +21,8 @@ use crate::store::{Expected, Record, RecordId, StoreError};
 
 const TOKEN_PREFIX: &str = "pb_";
 const ID_CHARS: usize = 26;
+/// A hash that no token has: what a token is compared with that names no key.
+const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// The longest name of a tenant, a key or a connection.
 pub const MAX_NAME_CHARS: usize = 100;
 
@@ -39,7 +41,7 @@ pub struct NewKey {
 fn id_of(token: &str) -> Option<KeyId> {
     let rest = token.strip_prefix(TOKEN_PREFIX)?;
     let id = rest.get(..ID_CHARS)?;
-    rest[ID_CHARS..].starts_with('_').then(|| format!("{}{id}", KeyId::PREFIX).parse().ok()).flatten()
+    rest[ID_CHARS..].starts_with('_').then(|| KeyId::of_ulid(id)).flatten()
 }
 
 fn hash(token: &str) -> String {
@@ -63,8 +65,7 @@ impl Gateway {
     /// The key that a token belongs to; `None` when the token is not one of ours.
     pub fn authenticate(&self, token: &str) -> Option<Arc<ApiKey>> {
         let key = id_of(token).and_then(|id| self.directory.key(id));
-        let nobody = "0".repeat(64);
-        let wanted = key.as_ref().map_or(nobody.as_str(), |key| key.hash.as_str());
+        let wanted = key.as_ref().map_or(NOBODY, |key| key.hash.as_str());
         let same: bool = hash(token).as_bytes().ct_eq(wanted.as_bytes()).into();
         key.filter(|_| same)
     }

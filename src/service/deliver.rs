@@ -72,7 +72,8 @@ async fn deliver_kept(gateway: &Gateway, leases: Vec<Lease>) -> Vec<Settlement> 
         && let Ok(working) = &live.works
         && let Some(sheet) = working.outlet.sheet()
     {
-        return sheets::deliver(gateway, &live, working, sheet, leases).await;
+        // In a place of its own: it is large, and the future of every delivery is copied with what it may hold.
+        return Box::pin(sheets::deliver(gateway, &live, working, sheet, leases)).await;
     }
     let mut settlements = Vec::with_capacity(leases.len());
     for lease in leases {

@@ -16,10 +16,9 @@ use crate::domain::job::Outcome;
 use crate::domain::json::Object;
 use crate::domain::secret::Secret;
 use crate::domain::time::Timestamp;
-use crate::domain::trace::TRACEPARENT;
 use crate::egress::{Answer, HeaderValue, Request, SendError};
 use crate::mapping::Context;
-use crate::service::Gateway;
+use crate::service::{Gateway, traces};
 use bytes::Bytes;
 use tokens::Fetch;
 pub use tokens::TokenSlot;
@@ -50,7 +49,7 @@ pub struct Wire<'a> {
 impl Sends for Wire<'_> {
     async fn send(&self, mut request: Request) -> Result<Answer, SendError> {
         if let Some(traceparent) = self.traceparent {
-            request.headers.entry(TRACEPARENT).or_insert_with(|| traceparent.clone());
+            request.headers.entry(traces::HEADER).or_insert_with(|| traceparent.clone());
         }
         self.gateway.egress.send(request).await
     }

@@ -224,7 +224,7 @@ impl Gateway {
         }
         let request = Request {
             method: Method::POST,
-            url: chat.url.clone(),
+            url: chat.url.clone().into(),
             headers,
             body: Bytes::from(asked.to_string()),
             timeout: chat.timeout,

@@ -32,6 +32,8 @@ use crate::domain::job::{Attempt, Outcome};
 use crate::domain::trace::{TRACEPARENT, TraceContext};
 use crate::egress::{Collector, EgressError, HeaderMap, HeaderName, HeaderValue, PostError, Url};
 
+/// The header that carries a trace, both ways.
+pub const HEADER: HeaderName = HeaderName::from_static(TRACEPARENT);
 /// Spans that may wait to be told.
 pub const QUEUE: usize = 8_192;
 /// Spans of one post.
@@ -138,7 +140,7 @@ struct Recording {
 
 /// The span that a request's caller is in: of its one `traceparent`; what is none is nothing (W3C Trace Context §3.2.1).
 pub fn caller(headers: &HeaderMap) -> Option<TraceContext> {
-    let mut found = headers.get_all(TRACEPARENT).iter();
+    let mut found = headers.get_all(HEADER).iter();
     match (found.next(), found.next()) {
         (Some(one), None) => one.to_str().ok()?.parse().ok(),
         _ => None,

@@ -199,7 +199,7 @@ impl Sends for Marked<'_> {
     async fn send(&self, mut request: Request) -> Result<Answer, SendError> {
         request.headers.insert(HeaderName::from_static(TEST_HEADER), HeaderValue::from_static("true"));
         // A request for an access token is all secrets.
-        if self.endpoint.client().is_none_or(|client| *client.token_url() != request.url) {
+        if self.endpoint.client().is_none_or(|client| *client.token_url() != *request.url) {
             *self.shown.lock() = Some(Shown::of(self.endpoint, &request));
         }
         self.wire.send(request).await

@@ -28,7 +28,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ("axum", &["api", "app", "cli"], "HTTP servers live in `api`"),
     ("rusqlite", &["store::sqlite"], "SQL lives in its store"),
     ("use redis", &["store::redis"], "Redis lives in its store"),
-    ("reqwest", &["egress"], "the only HTTP client is `egress`"),
+    ("hyper_util::client", &["egress"], "the only HTTP client is `egress`"),
     ("std::env", &["config", "main"], "the environment is read in `config`"),
     ("SystemTime::now", &["clock"], "time is read in `clock`, so that tests can inject it"),
     ("rand::", &["clock"], "randomness comes from `clock::Entropy`, so that tests can inject it"),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::memchr2;
 use serde::Serialize;
 use serde_json::Number;
 
@@ -128,16 +129,18 @@ impl Pass<'_> {
         let mut at = start + 1;
         let mut as_it_stands = true;
         loop {
-            match self.text.get(at)? {
-                b'"' => break,
-                b'\\' => {
-                    as_it_stands &=
-                        matches!(self.text.get(at + 1)?, b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't');
-                    at += 2;
-                }
-                0..0x20 => return None,
-                _ => at += 1,
+            let rest = self.text.get(at..)?;
+            let plain = memchr2(b'"', b'\\', rest)?;
+            // The least of them is found many bytes at a time.
+            if rest[..plain].iter().copied().min().is_some_and(|least| least < 0x20) {
+                return None;
             }
+            at += plain;
+            if self.text[at] == b'"' {
+                break;
+            }
+            as_it_stands &= matches!(self.text.get(at + 1)?, b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't');
+            at += 2;
         }
         self.at = at + 1;
         let string = &self.text[start..=at];

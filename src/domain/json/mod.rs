@@ -5,11 +5,13 @@
 
 mod compact;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -106,9 +108,9 @@ impl Object {
     }
 
     /// The members, in order: name, and value as JSON.
-    pub fn members(&self) -> impl Iterator<Item = (String, Bytes)> {
+    pub fn members(&self) -> impl Iterator<Item = (Cow<'_, str>, Bytes)> {
         self.members.iter().map(|member| {
-            let name = string(&self.text[member.start..member.colon]).unwrap_or_default();
+            let name = text(&self.text[member.start..member.colon]).unwrap_or_default();
             (name, self.text.slice(member.colon + 1..member.end))
         })
     }
@@ -148,11 +150,16 @@ impl fmt::Debug for Object {
 
 /// A text out of JSON; `None` when it is none.
 pub fn string(json: &[u8]) -> Option<String> {
+    text(json).map(Cow::into_owned)
+}
+
+/// The same, as it stands there where it has no escapes.
+fn text(json: &[u8]) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
     if inner.contains(&b'\\') {
-        return serde_json::from_slice(json).ok();
+        return serde_json::from_slice(json).ok().map(Cow::Owned);
     }
-    String::from_utf8(inner.to_vec()).ok()
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
 }
 
 /// Whether JSON writes the name without escapes.
@@ -243,14 +250,13 @@ impl Walk<'_> {
 
     /// The end of the text that begins at `at`.
     fn string(&self, at: usize) -> Option<usize> {
-        let mut bytes = self.text.get(at + 1..)?.iter();
-        while let Some(byte) = bytes.next() {
-            match byte {
-                b'"' => return Some(self.text.len() - bytes.len()),
-                b'\\' => drop(bytes.next()),
-                _ => {}
+        let mut at = at + 1;
+        loop {
+            at += memchr2(b'"', b'\\', self.text.get(at..)?)?;
+            if self.text[at] == b'"' {
+                return Some(at + 1);
             }
+            at += 2;
         }
-        None
     }
 }

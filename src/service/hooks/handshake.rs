@@ -36,7 +36,8 @@ impl Gateway {
         };
         value.set_sensitive(true);
         let headers = HeaderMap::from_iter([(HOOK_SECRET, value)]);
-        let request = Request { method: Method::POST, url, headers, body: Bytes::new(), timeout: TIMEOUT };
+        let (method, url) = (Method::POST, url.into());
+        let request = Request { method, url, headers, body: Bytes::new(), timeout: TIMEOUT };
         match self.egress.send(request).await {
             Ok(answer) if !(200..300).contains(&answer.status) => {
                 refused(format!("did not confirm: it answered {}", answer.status))

@@ -125,8 +125,8 @@ impl Gateway {
         else {
             return set(None, Some(claimed)).await.map(drop);
         };
-        let request =
-            Request { method, url, headers: HeaderMap::new(), body: Bytes::new(), timeout: FAREWELL_TIMEOUT };
+        let (url, headers, body) = (url.into(), HeaderMap::new(), Bytes::new());
+        let request = Request { method, url, headers, body, timeout: FAREWELL_TIMEOUT };
         let said = match self.egress.send(request).await {
             Ok(answer) if was_told(answer.status) => Ok(answer.status),
             Ok(answer) => Err(format!("it answered {}", answer.status)),

@@ -84,7 +84,7 @@ impl Draft {
         for (key, value) in object(event, at)?.members() {
             if key == "data" {
                 draft.data = Some(value);
-            } else if PLAIN_KEYS.contains(&key.as_str()) {
+            } else if PLAIN_KEYS.contains(&&*key) {
                 draft.set(&key, &value, at, &mut faults);
             } else {
                 let hint = did_you_mean(&key, PLAIN_KEYS).unwrap_or_else(|| {
@@ -105,7 +105,7 @@ impl Draft {
         let mut faults = Faults::default();
         let mut draft = Self::default();
         for (key, value) in object(event, at)?.members() {
-            match key.as_str() {
+            match &*key {
                 "data" => draft.data = Some(value),
                 "data_base64" => faults.at_field(
                     below(at, "data_base64"),

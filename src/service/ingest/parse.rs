@@ -4,8 +4,8 @@
 //! What that pass can't answer is read as a tree of values: an error, with its place, or a name that is there twice.
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::attributes::{Draft, Incoming, written};
@@ -15,6 +15,13 @@ use crate::service::MAX_BATCH;
 
 /// How deep an event's JSON may nest; the event itself is the first level.
 pub const MAX_NESTING: usize = 64;
+
+/// Headers of which a `CloudEvent` in binary mode has one at the least.
+const BINARY: [HeaderName; 3] = [
+    HeaderName::from_static("ce-specversion"),
+    HeaderName::from_static("ce-id"),
+    HeaderName::from_static("ce-type"),
+];
 
 /// Why nothing at all could be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +119,7 @@ fn form(headers: &HeaderMap) -> Result<Form, ParseError> {
     if media != "application/json" && !(media.starts_with("application/") && media.ends_with("+json")) {
         return Err(refused());
     }
-    let binary = ["ce-specversion", "ce-id", "ce-type"].iter().any(|name| headers.contains_key(*name));
+    let binary = BINARY.iter().any(|name| headers.contains_key(name));
     Ok(if binary { Form::Binary } else { Form::Plain })
 }
 
@@ -236,7 +243,7 @@ mod tests {
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
     }
 

@@ -10,7 +10,8 @@
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use rusqlite::{Connection, ffi, hooks::Wal};
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode};
 
 use super::{schema, unavailable};
 use crate::store::StoreError;
@@ -83,13 +84,10 @@ fn hook(
 
 /// What could not be copied stays in the log, where it is safe, and is tried again after the next commit.
 fn report(copied: rusqlite::Result<()>) {
-    match copied {
-        Err(error)
-            if error.sqlite_error().is_some_and(|error| error.code == ffi::ErrorCode::DatabaseBusy) => {}
-        Err(error) => {
-            tracing::warn!(%error, "the write-ahead log cannot be copied into the database; it goes on growing")
-        }
-        Ok(()) => {}
+    if let Err(error) = copied
+        && error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy)
+    {
+        tracing::warn!(%error, "the write-ahead log cannot be copied into the database; it goes on growing");
     }
 }
 

@@ -15,6 +15,7 @@ mod kept;
 mod lanes;
 mod log;
 mod newest;
+mod open;
 mod read;
 mod records;
 mod refill;
@@ -31,7 +32,7 @@ mod tests;
 mod transfer;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,17 +51,15 @@ use crate::store::types::{
     KeptEvent, Lease, LeaseRef, Record, RecordId, Recorded, Retried, Revision, Settlement, Spend, Spent,
     Stats, StoreError, Sweep, Tally,
 };
-use checkpoint::{Bounds, Checkpointer};
 use claims::Claims;
 use shares::Shares;
+use statement::unavailable;
 use writer::{Shared, Writer};
 
 /// How often a process looks for changes that another one wrote.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// How often there may be something to sweep.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// Idle read connections kept for the next reads.
-const READERS: usize = 4;
 /// The longest sleep until something is due: what a leap of the wall clock can delay.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 
@@ -79,97 +78,6 @@ pub struct SqliteStore {
     shares: Mutex<Shares>,
     /// Whether this process owns the folder; a guest doesn't.
     owner: bool,
-}
-
-impl SqliteStore {
-    /// Opens the database of `folder`, which must exist, as its owner. Ended deliveries are kept for `retention`.
-    pub async fn open(
-        folder: &Path,
-        clock: Clock,
-        ids: Ids,
-        retention: impl Into<Retention>,
-    ) -> Result<Self, StoreError> {
-        Self::open_as(folder, clock, ids, retention.into(), true).await
-    }
-
-    /// Opens the database of `folder` beside its owner, if there is one: for records and reads, not for jobs.
-    pub async fn open_guest(folder: &Path, clock: Clock, ids: Ids) -> Result<Self, StoreError> {
-        Self::open_as(folder, clock, ids, Duration::MAX.into(), false).await
-    }
-
-    async fn open_as(
-        folder: &Path,
-        clock: Clock,
-        ids: Ids,
-        retention: Retention,
-        owner: bool,
-    ) -> Result<Self, StoreError> {
-        let folder = folder.to_owned();
-        blocking(move || {
-            let lock = owner.then(|| schema::lock(&folder)).transpose()?;
-            let file = folder.join("patchbay.db");
-            let mut connection = schema::open_writer(&file)?;
-            let shared = Arc::new(Shared::default());
-            if owner {
-                restore::restore(&connection, &mut shared.lanes.lock(), &ids, clock.now())?;
-            }
-            // A guest writes little, and the engine folds its log by itself.
-            let checkpointer =
-                owner.then(|| Checkpointer::start(&file, &mut connection, Bounds::default())).transpose()?;
-            let (writer, thread) =
-                Writer::start(connection, lock, checkpointer, Arc::clone(&shared), clock.clone())?;
-            Ok(Self {
-                file,
-                clock,
-                ids,
-                retention: Arc::new(retention),
-                shared,
-                writer,
-                thread: Mutex::new(Some(thread)),
-                readers: Arc::default(),
-                walk: Arc::default(),
-                shares: Mutex::default(),
-                owner,
-            })
-        })
-        .await
-    }
-
-    /// Runs a read on a thread for blocking work, with a connection of its own.
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.ensure_open()?;
-        let readers = Arc::clone(&self.readers);
-        let file = self.file.clone();
-        blocking(move || {
-            let idle = readers.lock().pop();
-            let connection = idle.map_or_else(|| schema::open_reader(&file), Ok)?;
-            let result = work(&connection);
-            let mut readers = readers.lock();
-            if readers.len() < READERS {
-                readers.push(connection);
-            }
-            result
-        })
-        .await
-    }
-
-    fn ensure_open(&self) -> Result<(), StoreError> {
-        if self.shared.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
-    }
-
-    /// Jobs are the owner's alone: a guest knows no lane.
-    fn ensure_owner(&self) -> Result<(), StoreError> {
-        let guest = "this process is a guest of the folder, and jobs are its owner's";
-        if self.owner { Ok(()) } else { Err(StoreError::Unavailable(guest.into())) }
-    }
-
-    fn is_closed(&self) -> impl Fn(ConnectionId) -> bool + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        move |connection| shared.lanes.lock().is_closed(connection)
-    }
 }
 
 #[async_trait]
@@ -461,16 +369,5 @@ async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(StoreError::Unavailable(format!("a store task failed: {error}"))),
-    }
-}
-
-/// What an error of the engine means to a caller.
-fn unavailable(error: &rusqlite::Error) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DiskFull) => StoreError::Full(error.to_string()),
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            StoreError::Corrupt(error.to_string())
-        }
-        _ => StoreError::Unavailable(error.to_string()),
     }
 }

@@ -1,7 +1,7 @@
 //! Reads a lane's next open jobs for its window.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,6 +14,14 @@ use crate::domain::event::Event;
 use crate::domain::id::{ConnectionId, EventKey, JobId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+
+/// A job with its event.
+static SLOT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT {JOB_COLUMNS}, jobs.due, events.key, events.tenant, events.received, events.document
+         FROM jobs JOIN events ON events.seq = jobs.event WHERE jobs.id = ?"
+    )
+});
 
 /// Reads what `plan` asks for. Runs on the writer's thread, so rows and `lanes` agree; `lanes` is locked only to look up
 /// which jobs are known.
@@ -58,15 +66,22 @@ fn ids(
     lanes: &Mutex<Lanes>,
 ) -> Result<(Vec<JobId>, bool), StoreError> {
     let limit = want + known + 1;
-    // Without LIMIT: the engine plans a statement anew whenever another number is bound there.
     let mut select = database
-        .prepare_cached("SELECT id FROM jobs WHERE connection = ? AND due BETWEEN ? AND ? ORDER BY due, id")
+        .prepare_cached(
+            "SELECT id FROM jobs WHERE connection = ? AND due BETWEEN ? AND ? ORDER BY due, id LIMIT ?",
+        )
         .map_err(|error| unavailable(&error))?;
     let read: Vec<JobId> = select
-        .query_map(params![connection.bits().to_be_bytes(), first_due, last_due], |row| {
-            row.get::<_, [u8; 16]>(0).map(|bytes| JobId::from_bits(u128::from_be_bytes(bytes)))
-        })
-        .and_then(|rows| rows.take(limit).collect())
+        .query_map(
+            params![
+                connection.bits().to_be_bytes(),
+                first_due,
+                last_due,
+                i64::try_from(limit).unwrap_or(i64::MAX)
+            ],
+            |row| row.get::<_, [u8; 16]>(0).map(|bytes| JobId::from_bits(u128::from_be_bytes(bytes))),
+        )
+        .and_then(Iterator::collect)
         .map_err(|error| unavailable(&error))?;
     let reached_end = read.len() < limit;
     let lanes = lanes.lock();
@@ -98,11 +113,7 @@ fn slot(
     id: JobId,
     events: &mut HashMap<EventKey, (Arc<Event>, usize)>,
 ) -> Result<Slot, StoreError> {
-    let sql = format!(
-        "SELECT {JOB_COLUMNS}, jobs.due, events.key, events.tenant, events.received, events.document
-         FROM jobs JOIN events ON events.seq = jobs.event WHERE jobs.id = ?"
-    );
-    let mut select = database.prepare_cached(&sql).map_err(|error| unavailable(&error))?;
+    let mut select = database.prepare_cached(&SLOT).map_err(|error| unavailable(&error))?;
     let mut found = select.query(params![id.bits().to_be_bytes()]).map_err(|error| unavailable(&error))?;
     let row = found
         .next()
@@ -133,4 +144,27 @@ pub(super) fn body(database: &Connection, id: JobId) -> Result<Option<Bytes>, St
         })
         .map(|body| body.map(Bytes::from))
         .map_err(|error| unavailable(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn a_statement_is_planned_once_whatever_is_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = schema::open_writer(&folder.path().join("patchbay.db")).unwrap();
+        let lanes = Mutex::default();
+        for bits in 0..5 {
+            assert!(slot(&database, JobId::from_bits(bits), &mut HashMap::new()).is_err(), "there is none");
+            let connection = ConnectionId::from_bits(bits);
+            ids(&database, connection, (0, 0), usize::try_from(bits).unwrap(), 0, &lanes).unwrap();
+        }
+        let statement = database.prepare_cached(&SLOT).unwrap();
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+        assert_eq!(statement.get_status(StatementStatus::Run), 5);
+    }
 }

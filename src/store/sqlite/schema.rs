@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fs4::FileExt;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::unavailable;
@@ -141,7 +142,10 @@ pub(super) fn touch(connection: &Connection) -> Result<(), StoreError> {
 pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags).map_err(|error| unavailable(&error))?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unavailable(&error))?;
+    connection
+        .busy_timeout(BUSY_TIMEOUT)
+        .and_then(|()| plan_once(&connection))
+        .map_err(|error| unavailable(&error))?;
     Ok(connection)
 }
 
@@ -152,8 +156,16 @@ pub(super) fn open_beside(file: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Has a statement keep its plan whatever values it is bound to. Else each use of a cached one may be a new plan, since a
+/// value is thought to tell how many rows there are; ours have an index whatever it is.
+/// (<https://sqlite.org/queryplanner-ng.html#qpstab>)
+fn plan_once(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    plan_once(connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     // What is deleted is overwritten with zeros: an erasure leaves nothing in the file.
     // FULL: a commit returns when the write-ahead log is on disk, which is what a 202 promises.

@@ -28,7 +28,7 @@ const BATCH: usize = 512;
 /// Requests that may wait.
 const QUEUE: usize = 8_192;
 /// Lanes refilled between two transactions at the most.
-const REFILLS: usize = 16;
+const REFILLS: usize = 4;
 
 /// The lanes and the signal that they have work.
 #[derive(Debug, Default)]

@@ -48,13 +48,14 @@ const QUANTUM: usize = 8;
 /// Jobs beyond what was asked for that batches may bring before the call ends.
 const BATCHED: usize = 1_024;
 /// Jobs of one lane held in memory at the most, but for due retries.
-const WINDOW: usize = 1_024;
+const WINDOW: usize = 4_096;
 /// Jobs in a window for each attempt that may be under way.
 const WINDOW_PER_WIDTH: usize = 64;
+/// Jobs that a refill brings of each kind at the most: the writer reads them, and what is accepted waits for it meanwhile.
+const REFILL: usize = 128;
 /// Jobs that a refill may bring even when the budget is spent, so that no lane starves.
 pub(super) const LEAST_REFILL: usize = 8;
-/// Bytes of event documents and rendered bodies that all windows may hold together; parsed, documents take about four
-/// times that.
+/// Bytes of event documents and rendered bodies that all windows may hold together.
 const BUDGET_BYTES: usize = 16 << 20;
 /// Lanes that one call of [`Lanes::lease`] may visit in vain.
 const TURNS: usize = 1_024;

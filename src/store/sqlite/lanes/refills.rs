@@ -1,7 +1,7 @@
 //! Refills: what is to be read from disk for which lane, and what came of it.
 
 use super::types::{Refill, RefillPlan};
-use super::{BUDGET_BYTES, LEAST_REFILL, Lanes, REFILL_RETRY};
+use super::{BUDGET_BYTES, LEAST_REFILL, Lanes, REFILL, REFILL_RETRY};
 use crate::domain::id::ConnectionId;
 use crate::domain::time::Timestamp;
 
@@ -31,7 +31,7 @@ impl Lanes {
             return None;
         }
         let (limit, held) = (lane.window_limit(), lane.window.len());
-        let most = if self.window_bytes < BUDGET_BYTES { limit / 2 } else { LEAST_REFILL };
+        let most = if self.window_bytes < BUDGET_BYTES { REFILL.min(limit / 2) } else { LEAST_REFILL };
         Some(RefillPlan {
             want_due: (limit / 2).saturating_sub(lane.window.retries()).min(most),
             want_fresh: limit.saturating_sub(held).min(most),
