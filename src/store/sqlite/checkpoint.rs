@@ -38,14 +38,24 @@ pub(super) struct Checkpointer(std::thread::JoinHandle<()>);
 impl Checkpointer {
     /// Starts it for the database of `file`, which `writer` writes.
     pub fn start(file: &Path, writer: &mut Connection, bounds: Bounds) -> Result<Self, StoreError> {
-        let connection = schema::open_beside(file)?;
         // One that waits is enough: it copies all that is there when it begins.
         let (ask, asked) = sync_channel(1);
+        let file = file.to_owned();
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".to_owned())
             .spawn(move || {
+                // Opened when there is something to copy: a gateway that rests holds no memory for it.
+                let mut connection = None;
                 while asked.recv().is_ok() {
-                    report(connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)"));
+                    if connection.is_none() {
+                        match schema::open_beside(&file) {
+                            Ok(opened) => connection = Some(opened),
+                            Err(error) => tracing::warn!(%error, "the write-ahead log is left to the writer"),
+                        }
+                    }
+                    if let Some(connection) = &connection {
+                        report(connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)"));
+                    }
                 }
             })
             .map_err(|error| StoreError::Unavailable(format!("cannot start a thread: {error}")))?;
@@ -53,7 +63,7 @@ impl Checkpointer {
         Ok(Self(thread))
     }
 
-    /// Waits until the thread has ended. `writer` does as much of its work from here on as the engine does by itself: none.
+    /// Waits until the thread has ended. From here on nobody copies the log.
     pub fn stop(self, writer: &mut Connection) {
         // Dropping the hook drops the one sender, which is what ends the thread.
         let unhooked = writer.wal_hook(None::<fn(&mut Wal, i32) -> rusqlite::Result<()>>);
