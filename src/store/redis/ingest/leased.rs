@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::Value;
 use tokio::time::Instant;
@@ -19,12 +18,10 @@ use crate::store::redis::credit::Spent;
 use crate::store::redis::keys::{Base, Partition, job_id};
 use crate::store::redis::link::Step;
 use crate::store::redis::script::Call;
-use crate::store::types::{Lease, NewEvent, NewJob, UNANSWERED};
+use crate::store::types::{DEDUPE_SPAN, Lease, NewEvent, NewJob, UNANSWERED};
 
 /// Numbers that the script answers for a lease.
 const NUMBERS: usize = 6;
-/// How long a dedupe key stands for its event; `DAY` of `dedupe.lua`.
-const DAY: Duration = Duration::from_hours(24);
 
 /// What one call writes.
 #[derive(Debug)]
@@ -125,7 +122,7 @@ impl Core {
         }
         call.value(head);
         call.value(dedupe.map_or_else(Vec::new, |key| {
-            [&time_bytes(now.plus(DAY))[..], &key.content, count.to_string().as_bytes()].concat()
+            [&time_bytes(now.plus(DEDUPE_SPAN))[..], &key.content, count.to_string().as_bytes()].concat()
         }));
         call.value([counted, &write_meta(event, now)].concat()).value(event.document.text());
         for (index, job) in portion.jobs(new).enumerate() {
@@ -176,8 +173,9 @@ impl Sent {
         let (at, index) = (usize::try_from(event), u32::try_from(job));
         let (at, index) = (at.map_err(|_| unknown())?, index.map_err(|_| unknown())?);
         let base = self.bases.get(at).ok_or_else(unknown)?;
-        let all = self.portions.iter().flat_map(|portion| portion.events().map(move |new| (portion, new)));
-        let (portion, new) = { all }.nth(at).ok_or_else(unknown)?;
+        let mut all =
+            self.portions.iter().flat_map(|portion| portion.events().map(move |new| (portion, new)));
+        let (portion, new) = all.nth(at).ok_or_else(unknown)?;
         let place = usize::try_from(index).map_err(|_| unknown())?;
         let job = portion.jobs(new).nth(place).ok_or_else(unknown)?;
         let id = job_id(base, index, partition);
@@ -237,7 +235,7 @@ mod tests {
 
     #[test]
     fn scripts_keep_a_key_as_long() {
-        let line = format!("local DAY = '{}'\n", DAY.as_millis());
+        let line = format!("local DAY = '{}'\n", DEDUPE_SPAN.as_millis());
         assert!(include_str!("../lua/dedupe.lua").contains(&line));
     }
 }
