@@ -36,6 +36,18 @@ impl Connection {
             Self::Cluster(connection) => query(pipeline, connection).await,
         }
     }
+
+    /// Runs a command alone, as one for every node of a cluster has to be; fails only without a connection.
+    async fn opens(&mut self, command: &Cmd) -> RedisResult<()> {
+        let ran = match self {
+            Self::One(connection) => command.query_async::<Value>(connection).await,
+            Self::Cluster(connection) => command.query_async::<Value>(connection).await,
+        };
+        match ran {
+            Err(error) if error.is_unrecoverable_error() => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 async fn query(
@@ -73,9 +85,17 @@ impl Step<'_> {
 /// Answers to the steps of a pipeline, in order.
 pub(super) type Answers = Vec<Result<Value, StoreError>>;
 
+/// Answers to steps, and the answer to the wait that followed them if one was asked for.
+pub(super) struct Waited {
+    pub answers: Answers,
+    pub wait: Option<Result<Value, StoreError>>,
+}
+
 /// A connection that heals.
 pub(super) struct Link {
     server: Arc<Server>,
+    /// Run on every new connection.
+    opening: Vec<Cmd>,
     live: Mutex<Live>,
 }
 
@@ -96,7 +116,7 @@ impl Link {
             // The error's detail may repeat the URL, and with it the password.
             StoreError::Unavailable(format!("the address of Redis can't be used: {}", error.category()))
         })?;
-        Ok(Self { server: Arc::new(server), live: Mutex::default() })
+        Ok(Self { server: Arc::new(server), opening: Vec::new(), live: Mutex::default() })
     }
 
     /// To the server that the settings name.
@@ -115,7 +135,13 @@ impl Link {
 
     /// Another connection to the same server.
     pub fn again(&self) -> Self {
-        Self { server: Arc::clone(&self.server), live: Mutex::default() }
+        self.opening_with(Vec::new())
+    }
+
+    /// Another connection to the same server, on which these commands run first whenever it is made. They are to save
+    /// time: an answer that refuses them is passed over.
+    pub fn opening_with(&self, opening: Vec<Cmd>) -> Self {
+        Self { server: Arc::clone(&self.server), opening, live: Mutex::default() }
     }
 
     /// Whether keys are spread over several servers.
@@ -133,7 +159,7 @@ impl Link {
         {
             return Err(error.clone());
         }
-        match timeout(CONNECT, self.connect()).await {
+        match timeout(CONNECT, self.connect_and_open()).await {
             Ok(Ok(connection)) => {
                 live.generation += 1;
                 live.failed = None;
@@ -149,6 +175,14 @@ impl Link {
                 Err(error)
             }
         }
+    }
+
+    async fn connect_and_open(&self) -> RedisResult<Connection> {
+        let mut connection = self.connect().await?;
+        for command in &self.opening {
+            connection.opens(command).await?;
+        }
+        Ok(connection)
     }
 
     async fn connect(&self) -> RedisResult<Connection> {
@@ -175,10 +209,21 @@ impl Link {
 
     /// Runs steps whose keys lie together, as one pipeline; an answer that takes longer than `limit` counts as none.
     pub async fn run(&self, steps: &[Step<'_>], limit: Duration) -> Result<Answers, StoreError> {
+        Ok(self.run_and_wait(steps, None, limit).await?.answers)
+    }
+
+    /// [`Self::run`], and then the command that waits until what the steps wrote is kept as it was promised.
+    pub async fn run_and_wait(
+        &self,
+        steps: &[Step<'_>],
+        wait: Option<&Cmd>,
+        limit: Duration,
+    ) -> Result<Waited, StoreError> {
         if steps.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Waited { answers: Vec::new(), wait: None });
         }
-        let mut answers = self.send(steps.iter().map(|step| step.command(false)), limit).await?;
+        let commands = steps.iter().map(|step| step.command(false));
+        let mut answers = self.send(commands.chain(wait.cloned()), limit).await?;
         // The server forgot scripts: nothing of them ran, so they are sent again in full.
         let forgotten: Vec<usize> = answers
             .iter()
@@ -187,14 +232,18 @@ impl Link {
             .map(|(at, _)| at)
             .collect();
         if !forgotten.is_empty() {
-            let again = self
-                .send(forgotten.iter().filter_map(|at| Some(steps.get(*at)?.command(true))), limit)
-                .await?;
-            for (at, answer) in forgotten.into_iter().zip(again) {
+            let scripts = forgotten.iter().filter_map(|at| Some(steps.get(*at)?.command(true)));
+            // Behind them the wait again, as the first did not know of them.
+            let again = self.send(scripts.chain(wait.cloned()), limit).await?;
+            let behind = wait.map(|_| steps.len());
+            for (at, answer) in forgotten.into_iter().chain(behind).zip(again) {
                 answers[at] = answer;
             }
         }
-        answers.into_iter().map(|answer| Ok(answer.map_err(|error| store_error(&error)))).collect()
+        let mut answers: Answers =
+            answers.into_iter().map(|answer| answer.map_err(|error| store_error(&error))).collect();
+        let wait = wait.and_then(|_| answers.pop());
+        Ok(Waited { answers, wait })
     }
 
     async fn send(
@@ -242,15 +291,28 @@ impl Link {
         groups: Vec<Vec<Step<'_>>>,
         limit: Duration,
     ) -> Vec<Result<Answers, StoreError>> {
+        let ran = self.run_groups_and_wait(groups, None, limit).await;
+        ran.into_iter().map(|ran| Ok(ran?.answers)).collect()
+    }
+
+    /// [`Self::run_groups`], and then the command that waits, once for every server that was written to.
+    pub async fn run_groups_and_wait(
+        &self,
+        groups: Vec<Vec<Step<'_>>>,
+        wait: Option<&Cmd>,
+        limit: Duration,
+    ) -> Vec<Result<Waited, StoreError>> {
         if self.is_cluster() {
-            return join_all(groups.iter().map(|steps| self.run(steps, limit))).await;
+            return join_all(groups.iter().map(|steps| self.run_and_wait(steps, wait, limit))).await;
         }
         let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
         let all: Vec<Step<'_>> = groups.into_iter().flatten().collect();
-        match self.run(&all, limit).await {
-            Ok(answers) => {
+        match self.run_and_wait(&all, wait, limit).await {
+            Ok(Waited { answers, wait }) => {
                 let mut answers = answers.into_iter();
-                lengths.into_iter().map(|length| Ok(answers.by_ref().take(length).collect())).collect()
+                let share =
+                    |length| Waited { answers: answers.by_ref().take(length).collect(), wait: wait.clone() };
+                lengths.into_iter().map(share).map(Ok).collect()
             }
             Err(error) => lengths.into_iter().map(|_| Err(error.clone())).collect(),
         }

@@ -256,10 +256,11 @@ impl RedisStore {
         let epoch = server::claim_layout(&link, &keys, &owner).await?;
         let bases = Bases::default();
         read::newest(&link, &keys).await?.iter().for_each(|base| bases.after(base));
+        let scripts = Scripts::new();
         let core = Arc::new(Core {
-            scripts: Scripts::new(),
             reads: link.again(),
-            bulk: link.again(),
+            bulk: link.opening_with(scripts.opening(durability)),
+            scripts,
             large: Arc::new(tokio::sync::Semaphore::new(ingest::LARGE)),
             link: Arc::new(link),
             clock,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use redis::Cmd;
 use sha1::{Digest, Sha1};
 
+use super::Durability;
+
 /// A script.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -27,6 +29,13 @@ impl Script {
     /// A script that stands alone.
     fn of_control(flags: &str, body: &str) -> Self {
         Self::new(format!("#!lua{flags}\n{body}"))
+    }
+
+    /// The command that makes the server keep it.
+    fn load(&self) -> Cmd {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(&self.source);
+        load
     }
 
     /// The command that runs it by hash; `full` sends its text, which makes the server keep it.
@@ -203,5 +212,12 @@ impl Scripts {
             let_go: Script::of_control(always, include_str!("lua/let_go.lua")),
             rebuilt: Script::of_control(always, include_str!("lua/control_rebuilt.lua")),
         }
+    }
+
+    /// What a connection that writes begins with. Where a wait follows what was written, the server is told the scripts
+    /// beforehand: a forgotten one would cost that wait twice.
+    pub fn opening(&self, durability: Durability) -> Vec<Cmd> {
+        let awaited = [&self.ingest, &self.commit];
+        if durability.command().is_some() { awaited.map(Script::load).into() } else { Vec::new() }
     }
 }

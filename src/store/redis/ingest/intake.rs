@@ -18,7 +18,7 @@ use super::{Portion, WEIGHT, read_answer};
 use crate::store::StoreError;
 use crate::store::redis::codec::{self, strange};
 use crate::store::redis::keys::Partition;
-use crate::store::redis::link::{Answers, Link, Step};
+use crate::store::redis::link::{Link, Waited};
 use crate::store::redis::{Core, REPLY};
 
 /// Requests that may wait.
@@ -70,7 +70,7 @@ impl Intake {
 
 /// Sends what waits, whenever a pipeline is free.
 async fn take(core: Arc<Core>, mut received: mpsc::Receiver<Portion>, pipelines: Arc<Semaphore>) {
-    let link = Arc::new(core.link.again());
+    let link = Arc::new(core.link.opening_with(core.scripts.opening(core.durability)));
     let mut batch = Vec::new();
     loop {
         let Ok(permit) = Arc::clone(&pipelines).acquire_owned().await else { return };
@@ -105,27 +105,23 @@ impl Core {
                 steps.push(step);
                 sent.push(one);
             }
-            steps.extend(self.durability.command().map(Step::Plain));
             groups.push(steps);
             waiting.push((partition, sent));
         }
-        let answers = link.run_groups(groups, REPLY).await;
+        let wait = self.durability.command();
+        let answers = link.run_groups_and_wait(groups, wait.as_ref(), REPLY).await;
         for ((partition, sent), answers) in waiting.into_iter().zip(answers) {
             self.answer(partition, sent, answers);
         }
     }
 
-    fn answer(&self, partition: Partition, sent: Vec<Sent>, answers: Result<Answers, StoreError>) {
-        let mut answers = match answers {
-            Ok(answers) => answers.into_iter(),
+    fn answer(&self, partition: Partition, sent: Vec<Sent>, waited: Result<Waited, StoreError>) {
+        let Waited { answers, wait } = match waited {
+            Ok(waited) => waited,
             Err(error) => return sent.into_iter().for_each(|sent| self.fail(partition, sent, &error)),
         };
-        let written: Vec<_> = answers.by_ref().take(sent.len()).collect();
-        let kept = match answers.next() {
-            Some(answer) => self.durability.holds(answer),
-            None => Ok(()),
-        };
-        for (sent, answer) in sent.into_iter().zip(written) {
+        let kept = wait.map_or(Ok(()), |answer| self.durability.holds(answer));
+        for (sent, answer) in sent.into_iter().zip(answers) {
             let parsed = kept.clone().and(answer).and_then(codec::list);
             let mut answers = match parsed {
                 Ok(answers) => answers,

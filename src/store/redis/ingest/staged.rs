@@ -36,7 +36,7 @@ use crate::domain::id::ConnectionId;
 use crate::store::StoreError;
 use crate::store::redis::codec::{self, read_meta, strange, write_meta};
 use crate::store::redis::keys::{Base, Partition};
-use crate::store::redis::link::Step;
+use crate::store::redis::link::{Step, Waited};
 use crate::store::redis::script::Call;
 use crate::store::redis::{Core, REPLY};
 use crate::store::types::{Dedupe, Ingest, NewEvent, UNANSWERED};
@@ -263,11 +263,10 @@ impl Core {
             let answer = serde_json::to_vec(&answer).map_err(|error| strange(&error.to_string()))?;
             call.value(key.content).value(answer);
         }
-        let mut steps = vec![Step::Script(&self.scripts.commit, call)];
-        steps.extend(self.durability.command().map(Step::Plain));
-        let mut answers = self.bulk.run(&steps, REPLY).await?.into_iter();
-        let answer = read_answer(answers.next().unwrap_or(Ok(Value::Nil))?)?;
-        Ok((answer, answers.next().map_or(Ok(()), |waited| self.durability.holds(waited))))
+        let (steps, wait) = ([Step::Script(&self.scripts.commit, call)], self.durability.command());
+        let Waited { mut answers, wait } = self.bulk.run_and_wait(&steps, wait.as_ref(), REPLY).await?;
+        let answer = read_answer(answers.pop().unwrap_or(Ok(Value::Nil))?)?;
+        Ok((answer, wait.map_or(Ok(()), |waited| self.durability.holds(waited))))
     }
 
     /// Applies what was accepted, in a task that whoever asked need not wait for; waits for it a while all the same, so

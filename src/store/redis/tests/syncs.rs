@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::store::StoreError;
 use crate::store::redis::Durability;
+use crate::store::redis::link::{Step, Waited};
 
 /// A proxy that answers `WAITAOF` itself.
 #[derive(Default)]
@@ -20,6 +21,9 @@ struct Syncing {
     /// What it answers: 1 when the writes before it are on disk here, 0 when they were not in time.
     synced: AtomicI64,
     asked: AtomicUsize,
+    /// Scripts that ran, and how many of them before it was last asked.
+    ran: AtomicUsize,
+    ran_before: AtomicUsize,
 }
 
 impl Syncing {
@@ -52,6 +56,7 @@ impl Syncing {
             match words[..] {
                 ["WAITAOF", "1", "0", _, ..] => {
                     self.asked.fetch_add(1, Ordering::Relaxed);
+                    self.ran_before.store(self.ran.load(Ordering::Relaxed), Ordering::Relaxed);
                     let synced = self.synced.load(Ordering::Relaxed);
                     answers.write_all(format!("*2\r\n:{synced}\r\n:0\r\n").as_bytes()).await?;
                 }
@@ -64,7 +69,10 @@ impl Syncing {
                 }
                 _ => {
                     commands.write_all(&command).await?;
-                    answers.write_all(&frame(&mut replies).await?).await?;
+                    let reply = frame(&mut replies).await?;
+                    let ran = matches!(words[..], ["EVAL" | "EVALSHA", ..]) && reply.first() != Some(&b'-');
+                    self.ran.fetch_add(usize::from(ran), Ordering::Relaxed);
+                    answers.write_all(&reply).await?;
                 }
             }
         }
@@ -109,8 +117,8 @@ async fn frame(reader: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Vec<u8>
     Ok(frame)
 }
 
-#[tokio::test]
-async fn an_accepted_event_waits_for_the_sync() {
+/// A store behind a proxy whose syncs come.
+async fn synced() -> (Bench, Arc<Syncing>) {
     let server = Server::with(&["--appendonly", "yes", "--appendfsync", "everysec"]);
     let proxy = Arc::new(Syncing { synced: AtomicI64::new(1), ..Syncing::default() });
     let url = format!("redis://127.0.0.1:{}", proxy.before(&server).await);
@@ -119,8 +127,40 @@ async fn an_accepted_event_waits_for_the_sync() {
     let settings = RedisSettings { durability: Durability::Fsync, ..RedisSettings::new(url) };
     let store = Arc::new(RedisStore::open(settings, clock.clone(), ids.clone()).await.unwrap());
     assert_eq!((store.about().durability.as_str(), store.about().note), ("fsync", None));
+    (Bench { server, store, clock, ids }, proxy)
+}
 
-    let bench = Bench { server, store, clock, ids };
+#[tokio::test]
+async fn scripts_that_the_server_forgot_are_waited_for_all_the_same() {
+    let (bench, proxy) = synced().await;
+    bench.server.command(&["SCRIPT", "FLUSH"]).await;
+    let before = proxy.ran.load(Ordering::Relaxed);
+    bench.ingest("acme", &[]).await;
+    let ran = proxy.ran.load(Ordering::Relaxed);
+    assert!(ran > before);
+    assert_eq!(proxy.ran_before.load(Ordering::Relaxed), ran);
+}
+
+#[tokio::test]
+async fn several_partitions_of_one_server_wait_once() {
+    let (bench, proxy) = synced().await;
+    let asked = proxy.asked.load(Ordering::Relaxed);
+    let wait = Durability::Fsync.command();
+    let write = |key: &str| vec![Step::Plain(redis::cmd("SET").arg(key).arg(1).clone())];
+    let limit = Duration::from_secs(10);
+    let link = &bench.store.core.link;
+    let waited = link.run_groups_and_wait(vec![write("a"), write("b")], wait.as_ref(), limit).await;
+    assert_eq!(proxy.asked.load(Ordering::Relaxed), asked + 1);
+    for ran in waited {
+        let Waited { answers, wait } = ran.unwrap();
+        assert_eq!(answers, [Ok(redis::Value::Okay)]);
+        Durability::Fsync.holds(wait.unwrap()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_event_waits_for_the_sync() {
+    let (bench, proxy) = synced().await;
     let lane = bench.connection("acme", 16).await;
     let asked = proxy.asked.load(Ordering::Relaxed);
     bench.ingest("acme", &[lane]).await;
