@@ -241,7 +241,11 @@ async fn open_gateway(
     });
     let egress = Egress::new(
         Arc::clone(&addresses),
-        EgressSettings { connect_timeout: config.egress.connect_timeout, ..EgressSettings::default() },
+        EgressSettings {
+            connect_timeout: config.egress.connect_timeout,
+            pool_idle_per_host: config.delivery.concurrency,
+            ..EgressSettings::default()
+        },
     )?;
     // A command beside the gateway tells nothing of what it does.
     let recorded = config.telemetry.traces.as_ref().filter(|_| place == Place::Owner);

@@ -61,7 +61,8 @@ const CARRIAGE: [HeaderName; 9] = [
 pub struct EgressSettings {
     /// The time for lookup, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// How many connections to one host and port wait in the pool for the next request.
+    /// How many connections to one host and port wait in the pool for the next request. Where more requests than that
+    /// go out at once, each burst closes what the next has to open again.
     pub pool_idle_per_host: usize,
     /// The most that is read of an answer's body.
     pub body_limit_bytes: usize,
@@ -73,7 +74,7 @@ impl Default for EgressSettings {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(5),
-            pool_idle_per_host: 32,
+            pool_idle_per_host: 512,
             body_limit_bytes: BODY_LIMIT_BYTES,
             user_agent: USER_AGENT.to_owned(),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::time::Instant;
 
 use super::*;
@@ -18,6 +19,8 @@ mod secure;
 enum Manner {
     /// Writes this and keeps the connection for the next request.
     Answer(String),
+    /// Answers so when as many requests wait as the barrier is for.
+    Together(String, Arc<Barrier>),
     /// Writes this and then nothing more, holding the connection.
     Stall(&'static str),
     /// Writes the head and then bytes without end.
@@ -74,6 +77,10 @@ async fn attend(
         *last.lock() = request;
         requests.fetch_add(1, Ordering::SeqCst);
         match &manner {
+            Manner::Together(text, barrier) => {
+                barrier.wait().await;
+                stream.write_all(text.as_bytes()).await.unwrap();
+            }
             Manner::Answer(text) => stream.write_all(text.as_bytes()).await.unwrap(),
             Manner::Stall(text) => {
                 stream.write_all(text.as_bytes()).await.unwrap();
@@ -166,6 +173,22 @@ async fn a_request_arrives_as_it_is_and_connections_are_kept() {
     for absent in ["transfer-encoding", "accept-encoding", "referer", "cookie"] {
         assert!(!sent.contains(&format!("\r\n{absent}:")), "{absent} is in {sent}");
     }
+}
+
+#[tokio::test]
+async fn a_burst_goes_over_the_connections_of_the_one_before() {
+    const BURST: usize = 64;
+    let together = Manner::Together(OK.to_owned(), Arc::new(Barrier::new(BURST)));
+    let receiver = Receiver::start(together).await;
+    let egress = loopback();
+    for _ in 0..8 {
+        let sends = (0..BURST).map(|_| egress.send(post(&receiver.url(), 5_000)));
+        assert!(futures::future::join_all(sends).await.iter().all(Result::is_ok));
+    }
+    assert_eq!(receiver.requests(), 8 * BURST);
+    // One may be opened while another is on its way back to the pool; with fewer kept, each burst opens more.
+    let opened = receiver.connections.load(Ordering::SeqCst);
+    assert!(opened < 2 * BURST, "{opened} connections");
 }
 
 #[tokio::test]
