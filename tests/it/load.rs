@@ -46,6 +46,15 @@ async fn metrics(door: &Door) -> String {
     client().get(format!("http://{}/metrics", door.address())).send().await.unwrap().text().await.unwrap()
 }
 
+/// Waits until so many requests that were begun are under way: another one before them would be taken in their place.
+async fn wait_until_begun(door: &Door, requests: usize) {
+    let line = format!("\npatchbay_http_requests_in_flight {}\n", requests + 1);
+    within(&format!("{requests} requests under way, and the one that asks"), async {
+        while !metrics(door).await.contains(&line) {}
+    })
+    .await;
+}
+
 /// Sends one event until it is answered with this status and code.
 async fn wait_until_refused(door: &Door, size: usize, code: &str) {
     let client = client();
@@ -82,6 +91,7 @@ async fn more_requests_than_may_be_under_way_are_turned_away_and_probes_are_not(
     let (one, two) = (event("one", 10), event("two", 10));
     let mut first = begin(&door, &one, 5).await;
     let mut second = begin(&door, &two, 5).await;
+    wait_until_begun(&door, 2).await;
     wait_until_refused(&door, 1, "busy").await;
     let text = metrics(&door).await;
     assert!(text.contains("patchbay_shed_total{reason=\"requests\"}"), "{text}");
@@ -104,6 +114,7 @@ async fn more_bytes_than_may_be_in_memory_are_turned_away() {
     make_tenant(&door).await;
     let body = event("one", 40_000);
     let mut slow = begin(&door, &body, body.len() - 1).await;
+    wait_until_begun(&door, 1).await;
     wait_until_refused(&door, 40_000, "busy_bytes").await;
     let answer = end(&mut slow, &body, body.len() - 1).await;
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
