@@ -46,6 +46,14 @@ pub struct LaneEffect {
     pub opening: Option<Opening>,
 }
 
+impl LaneEffect {
+    /// Whether the endpoint took what it was sent and holds nothing back: it may have the next.
+    pub fn is_welcome(&self) -> bool {
+        let Self { wait_until, pause, close, healthy, opening: _ } = self;
+        *healthy == Some(true) && wait_until.is_none() && pause.is_none() && close.is_none()
+    }
+}
+
 /// Decides what follows from `outcome`. `attempts` counts this one; `retry_after` is what the other side asked for;
 /// `fraction` (`0.0..1.0`) is the jitter's share.
 pub fn decide(

@@ -6,7 +6,9 @@ use std::time::Duration;
 use apalis_core::error::BoxDynError;
 use apalis_core::task::ExecutionContext;
 use apalis_core::worker::ext::ack::Acknowledge;
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::SendError;
 
@@ -18,6 +20,8 @@ use crate::store::{LeaseRef, Settlement, StoreError};
 
 /// Tasks whose outcomes are written in one step at the most.
 const BATCH: usize = 256;
+/// Batches under way at once: while one is written the next waits at the store, so that it goes with the next commit.
+const WRITES: usize = 2;
 /// The first and the longest pause after the store failed.
 /// A store that was away for long is back at work within the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -71,9 +75,17 @@ impl Acknowledge<Outcomes> for Acknowledger {
 /// Writes outcomes until no more can come.
 pub(super) async fn run(gateway: Arc<Gateway>, mut outcomes: mpsc::Receiver<Outcomes>, lease: Duration) {
     let mut batch = Vec::with_capacity(BATCH);
-    while outcomes.recv_many(&mut batch, BATCH).await > 0 {
-        let settlements = batch.drain(..).flat_map(Arc::unwrap_or_clone).collect();
-        write(&gateway, settlements, lease).await;
+    let mut writes = FuturesUnordered::new();
+    let mut is_open = true;
+    while is_open || !writes.is_empty() {
+        tokio::select! {
+            count = outcomes.recv_many(&mut batch, BATCH), if is_open && writes.len() < WRITES => {
+                is_open = count > 0;
+                let settlements = batch.drain(..).flat_map(Arc::unwrap_or_clone).collect();
+                writes.extend(is_open.then(|| write(&gateway, settlements, lease)));
+            }
+            Some(()) = writes.next() => {}
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The Lua scripts: each is one atomic step, run by its hash and sent in full when the server forgot it.
 
+mod constants;
+
 use std::io::Write;
 use std::sync::Arc;
 
@@ -16,19 +18,20 @@ pub(super) struct Script {
 }
 
 impl Script {
-    fn new(source: String) -> Self {
+    fn new(source: &str) -> Self {
+        let source = constants::put_in(source);
         let hash = hex::encode(Sha1::digest(source.as_bytes()));
         Self { source, hash }
     }
 
     /// A script of a partition, which begins with what all of them share.
     fn of_partition(flags: &str, body: &str) -> Self {
-        Self::new(format!("#!lua{flags}\n{}{body}", include_str!("lua/partition.lua")))
+        Self::new(&format!("#!lua{flags}\n{}{body}", include_str!("lua/partition.lua")))
     }
 
     /// A script that stands alone.
     fn of_control(flags: &str, body: &str) -> Self {
-        Self::new(format!("#!lua{flags}\n{body}"))
+        Self::new(&format!("#!lua{flags}\n{body}"))
     }
 
     /// The command that makes the server keep it.

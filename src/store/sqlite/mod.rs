@@ -158,7 +158,7 @@ impl Store for SqliteStore {
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Result<usize, StoreError> {
         self.ensure_open()?;
-        let claims = Claims::new(&self.shared, settlements);
+        let claims = Claims::new(&self.shared, settlements, self.clock.now());
         let taken = claims.claimed().len();
         if taken == 0 {
             return Ok(0);

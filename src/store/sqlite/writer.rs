@@ -286,8 +286,9 @@ impl Loop {
     fn finish(&self, mut writes: Vec<Box<dyn Request>>) {
         let now = self.clock.now();
         let mut records = false;
-        let has_closing = {
+        let (has_closing, has_news) = {
             let mut lanes = self.shared.lanes.lock();
+            let next = lanes.next_time();
             for write in &mut writes {
                 let effects = write.effects();
                 records |= effects.records;
@@ -295,13 +296,15 @@ impl Loop {
                     lanes.apply(effect, now);
                 }
             }
-            lanes.has_closing()
+            let is_sooner = lanes.next_time().is_some_and(|time| next.is_none_or(|next| time < next));
+            (lanes.has_closing(), lanes.has_work() || is_sooner)
         };
         if has_closing {
             self.shared.upkeep.notify_one();
         }
-        // Even where no lane became ready, a timer may have come closer.
-        self.shared.work.notify_one();
+        if has_news {
+            self.shared.work.notify_one();
+        }
         if records {
             self.shared.records.notify_waiters();
         }

@@ -29,6 +29,8 @@ pub(super) struct Lane {
     pub wait_until: Timestamp,
     pub window: Window,
     pub leased: u32,
+    /// Of those leased, the ones whose endpoint has taken them, which is being written: the endpoint has fewer under way.
+    pub freed: u32,
     /// Whether jobs that never failed lie on disk beyond the window.
     pub fresh_on_disk: bool,
     /// The earliest retry that lies on disk only.
@@ -63,6 +65,7 @@ impl Lane {
             wait_until: Timestamp::default(),
             window: Window::default(),
             leased: 0,
+            freed: 0,
             fresh_on_disk: false,
             next_due: None,
             refilling: false,
@@ -125,9 +128,16 @@ impl Lane {
         }
     }
 
+    /// Whether as many jobs are under way as may be. A strict lane keeps its place until the outcome is written, so that
+    /// the order of its jobs is also that of what is known of them.
+    fn is_full(&self) -> bool {
+        let under_way = if self.is_strict() { self.leased } else { self.leased - self.freed };
+        under_way >= self.width
+    }
+
     /// Whether the window's first job may be leased now.
     pub fn may_give(&self, now: Timestamp) -> bool {
-        !self.is_held(now) && self.leased < self.width && self.may_give_first(now)
+        !self.is_held(now) && !self.is_full() && self.may_give_first(now)
     }
 
     /// Whether the window's first job is one that may come next.
@@ -212,7 +222,7 @@ impl Lane {
     pub fn count(&self, counts: &mut LaneCounts, now: Timestamp) {
         if self.keeps_nothing() {
             counts.paused += 1;
-        } else if self.leased >= self.width {
+        } else if self.is_full() {
             counts.full += 1;
         } else if self.may_give(now) || self.wants_refill(now) || (self.refilling && !self.is_held(now)) {
             counts.ready += 1;

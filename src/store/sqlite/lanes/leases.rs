@@ -15,11 +15,13 @@ pub(super) struct LeaseEntry {
     deadline: Timestamp,
     /// Its settlement is being written: it can't expire.
     settling: bool,
+    /// Its endpoint has answered and may have the next job; see [`Lane::freed`](super::lane::Lane::freed).
+    freed: bool,
 }
 
 impl LeaseEntry {
     pub fn new(slot: Slot, token: u64, deadline: Timestamp) -> Self {
-        Self { slot, token, deadline, settling: false }
+        Self { slot, token, deadline, settling: false, freed: false }
     }
 
     pub fn created(&self) -> Timestamp {
@@ -38,25 +40,35 @@ impl Lanes {
         self.leases.contains_key(&job)
     }
 
-    /// Claims a lease for its settlement; `None` when it was lost. A claimed lease can't expire.
-    pub fn claim(&mut self, lease: &LeaseRef) -> Option<Job> {
+    /// Claims a lease for its settlement; `None` when it was lost. A claimed lease can't expire. `freed` where its lane may
+    /// give another job before the settlement is written.
+    pub fn claim(&mut self, lease: &LeaseRef, freed: bool, now: Timestamp) -> Option<Job> {
         let entry = self.leases.get_mut(&lease.job)?;
         if entry.token != lease.token || entry.settling {
             return None;
         }
         entry.settling = true;
+        entry.freed = freed;
         self.deadlines.remove(&(entry.deadline, lease.job));
-        Some(entry.slot.job.clone())
+        let job = entry.slot.job.clone();
+        if freed {
+            self.lane(job.connection).freed += 1;
+            self.wake(job.connection, now);
+        }
+        Some(job)
     }
 
-    /// The settlement was not written: the lease runs on.
-    pub fn unclaim(&mut self, lease: &LeaseRef) {
-        if let Some(entry) = self.leases.get_mut(&lease.job)
-            && entry.token == lease.token
-        {
-            entry.settling = false;
-            self.deadlines.insert((entry.deadline, lease.job));
-        }
+    /// The settlement was not written: the lease runs on. Answers whether it does.
+    pub fn unclaim(&mut self, lease: &LeaseRef) -> bool {
+        let Some(entry) = self.leases.get_mut(&lease.job).filter(|entry| entry.token == lease.token) else {
+            return false;
+        };
+        entry.settling = false;
+        let (deadline, connection, freed) =
+            (entry.deadline, entry.slot.job.connection, std::mem::take(&mut entry.freed));
+        self.deadlines.insert((deadline, lease.job));
+        self.lane(connection).freed -= u32::from(freed);
+        true
     }
 
     /// Moves a lease's deadline.
@@ -86,6 +98,7 @@ impl Lanes {
         self.deadlines.remove(&(entry.deadline, job));
         let lane = self.lane(entry.slot.job.connection);
         lane.leased = lane.leased.saturating_sub(1);
+        lane.freed -= u32::from(entry.freed);
         Some(entry.slot)
     }
 

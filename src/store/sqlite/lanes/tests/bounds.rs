@@ -67,7 +67,7 @@ fn rendered_bytes_count_too_and_the_last_ones_stay() {
     made(&mut lanes, lane(1), [1]);
     for body in ["first", "second"] {
         let leases = lease(&mut lanes, 1, NOW);
-        lanes.claim(&leases[0].reference()).unwrap();
+        lanes.claim(&leases[0].reference(), false, NOW).unwrap();
         let rendered = Some(Bytes::from(body));
         lanes.apply(Effect::Back { job: leases[0].job.clone(), rendered }, NOW);
         check(&lanes);

@@ -96,13 +96,13 @@ fn ids(leases: &[Lease]) -> Vec<u128> {
 }
 
 fn ended(lanes: &mut Lanes, lease: &Lease) {
-    assert!(lanes.claim(&lease.reference()).is_some());
+    assert!(lanes.claim(&lease.reference(), false, NOW).is_some());
     lanes.apply(Effect::Ended(lease.job.id), NOW);
     check(lanes);
 }
 
 fn failed(lanes: &mut Lanes, lease: &Lease, due: Timestamp, now: Timestamp) {
-    assert!(lanes.claim(&lease.reference()).is_some());
+    assert!(lanes.claim(&lease.reference(), false, NOW).is_some());
     let job = Job { attempts: lease.job.attempts + 1, tries: lease.job.tries + 1, ..lease.job.clone() };
     lanes.apply(Effect::Again { job, due, rendered: None }, now);
     check(lanes);
@@ -118,6 +118,7 @@ fn check(lanes: &Lanes) {
         assert!(lane.window.len() <= WINDOW + WINDOW / 2 + lane.concurrency as usize);
         let leased = lanes.leases.values().filter(|entry| entry.connection() == *connection).count();
         assert_eq!(lane.leased as usize, leased);
+        assert!(lane.freed <= lane.leased);
         let in_ring: usize = lanes.rings.values().flatten().filter(|other| *other == connection).count();
         assert_eq!(in_ring, usize::from(lane.in_ring), "once in the ring or not at all");
     }
@@ -286,19 +287,45 @@ fn leases_run_out_are_renewed_released_and_fenced() {
     let leases = lease(&mut lanes, 3, NOW);
     lanes.renew(&leases[0].reference(), at(100));
     lanes.release(&leases[1].reference(), NOW);
-    assert!(lanes.claim(&leases[1].reference()).is_none(), "it was given back");
-    assert!(lanes.claim(&leases[2].reference()).is_some());
-    assert!(lanes.claim(&leases[2].reference()).is_none(), "claimed once");
+    assert!(lanes.claim(&leases[1].reference(), false, NOW).is_none(), "it was given back");
+    assert!(lanes.claim(&leases[2].reference(), false, NOW).is_some());
+    assert!(lanes.claim(&leases[2].reference(), false, NOW).is_none(), "claimed once");
     lanes.release(&leases[2].reference(), NOW);
     lanes.renew(&leases[2].reference(), at(1_000));
     assert_eq!(ids(&lease(&mut lanes, 9, at(99))), [2], "neither the renewed nor the claimed one");
     let lost = lease(&mut lanes, 9, at(100));
     assert_eq!(ids(&lost), [1]);
-    assert!(lanes.claim(&leases[0].reference()).is_none());
+    assert!(lanes.claim(&leases[0].reference(), false, NOW).is_none());
     // A settlement that could not be written: the lease runs on, and is overdue by now.
     lanes.unclaim(&LeaseRefOf(&leases[0]).stale());
     lanes.unclaim(&leases[2].reference());
     assert_eq!(ids(&lease(&mut lanes, 9, at(101))), [3]);
+}
+
+#[test]
+fn an_endpoint_that_answered_has_the_next_job_before_the_outcome_is_written() {
+    for (concurrency, next) in [(2, vec![3]), (1, vec![])] {
+        let mut lanes = with_rule(1, rule(1, "a", concurrency));
+        made(&mut lanes, lane(1), 1..=4);
+        let leases = lease(&mut lanes, 9, NOW);
+        assert_eq!(leases.len(), concurrency as usize);
+        lanes.claim(&leases[0].reference(), true, NOW).unwrap();
+        assert_eq!(lanes.has_work(), concurrency > 1, "a strict lane waits for the outcome");
+        assert_eq!(ids(&lease(&mut lanes, 9, NOW)), next);
+        // It was not written: there is one more under way than the lane is wide, and none comes until two have ended.
+        assert!(lanes.unclaim(&leases[0].reference()));
+        check(&lanes);
+        ended(&mut lanes, &leases[0]);
+        assert_eq!(lease(&mut lanes, 9, NOW).len(), usize::from(concurrency == 1));
+    }
+    let mut lanes = with_rule(1, rule(1, "a", 2));
+    made(&mut lanes, lane(1), 1..=4);
+    let leases = lease(&mut lanes, 9, NOW);
+    lanes.claim(&leases[0].reference(), true, NOW).unwrap();
+    assert_eq!(lease(&mut lanes, 9, NOW).len(), 1);
+    lanes.apply(Effect::Ended(leases[0].job.id), NOW);
+    assert!(lease(&mut lanes, 9, NOW).is_empty(), "its place was given already");
+    assert!(!lanes.unclaim(&leases[0].reference()), "it has ended");
 }
 
 /// Makes a reference that no lease has.
