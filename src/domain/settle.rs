@@ -152,6 +152,15 @@ mod tests {
     }
 
     #[test]
+    fn only_an_endpoint_that_took_its_event_and_asks_for_no_time_may_have_the_next_at_once() {
+        for outcome in Outcome::ALL {
+            let took = matches!(outcome, Outcome::Delivered | Outcome::Duplicate);
+            assert_eq!(decide_plainly(outcome, 1, None).1.is_welcome(), took, "{outcome:?}");
+            assert!(!decide_plainly(outcome, 1, Some(60)).1.is_welcome(), "{outcome:?}");
+        }
+    }
+
+    #[test]
     fn when_retries_end_the_connector_says_what_follows() {
         let end = |when_retries_end| {
             let policy = DeliveryPolicy { when_retries_end, ..DeliveryPolicy::default() };

@@ -251,7 +251,10 @@ async fn a_failing_zap_delays_no_other() {
         app.publish(&tenant, &lead(&format!("lead-{number}"))).await;
         app.clock.advance(Duration::from_secs(1));
     }
-    // Before the first try of the dead one is over.
+    // Before the first try of the dead one is over. A hook is sent a few at a time, and the next as time goes on.
+    while receiver.quiet_after(Duration::from_millis(20)).await.len() < 20 {
+        app.clock.advance(Duration::from_millis(50));
+    }
     app.wait_until_settled(well, 20).await;
     assert!(app.deliveries(failing).await.iter().all(|found| found.state == JobState::Queued));
     dead.otherwise(Reply::status(200));
