@@ -119,12 +119,11 @@ impl Store for SqliteStore {
         let now = self.clock.now();
         let (leases, pass_on, refill) = {
             let mut lanes = self.shared.lanes.lock();
-            let next = lanes.next_time();
+            // What was due has happened: whatever comes next is news.
+            let next = lanes.next_time().filter(|next| *next > now);
             let leases = lanes.lease(room, now.plus(span), now);
-            let is_sooner =
-                lanes.next_time().is_some_and(|sooner| next.is_none_or(|next| sooner < next || next <= now));
             // Each signal wakes one who waits: what is left, or comes sooner than it knows, is for the next one.
-            (leases, is_sooner || lanes.has_work(), lanes.may_refill())
+            (leases, lanes.has_news(next), lanes.may_refill())
         };
         if refill {
             self.writer.refill(&self.shared);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -269,7 +270,7 @@ async fn a_settlement_nobody_waits_for_is_written_or_given_back() {
     let other = Connection::open(file).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let settlement = world.settlement(&leases[0], Outcome::Delivered, None);
-    let abandoned = futures::FutureExt::now_or_never(world.store.settle(vec![settlement]));
+    let abandoned = world.store.settle(vec![settlement]).now_or_never();
     assert!(abandoned.is_none());
     // The writer gives up on it; the lease must not stay claimed for ever.
     let fence = store.writer.write(|_, _| Ok(())).await;
@@ -278,6 +279,34 @@ async fn a_settlement_nobody_waits_for_is_written_or_given_back() {
     store.writer.write(|_, _| Ok(())).await.unwrap();
     world.advance(Duration::from_mins(1));
     assert_eq!(world.lease(9).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_place_is_free_while_the_outcome_waits_for_the_disk() {
+    let (world, _, file) = inside().await;
+    let to = world.connect("acme", 2).await;
+    world.fill("acme", to, 4).await;
+    let leases = world.lease(9).await;
+    assert_eq!(leases.len(), 2);
+    assert!(world.lease(9).await.is_empty());
+    let other = Connection::open(file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lease = || world.store.lease(9, Duration::from_mins(1));
+    let settle = |at: usize, outcome| world.store.settle(vec![world.settlement(&leases[at], outcome, None)]);
+    let mut failed = std::pin::pin!(settle(0, Outcome::Retry));
+    assert!(failed.as_mut().now_or_never().is_none());
+    assert!(lease().await.unwrap().is_empty(), "a failure may narrow the lane first");
+    // What was told before is heard first.
+    let _ = world.store.wait_for_work().now_or_never();
+    let mut waiting = std::pin::pin!(world.store.wait_for_work());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let mut delivered = std::pin::pin!(settle(1, Outcome::Delivered));
+    assert!(delivered.as_mut().now_or_never().is_none());
+    tokio::time::timeout(Duration::from_secs(1), waiting).await.expect("whoever waits is told");
+    assert_eq!(lease().await.unwrap().len(), 1);
+    assert!(delivered.as_mut().now_or_never().is_none(), "it is not written yet");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!((failed.await, delivered.await), (Ok(1), Ok(1)));
 }
 
 #[tokio::test]

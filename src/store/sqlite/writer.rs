@@ -296,8 +296,7 @@ impl Loop {
                     lanes.apply(effect, now);
                 }
             }
-            let is_sooner = lanes.next_time().is_some_and(|time| next.is_none_or(|next| time < next));
-            (lanes.has_closing(), lanes.has_work() || is_sooner)
+            (lanes.has_closing(), lanes.has_news(next))
         };
         if has_closing {
             self.shared.upkeep.notify_one();

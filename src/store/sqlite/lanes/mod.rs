@@ -297,13 +297,19 @@ impl Lanes {
         timer.into_iter().chain(deadline).min()
     }
 
-    /// Counts of what is here.
+    /// Whether there is news for whoever knows that something happens by itself at `known`: a lane may give something, or
+    /// something happens sooner.
+    pub fn has_news(&self, known: Option<Timestamp>) -> bool {
+        self.has_work() || self.next_time().is_some_and(|next| known.is_none_or(|known| next < known))
+    }
+
     /// Jobs that wait in these lanes.
     pub fn waiting_in(&self, connections: &[ConnectionId]) -> u64 {
         let lanes = connections.iter().filter_map(|id| self.all.get(id));
         lanes.map(|lane| lane.open.saturating_sub(lane.leased.into())).sum()
     }
 
+    /// Counts of what is here.
     pub fn stats(&self, now: Timestamp) -> Stats {
         let mut stats = Stats { open: self.open, leased: self.leases.len() as u64, ..Stats::default() };
         let leased = self.leases.values().map(LeaseEntry::created);
