@@ -93,7 +93,7 @@ pub struct NewEvent {
 }
 
 /// A job to be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NewJob {
     /// For which connection.
     pub connection: ConnectionId,

@@ -9,6 +9,7 @@ use crate::domain::job::{Job, JobState};
 use crate::domain::json::Object;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+use crate::store::types::NewJob;
 
 /// A job's record without its reason; `RECORD` in `partition.lua` is the same.
 const RECORD: usize = 53;
@@ -68,7 +69,8 @@ pub(super) fn write_meta(event: &Event, created: Timestamp) -> Vec<u8> {
     bytes
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what lies packed in bytes, from their beginning on; `None` where there are too few.
+pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
@@ -77,15 +79,18 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    fn number(&mut self, length: usize) -> Option<u64> {
+    /// A number of so many bytes, at most eight.
+    pub fn number(&mut self, length: usize) -> Option<u64> {
         Some(self.take(length)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    fn bits(&mut self) -> Option<u128> {
+    /// Sixteen bytes of an id.
+    pub fn bits(&mut self) -> Option<u128> {
         Some(u128::from_be_bytes(self.take(16)?.try_into().ok()?))
     }
 
-    fn time(&mut self) -> Option<Timestamp> {
+    /// Six bytes of milliseconds.
+    pub fn time(&mut self) -> Option<Timestamp> {
         i64::try_from(self.number(6)?).ok().map(Timestamp::from_millis)
     }
 
@@ -93,7 +98,8 @@ impl<'a> Reader<'a> {
         Some(String::from_utf8_lossy(self.take(length)?).into_owned())
     }
 
-    fn short(&mut self) -> Option<u32> {
+    /// A number of four bytes.
+    pub fn short(&mut self) -> Option<u32> {
         u32::try_from(self.number(4)?).ok()
     }
 }
@@ -198,6 +204,21 @@ pub(super) fn job(base: &Base, index: u32, partition: Partition, meta: &Meta, re
         created: meta.created,
         attempts: record.attempts,
         tries: record.tries,
+    }
+}
+
+/// A job as it is made of an event.
+pub(super) fn new_job(id: JobId, new: &NewJob, event: &Event, created: Timestamp) -> Job {
+    Job {
+        id,
+        name: id,
+        tenant: event.tenant.clone(),
+        connection: new.connection,
+        event: event.key,
+        mapping: new.mapping,
+        created,
+        attempts: 0,
+        tries: 0,
     }
 }
 

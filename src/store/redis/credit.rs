@@ -1,10 +1,10 @@
-//! What this process has room for: the step that accepts jobs may lease as many of them to it at once.
+//! What this process has room for: the steps that accept jobs and that write outcomes may lease as many to it at once.
 //!
 //! # Theory of operation
 //!
 //! As in a flow control by credits, whoever takes leased jobs says how many more it would take. A process that asked for work
-//! and got less than it has room for keeps the rest as credit; a step that accepts events spends it (`ingest`), where
-//! nothing else would be leased before those jobs. What it leased waits here, with the events as they came in, until the
+//! and got less than it has room for keeps the rest as credit; a step that accepts events spends it (`ingest`), or one that
+//! writes outcomes (`settle`), where nothing else would be leased before those jobs. What it leased waits here until the
 //! process asks again, which it is told to. So an event at a quiet time takes one round trip: there is nothing to
 //! wake, to lease or to read.
 //!
@@ -95,6 +95,11 @@ impl Credit {
     pub fn open(&self, room: usize, span: Duration) {
         let mut state = self.0.lock();
         (state.room, state.span) = (room, span);
+    }
+
+    /// Whether somebody takes jobs.
+    pub fn is_lively(&self) -> bool {
+        self.0.lock().is_lively(Instant::now())
     }
 
     /// Spends credit for a call that may lease at most `most` jobs.

@@ -14,12 +14,12 @@
 //! |---|---|---|---|
 //! | `pb:{N}:state` | string | the partition's counters (msgpack): token, turn, order, open, leased, ring, server times, lanes by class | never |
 //! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place, batch, doubt, failures in a row, unwanted before, seen | a day after its connection was deleted |
-//! | `pb:{N}:queue` | zset, score 0 | every open job that is not leased: connection, `D` and due time or `F` and order, job id | when leased, ended |
+//! | `pb:{N}:queue` | zset, score 0 | every open job that is not leased: connection, `D` and due time or `F` and order (and `+` once its record was written), job id | when leased, ended |
 //! | `pb:{N}:ready` | zset, score 0 | lanes that may give: tenant, NUL, turn, connection | when its turn comes |
 //! | `pb:{N}:tenants` | zset by turn | tenants with ready lanes | when they have none |
 //! | `pb:{N}:timers` | zset by time | lanes that wait for a time | at that time |
 //! | `pb:{N}:leases` | zset by deadline | leased jobs | when settled, released, lost |
-//! | `pb:{N}:held` | hash | leased job -> token (6 bytes), owner (32), connection, place in the queue | with the lease |
+//! | `pb:{N}:held` | hash | leased job -> token (6 bytes), owner (32), connection, 4 zero bytes, place in the queue | with the lease |
 //! | `pb:{N}:owned` | zset, score 0 | owner, leased job | with the lease |
 //! | `pb:{N}:owners` | zset by server time | processes with leases here, and when they last spoke | seconds after they fell silent |
 //! | `pb:{N}:closing` | zset by time | lanes that are closed, or whose jobs of before a time are not wanted: those are to be cancelled | when that is done |

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use redis::Value;
 
-use super::codec::{self, strange};
+use super::codec::{self, Reader, strange};
 use super::keys::{Base, Partition, job_id, place_of};
 use super::link::Step;
 use super::{BEAT, Core, REPLY};
@@ -43,8 +43,44 @@ pub(super) struct Given {
     pub first: bool,
     /// An earlier lease of it may have been lost.
     pub doubtful: bool,
+    /// Its record stands as it was made.
+    pub new: bool,
     /// Its lane's failures in a row.
     pub failing: Failing,
+    /// How often something had been erased in its partition.
+    pub erasures: u64,
+}
+
+impl Given {
+    /// Bytes of one in an answer; `GIVEN` in `turn.lua` is the same.
+    const BYTES: usize = 33;
+
+    /// Reads an answer's leases.
+    pub fn read_all(packed: &Value, erasures: &Value) -> Result<Vec<Self>, StoreError> {
+        let Value::BulkString(packed) = packed else { return Err(strange("leases that are no text")) };
+        let (all, []) = packed.as_chunks::<{ Self::BYTES }>() else { return Err(strange("a cut lease")) };
+        let erasures = codec::count(erasures)?;
+        let read = |one: &[u8; Self::BYTES]| {
+            let mut reader = Reader(one);
+            let (job, token, what) = (reader.bits()?, reader.number(6)?, reader.number(1)?);
+            Some(Self {
+                job: JobId::from_bits(job),
+                token,
+                batch: what & 1 > 0,
+                first: what & 2 > 0,
+                doubtful: what & 4 > 0,
+                new: what & 8 > 0,
+                failing: Failing { count: reader.short()?, since: reader.time()? },
+                erasures,
+            })
+        };
+        all.iter().map(|one| read(one).ok_or_else(|| strange("a short lease"))).collect()
+    }
+
+    fn lease(self, (job, event, rendered): Read, deadline: Timestamp) -> Lease {
+        let Self { token, batch, doubtful, failing, .. } = self;
+        Lease { job, event, rendered, token, deadline, batch, doubtful, failing }
+    }
 }
 
 impl Core {
@@ -132,9 +168,7 @@ impl Core {
                 }
             }
         }
-        let mut held = self.held.lock();
-        held.extend(given.iter().map(|given| (given.job, deadline)));
-        drop(held);
+        self.held.note(given.iter().map(|given| given.job), deadline);
         match failed {
             Some(error) if given.is_empty() => Err(error),
             _ => Ok(given),
@@ -143,43 +177,40 @@ impl Core {
 
     fn learn(&self, partition: Partition, answer: Value) -> Result<Vec<Given>, StoreError> {
         let answer = codec::list(answer)?;
-        let [again, next, others, given @ ..] = answer.as_slice() else {
+        let [again, next, others, erasures, given] = answer.as_slice() else {
             return Err(strange("a lease without its head"));
         };
         let next = Some(codec::number(next)?).filter(|next| *next > 0).map(Timestamp::from_millis);
         self.wake.learn(partition, codec::number(again)? != 0, next, codec::number(others)? != 0);
-        given
-            .chunks_exact(5)
-            .map(|one| {
-                let Value::BulkString(id) = &one[0] else { return Err(strange("a job without an id")) };
-                let bits = id.as_slice().try_into().map_err(|_| strange("a job's id"))?;
-                let what = codec::count(&one[2])?;
-                let count = u32::try_from(codec::count(&one[3])?).unwrap_or(u32::MAX);
-                Ok(Given {
-                    job: JobId::from_bits(u128::from_be_bytes(bits)),
-                    token: codec::count(&one[1])?,
-                    batch: what & 1 > 0,
-                    first: what & 2 > 0,
-                    doubtful: what & 4 > 0,
-                    failing: Failing { count, since: Timestamp::from_millis(codec::number(&one[4])?) },
-                })
-            })
-            .collect()
+        Given::read_all(given, erasures)
     }
 
-    /// Reads what was given: each event once, and the bytes of jobs that were tried.
+    /// Reads what was given, but for what came in here lately: each event once, and the bytes of jobs that were tried.
     /// What can't be read is given back before long.
-    async fn read_leases(&self, given: Vec<Given>, deadline: Timestamp) -> (Vec<Lease>, Option<StoreError>) {
+    pub(super) async fn read_leases(
+        &self,
+        given: Vec<Given>,
+        deadline: Timestamp,
+    ) -> (Vec<Lease>, Option<StoreError>) {
+        let mut leases = Vec::with_capacity(given.len());
         let mut events: Vec<(Partition, Base, Vec<u32>)> = Vec::new();
         let mut places: HashMap<(Partition, Base), usize> = HashMap::new();
         for one in &given {
             let Some(partition) = self.keys.partition_of(one.job) else { continue };
             let (base, index) = place_of(one.job);
+            if let Some((job, event)) = self.fresh.take(partition, one) {
+                leases.push(one.lease((job, event, None), deadline));
+                continue;
+            }
             let at = *places.entry((partition, base)).or_insert_with(|| {
                 events.push((partition, base, Vec::new()));
                 events.len() - 1
             });
             events[at].2.push(index);
+        }
+        if events.is_empty() {
+            self.held.note_new(&leases);
+            return (leases, None);
         }
         let mut groups: Vec<Vec<Step<'_>>> = Vec::new();
         for (partition, base, indexes) in &events {
@@ -193,24 +224,18 @@ impl Core {
         let answers = self.link.run_groups(groups, REPLY).await;
         let known: HashMap<JobId, (usize, Given)> =
             given.iter().enumerate().map(|(at, given)| (given.job, (at, *given))).collect();
-        let mut leases = Vec::with_capacity(given.len());
         let mut failed = None;
         for ((partition, base, indexes), answer) in events.iter().zip(answers) {
             let read = answer
                 .and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil)))
                 .and_then(|fields| read_event(fields, *partition, base, indexes));
             match read {
-                Ok(read) => leases.extend(read.into_iter().filter_map(|(job, event, rendered)| {
-                    let Given { token, batch, doubtful, failing, .. } = known.get(&job.id)?.1;
-                    Some(Lease { job, event, rendered, token, deadline, batch, doubtful, failing })
-                })),
+                Ok(read) => leases.extend(
+                    read.into_iter().filter_map(|read| Some(known.get(&read.0.id)?.1.lease(read, deadline))),
+                ),
                 Err(error) => {
                     tracing::error!(%error, "leased jobs cannot be read; giving them back");
-                    let mut held = self.held.lock();
-                    for index in indexes {
-                        held.remove(&job_id(base, *index, *partition));
-                    }
-                    drop(held);
+                    self.held.forget(indexes.iter().map(|index| job_id(base, *index, *partition)));
                     self.doubt([*partition]);
                     failed = Some(error);
                 }
@@ -218,6 +243,8 @@ impl Core {
         }
         // The order in which they were given is the order of the lanes.
         leases.sort_by_key(|lease| known.get(&lease.job.id).map(|(at, _)| *at));
+        self.held
+            .note_new(leases.iter().filter(|lease| known.get(&lease.job.id).is_some_and(|(_, one)| one.new)));
         if failed.is_some() {
             leases = self.cut_torn(&given, leases).await;
         }
@@ -250,18 +277,10 @@ impl Core {
                 partitions.push(partition);
             }
         }
-        {
-            let mut held = self.held.lock();
-            for (job, _) in leases {
-                match renew {
-                    Some(_) => {
-                        held.entry(*job).and_modify(|until| *until = deadline);
-                    }
-                    None => {
-                        held.remove(job);
-                    }
-                }
-            }
+        let jobs = leases.iter().map(|(job, _)| *job);
+        match renew {
+            Some(_) => self.held.renew(jobs, deadline),
+            None => self.held.forget(jobs),
         }
         let mut result = Ok(());
         for (partition, answer) in partitions.into_iter().zip(self.link.run_groups(groups, REPLY).await) {
@@ -312,8 +331,8 @@ impl Core {
         let partitions: Vec<Partition> = self.doubtful.lock().keys().copied().collect();
         for partition in partitions {
             let mut call = self.call(partition);
-            for job in self.held.lock().keys().filter(|job| self.keys.partition_of(**job) == Some(partition))
-            {
+            let held = self.held.jobs();
+            for job in held.iter().filter(|job| self.keys.partition_of(**job) == Some(partition)) {
                 call.value(job.bits().to_be_bytes());
             }
             let answer = codec::list(self.link.script(&self.scripts.reclaim, call, REPLY).await?)?;

@@ -12,8 +12,9 @@
 //! pass through Lua. What needs the keys of a job (settling, cancelling) has its id, and the id leads to its event.
 //!
 //! Concurrent ingests share a pipeline (`ingest`); outcomes are written in one script call for each partition. A process
-//! sleeps until it is told of work (`wake`). What it has room for the step that accepts an event leases to it at once, where nothing
-//! else waits (`credit`): then there is nothing to wake, to lease or to read.
+//! sleeps until it is told of work (`wake`). What it has room for, the steps that accept events and that write outcomes lease to it at
+//! once, where nothing else waits (`credit`): then there is nothing to wake or to lease, and what came in here a moment ago
+//! is not read either (`fresh`).
 //!
 //! # Leases
 //!
@@ -63,6 +64,8 @@ mod cadence;
 mod codec;
 mod credit;
 mod engine;
+mod fresh;
+mod held;
 mod ingest;
 mod kept;
 mod keys;
@@ -94,12 +97,12 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::clock::{Clock, Ids};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
 use crate::domain::retention::Retention;
-use crate::domain::time::Timestamp;
 use crate::store::Store;
 use crate::store::types::{
     About, Change, Cursor, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported, Ingest, Ingested,
@@ -108,6 +111,8 @@ use crate::store::types::{
 };
 use cadence::Cadence;
 use credit::Credit;
+use fresh::Fresh;
+use held::Held;
 use ingest::{Bases, Intake};
 use keys::{Keys, Partition};
 use lease::named;
@@ -193,7 +198,8 @@ struct Core {
     epoch: String,
     wake: Wake,
     credit: Credit,
-    held: Mutex<HashMap<JobId, Timestamp>>,
+    fresh: Fresh,
+    held: Held,
     /// Partitions that may have given leases whose answer was lost, and how often that is still to be looked into.
     doubtful: Mutex<HashMap<Partition, u8>>,
     /// Held by each lease until its answer is noted, so that nobody takes it for a lost one.
@@ -220,14 +226,13 @@ impl Core {
         loop {
             ticks.tick().await;
             let now = self.clock.now();
-            let partitions: std::collections::BTreeSet<Partition> = {
-                let mut held = self.held.lock();
-                held.retain(|_, deadline| *deadline > now);
-                held.keys().filter_map(|job| self.keys.partition_of(*job)).collect()
-            };
+            self.held.expire(now);
+            let partitions: std::collections::BTreeSet<Partition> =
+                self.held.jobs().into_iter().filter_map(|job| self.keys.partition_of(job)).collect();
             if let Err(error) = self.beat(partitions.into_iter()).await {
                 tracing::warn!(%error, "cannot tell Redis that this process lives");
             }
+            self.fresh.age(Instant::now());
             self.give_back(BEAT).await;
             if let Err(error) = self.reclaim().await {
                 tracing::warn!(%error, "cannot look for leases whose answer was lost; trying again");
@@ -272,7 +277,8 @@ impl RedisStore {
             epoch,
             wake: Wake::new(keys.partitions()),
             credit: Credit::default(),
-            held: Mutex::default(),
+            fresh: Fresh::default(),
+            held: Held::default(),
             doubtful: Mutex::default(),
             leasing: tokio::sync::RwLock::default(),
             walk: Mutex::default(),

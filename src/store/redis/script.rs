@@ -1,6 +1,7 @@
 //! The Lua scripts: each is one atomic step, run by its hash and sent in full when the server forgot it.
 
 mod constants;
+mod unused;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub(super) struct Script {
 
 impl Script {
     fn new(source: &str) -> Self {
-        let source = constants::put_in(source);
+        let source = unused::take_out(&constants::put_in(source));
         let hash = hex::encode(Sha1::digest(source.as_bytes()));
         Self { source, hash }
     }
@@ -184,9 +185,20 @@ impl Scripts {
             discard: Script::of_partition(always, include_str!("lua/discard.lua")),
             lease: Script::of_partition(
                 always,
-                concat!(include_str!("lua/owners.lua"), include_str!("lua/lease.lua")),
+                concat!(
+                    include_str!("lua/owners.lua"),
+                    include_str!("lua/turn.lua"),
+                    include_str!("lua/lease.lua")
+                ),
             ),
-            settle: Script::of_partition(always, include_str!("lua/settle.lua")),
+            settle: Script::of_partition(
+                always,
+                concat!(
+                    include_str!("lua/owners.lua"),
+                    include_str!("lua/turn.lua"),
+                    include_str!("lua/settle.lua")
+                ),
+            ),
             record: Script::of_partition(always, include_str!("lua/record.lua")),
             hold: Script::of_partition(always, include_str!("lua/hold.lua")),
             beat: Script::of_partition(

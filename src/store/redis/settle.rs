@@ -1,23 +1,30 @@
 //! Writes outcomes back, and what they change of a connection's record.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+use futures::future::join_all;
 use redis::Value;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::codec::{self, state_code, strange, time_bytes};
 use super::keys::{Partition, place_of};
+use super::lease::Given;
 use super::link::Step;
+use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::{ChoreId, ConnectionId, JobId, MappingVersion};
 use crate::domain::settle::{LaneEffect, Next};
 use crate::domain::time::Timestamp;
-use crate::store::types::{Recorded, Retried, Settlement, UNANSWERED};
+use crate::store::types::{LeaseRef, Recorded, Retried, Settlement, UNANSWERED};
 use crate::store::{ERASED, StoreError, log};
 
 /// Outcomes in one script call.
 const STEP: usize = 64;
+/// Where in `ARGV` of `settle.lua` the first head is.
+const FIRST_HEAD: usize = 5;
 /// In place of a slot where there was no attempt.
 const NO_SLOT: u8 = 255;
 
@@ -48,60 +55,79 @@ impl Core {
                 by_partition.entry(partition).or_default().push(settlement);
             }
         }
-        let mut groups = Vec::new();
-        let mut partitions = Vec::new();
+        let mut calls = Vec::new();
         for (partition, settlements) in by_partition {
             for some in settlements.chunks(STEP) {
-                groups.push(vec![self.settle_step(partition, some)?]);
-                partitions.push(partition);
+                calls.push((partition, some.len(), self.settle_call(partition, some)?));
             }
         }
-        let mut taken = 0;
-        let mut result = Ok(());
-        let mut effects = Vec::new();
-        for (partition, answer) in partitions.into_iter().zip(self.link.run_groups(groups, REPLY).await) {
+        // Until what was leased is noted, so that nobody takes it for lost.
+        let leasing = self.leasing.read().await;
+        let (mut groups, mut sent) = (Vec::new(), Vec::new());
+        for (partition, count, mut call) in calls {
+            // As many as have places then.
+            let spent = self.credit.spend(count, Instant::now());
+            let deadline = self.clock.now().plus(spent.span);
+            call.number(spent.room).number(deadline.millis());
+            groups.push(vec![Step::Script(&self.scripts.settle, call)]);
+            sent.push((partition, spent, deadline));
+        }
+        let answers = self.link.run_groups(groups, REPLY).await;
+        let (mut taken, mut result) = (0, Ok(()));
+        let (mut effects, mut leased) = (Vec::new(), Vec::new());
+        for ((partition, spent, deadline), answer) in sent.into_iter().zip(answers) {
             let answer = answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil)));
             match answer.and_then(|answer| self.settled(partition, answer, &mut effects)) {
-                Ok(count) => taken += count,
-                Err(error) => result = Err(error),
+                Ok((count, given)) => {
+                    taken += count;
+                    leased.push((partition, spent, deadline, given));
+                }
+                Err(error) => {
+                    self.lose_leased(partition, spent);
+                    result = Err(error);
+                }
             }
         }
+        if result.is_ok() {
+            self.held.forget(settlements.iter().map(|settlement| settlement.lease.job));
+        }
+        join_all(leased.into_iter().map(async |(partition, spent, deadline, given)| {
+            self.held.note(given.iter().map(|given| given.job), deadline);
+            // What can't be read goes back, and was logged.
+            let (leases, _) = self.read_leases(given, deadline).await;
+            self.hand_in(partition, spent, deadline, leases);
+        }))
+        .await;
+        drop(leasing);
         for (partition, connection, effect) in effects {
             self.apply_effect(partition, connection, &effect).await?;
         }
-        result?;
-        let mut held = self.held.lock();
-        for settlement in &settlements {
-            held.remove(&settlement.lease.job);
-        }
-        Ok(taken)
+        result.map(|()| taken)
     }
 
-    /// The call that writes outcomes; `settle.lua` says what it is given.
-    fn settle_step(&self, partition: Partition, settlements: &[&Settlement]) -> Result<Step<'_>, StoreError> {
+    /// The call that writes outcomes, but for the room and the deadline; `settle.lua` says what it is given.
+    fn settle_call(&self, partition: Partition, settlements: &[&Settlement]) -> Result<Call, StoreError> {
         let now = self.clock.now();
         let mut call = self.call(partition);
         for settlement in settlements {
             call.key(self.keys.event(partition, &place_of(settlement.lease.job).0));
         }
         let mut totals: HashMap<ConnectionId, usize> = HashMap::new();
-        for settlement in settlements {
+        let mut texts = Texts { first: FIRST_HEAD + settlements.len(), ..Texts::default() };
+        let leases: Vec<LeaseRef> = settlements.iter().map(|settlement| settlement.lease).collect();
+        let mappings = self.held.new_mappings(&leases);
+        call.number(settlements.len());
+        for (settlement, mapping) in settlements.iter().zip(mappings) {
             let connection = settlement.lease.connection;
             let totals = *totals
                 .entry(connection)
                 .or_insert_with(|| call.key(self.keys.tally(partition, connection, log::day_of(now))));
-            call.value(head_of(settlement, totals));
-            let attempt = settlement.attempt.as_ref().map(serde_json::to_vec).transpose();
-            call.value(attempt.map_err(|error| unwritable(&error))?.unwrap_or_default());
-            call.value(&settlement.reason).value(effect_of(&settlement.effect, now)?);
-            match &settlement.next {
-                Next::Done(_) => call.value(if settlement.forget { "1" } else { "" }),
-                Next::Due(_) | Next::Requeue => {
-                    call.value(settlement.rendered.as_deref().unwrap_or_default())
-                }
-            };
+            call.value(head_of(settlement, totals, mapping, &mut texts, now)?);
         }
-        Ok(Step::Script(&self.scripts.settle, call))
+        for text in texts.all {
+            call.value(text);
+        }
+        Ok(call)
     }
 
     /// Writes what came of a triggered job; see [`Store::record`](crate::store::Store::record).
@@ -130,7 +156,7 @@ impl Core {
             .number(u8::from(failed));
         let answer = self.link.script(&self.scripts.record, call, REPLY).await?;
         let mut effects = Vec::new();
-        let taken = self.settled(partition, answer, &mut effects)?;
+        let (taken, _) = self.settled(partition, answer, &mut effects)?;
         for (partition, connection, effect) in effects {
             self.apply_effect(partition, connection, &effect).await?;
         }
@@ -142,15 +168,21 @@ impl Core {
         partition: Partition,
         answer: Value,
         effects: &mut Vec<(Partition, ConnectionId, String)>,
-    ) -> Result<usize, StoreError> {
-        let mut answer = codec::list(answer)?.into_iter();
-        let mut next = || answer.next().ok_or_else(|| strange("a short answer to outcomes"));
-        let taken = codec::count(&next()?)?;
-        self.look_ahead(partition, &[next()?, next()?])?;
-        while let (Some(connection), Some(effect)) = (answer.next(), answer.next()) {
+    ) -> Result<(usize, Vec<Given>), StoreError> {
+        let answer = codec::list(answer)?;
+        let [taken, _, _, changed, leased @ ..] = answer.as_slice() else {
+            return Err(strange("a short answer to outcomes"));
+        };
+        self.look_ahead(partition, &answer[1..])?;
+        let mut changed = codec::list(changed.clone())?.into_iter();
+        while let (Some(connection), Some(effect)) = (changed.next(), changed.next()) {
             effects.push((partition, connection_of(connection)?, codec::text(effect)?));
         }
-        usize::try_from(taken).map_err(|_| strange("a count of outcomes"))
+        let given = match leased {
+            [erasures, packed] => Given::read_all(packed, erasures)?,
+            _ => Vec::new(),
+        };
+        Ok((usize::try_from(codec::count(taken)?).map_err(|_| strange("a count of outcomes"))?, given))
     }
 
     /// Writes into a connection's record what an outcome said of it.
@@ -202,21 +234,70 @@ fn unwritable(error: &serde_json::Error) -> StoreError {
     StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
 }
 
-/// What `HEAD` of `settle.lua` reads of a settlement; `totals` is the index of its connection's totals.
-fn head_of(settlement: &Settlement, totals: usize) -> Vec<u8> {
+/// What heads name: reasons, which many have in common, once.
+#[derive(Debug, Default)]
+struct Texts<'a> {
+    /// Where in `ARGV` the first is.
+    first: usize,
+    all: Vec<Cow<'a, [u8]>>,
+    reasons: HashMap<&'a str, usize>,
+}
+
+impl<'a> Texts<'a> {
+    /// Where one is; 0 for nothing.
+    fn place(&mut self, text: impl Into<Cow<'a, [u8]>>) -> usize {
+        let text = text.into();
+        if text.is_empty() {
+            return 0;
+        }
+        self.all.push(text);
+        self.first + self.all.len() - 1
+    }
+
+    fn place_reason(&mut self, reason: &'a str) -> usize {
+        if let Some(place) = self.reasons.get(reason) {
+            return *place;
+        }
+        let place = self.place(reason.as_bytes());
+        self.reasons.insert(reason, place);
+        place
+    }
+}
+
+/// What `HEAD` of `settle.lua` reads of a settlement; `totals` is the index of its connection's totals, `mapping` that of a job
+/// whose record stands as it was made.
+fn head_of<'a>(
+    settlement: &'a Settlement,
+    totals: usize,
+    mapping: Option<MappingVersion>,
+    texts: &mut Texts<'a>,
+    now: Timestamp,
+) -> Result<Vec<u8>, StoreError> {
     let Settlement { lease, attempt, effect, .. } = settlement;
     let (next, value) = match &settlement.next {
         Next::Done(state) => (0, [0, 0, 0, 0, 0, u8::try_from(state_code(*state)).unwrap_or(u8::MAX)]),
         Next::Due(due) => (1, time_bytes(*due)),
         Next::Requeue => (2, [0; 6]),
     };
+    let rendered = match &settlement.next {
+        Next::Done(_) if settlement.forget => b"1",
+        Next::Done(_) => &b""[..],
+        Next::Due(_) | Next::Requeue => settlement.rendered.as_deref().unwrap_or_default(),
+    };
     let (latency, failed) = attempt.as_ref().map_or((NO_SLOT, false), log::slots_of);
     let (opens_after, probe_at) =
         effect.opening.map_or((0, [0; 6]), |opening| (opening.after, time_bytes(opening.probe_at)));
     let number = attempt.as_ref().map_or(0, |attempt| attempt.number);
+    let written = attempt.as_ref().map(serde_json::to_vec).transpose().map_err(|error| unwritable(&error))?;
+    let places = [
+        texts.place(written.unwrap_or_default()),
+        texts.place_reason(&settlement.reason),
+        texts.place(effect_of(effect, now)?),
+        texts.place(rendered),
+    ];
     let index = place_of(lease.job).1.to_string();
     let field = format!("a{index}.{number}");
-    let mut head = Vec::with_capacity(64 + index.len() + field.len());
+    let mut head = Vec::with_capacity(96 + index.len() + field.len());
     head.extend_from_slice(&lease.job.bits().to_be_bytes());
     head.extend_from_slice(&lease.token.to_be_bytes()[2..]);
     head.extend_from_slice(&number.to_be_bytes());
@@ -228,13 +309,21 @@ fn head_of(settlement: &Settlement, totals: usize) -> Vec<u8> {
     head.extend_from_slice(&opens_after.to_be_bytes());
     head.extend_from_slice(&probe_at);
     head.extend_from_slice(&[latency, u8::from(failed)]);
-    // A call has far fewer keys than two bytes count, and both names are short.
-    head.extend_from_slice(&u16::try_from(totals).unwrap_or(u16::MAX).to_be_bytes());
+    push_place(&mut head, totals);
+    head.push(u8::from(mapping.is_some()));
+    head.extend_from_slice(&mapping.map_or(0, MappingVersion::bits).to_be_bytes());
+    places.into_iter().for_each(|place| push_place(&mut head, place));
     for name in [index, field] {
+        // Both names are short.
         head.push(u8::try_from(name.len()).unwrap_or(0));
         head.extend_from_slice(name.as_bytes());
     }
-    head
+    Ok(head)
+}
+
+/// A call has far fewer keys and values than two bytes count.
+fn push_place(head: &mut Vec<u8>, place: usize) {
+    head.extend_from_slice(&u16::try_from(place).unwrap_or(u16::MAX).to_be_bytes());
 }
 
 /// Whether an outcome says that its endpoint works, as scripts read it: 0, 1, or 2 where it says neither.

@@ -135,16 +135,17 @@ impl Core {
                 self.fail(partition, sent, &strange("fewer answers than requests"));
                 continue;
             }
-            self.take_leased(partition, &sent, leased);
+            let answers: Vec<_> = answers.into_iter().map(read_answer).collect();
+            self.take_leased(partition, &sent, leased, &answers);
             for (portion, answer) in sent.portions.into_iter().zip(answers) {
                 // Nobody waits any more: the write stands all the same.
-                let _ = portion.reply.send(read_answer(answer));
+                let _ = portion.reply.send(answer);
             }
         }
     }
 
     fn fail(&self, partition: Partition, sent: Sent, error: &StoreError) {
-        self.lose_leased(partition, &sent);
+        self.lose_leased(partition, sent.spent);
         for portion in sent.portions {
             let _ = portion.reply.send(Err(error.clone()));
         }

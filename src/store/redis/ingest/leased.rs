@@ -6,22 +6,23 @@ use std::sync::Arc;
 use redis::Value;
 use tokio::time::Instant;
 
-use super::Portion;
+use super::{Answer, Portion};
 use crate::domain::breaker::Failing;
 use crate::domain::id::{ConnectionId, TenantId};
-use crate::domain::job::{Job, JobState};
+use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::redis::Core;
-use crate::store::redis::codec::{self, JobRecord, strange, time_bytes, write_meta, write_record};
+use crate::store::redis::codec::{self, JobRecord, Reader, strange, time_bytes, write_meta, write_record};
 use crate::store::redis::credit::Spent;
-use crate::store::redis::keys::{Base, Partition, job_id};
+use crate::store::redis::fresh::Made;
+use crate::store::redis::keys::{Base, Partition, job_id, place_of};
 use crate::store::redis::link::Step;
 use crate::store::redis::script::Call;
 use crate::store::types::{DEDUPE_SPAN, Lease, NewEvent, NewJob, UNANSWERED};
 
-/// Numbers that the script answers for a lease.
-const NUMBERS: usize = 6;
+/// Bytes that the script answers for a lease; `LEASE` in `ingest.lua` is the same.
+const LEASE: usize = 21;
 
 /// What one call writes.
 #[derive(Debug)]
@@ -32,13 +33,15 @@ pub(super) struct Sent {
     /// When they were made.
     now: Timestamp,
     /// What the call may lease, and until when.
-    spent: Spent,
+    pub spent: Spent,
     deadline: Timestamp,
 }
 
 /// What many events of a call share.
 #[derive(Debug, Default)]
 struct Shared<'a> {
+    /// The number of a record that jobs are made with, from 1.
+    records: HashMap<&'a NewJob, usize>,
     /// The number of a connection's lane, and of its log among the keys, from 1.
     lanes: HashMap<ConnectionId, usize>,
     /// The indexes of a tenant's log and of its newest events.
@@ -52,12 +55,17 @@ impl Core {
         let mut call = self.call(partition);
         let mut shared = Shared::default();
         let mut connections = Vec::new();
-        let (mut bases, mut jobs) = (Vec::new(), 0);
+        let (mut bases, mut records, mut jobs) = (Vec::new(), Vec::new(), 0);
         for portion in &portions {
             for new in portion.events() {
                 bases.push(self.bases.next(now, &self.ids));
                 for job in portion.jobs(new) {
                     jobs += 1;
+                    let next = shared.records.len() + 1;
+                    shared.records.entry(job).or_insert_with(|| {
+                        records.push(new_record(job, now));
+                        next
+                    });
                     let next = shared.lanes.len() + 1;
                     shared.lanes.entry(job.connection).or_insert_with(|| {
                         connections.extend_from_slice(&job.connection.bits().to_be_bytes());
@@ -73,7 +81,10 @@ impl Core {
         let spent = self.credit.spend(jobs, Instant::now());
         let deadline = now.plus(spent.span);
         call.value(partition.to_be_bytes()).number(spent.room).number(deadline.millis());
-        call.value(connections).number(bases.len());
+        call.value(connections).number(bases.len()).number(records.len());
+        for record in records {
+            call.value(record);
+        }
         let mut named = bases.iter();
         for portion in &portions {
             let key = portion.idempotency.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
@@ -105,7 +116,7 @@ impl Core {
         let [log, newest] = *shared.tenants.entry(&event.tenant).or_insert_with(|| {
             [call.key(self.keys.tenant_log(&event.tenant)), call.key(self.keys.newest(&event.tenant))]
         });
-        let mut head = Vec::with_capacity(44 + event.kind.len() + 3 * count);
+        let mut head = Vec::with_capacity(44 + event.kind.len() + 5 * count);
         head.extend_from_slice(base);
         head.extend_from_slice(base);
         head.extend_from_slice(counted);
@@ -118,6 +129,7 @@ impl Core {
         head.extend_from_slice(event.kind.as_bytes());
         for job in portion.jobs(new) {
             push_index(&mut head, shared.lanes.get(&job.connection).copied().unwrap_or_default());
+            push_index(&mut head, shared.records.get(job).copied().unwrap_or_default());
             head.push(u8::from(job.triggered));
         }
         call.value(head);
@@ -125,82 +137,120 @@ impl Core {
             [&time_bytes(now.plus(DEDUPE_SPAN))[..], &key.content, count.to_string().as_bytes()].concat()
         }));
         call.value([counted, &write_meta(event, now)].concat()).value(event.document.text());
-        for (index, job) in portion.jobs(new).enumerate() {
-            call.number(index).value(new_record(job, now));
+    }
+
+    /// Hands what a call leased to whoever waits for work, and takes in what it says of what comes. What became of its
+    /// requests is in `answers`: events with jobs that wait are kept for those that this process leases.
+    pub(super) fn take_leased(
+        &self,
+        partition: Partition,
+        sent: &Sent,
+        leased: Value,
+        answers: &[Result<Answer, StoreError>],
+    ) {
+        let read = codec::list(leased).and_then(|leased| {
+            let [_, _, erasures, packed] = leased.as_slice() else { return Err(strange("no leases")) };
+            self.look_ahead(partition, &leased)?;
+            Ok((sent.leases(partition, packed)?, codec::count(erasures)?))
+        });
+        let (leases, erasures) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(%error, "what was leased can't be read; giving it back");
+                return self.lose_leased(partition, sent.spent);
+            }
+        };
+        if self.credit.is_lively() {
+            self.keep_fresh(partition, sent, &leases, erasures, answers);
+        }
+        self.held.note(leases.iter().map(|lease| lease.job.id), sent.deadline);
+        self.held.note_new(&leases);
+        self.hand_in(partition, sent.spent, sent.deadline, leases);
+    }
+
+    fn keep_fresh(
+        &self,
+        partition: Partition,
+        sent: &Sent,
+        leases: &[Lease],
+        erasures: u64,
+        answers: &[Result<Answer, StoreError>],
+    ) {
+        let mut bases = sent.bases.iter();
+        let mut leased: HashMap<Base, usize> = HashMap::new();
+        for lease in leases {
+            *leased.entry(place_of(lease.job.id).0).or_default() += 1;
+        }
+        for (portion, answer) in sent.portions.iter().zip(answers) {
+            let written = if let Ok(Answer::Stored(written)) = answer { &written[..] } else { &[] };
+            for ((n, at), base) in portion.events.iter().enumerate().zip(bases.by_ref()) {
+                if !written.get(n).is_some_and(|written| written.is_new()) {
+                    continue;
+                }
+                let (ingest, closed) = (Arc::clone(&portion.ingest), portion.closed.clone());
+                let made = Made { ingest, at: *at, closed, created: sent.now };
+                let waiting = made.in_lanes().saturating_sub(leased.get(base).copied().unwrap_or_default());
+                self.fresh.keep(partition, *base, made, waiting, erasures);
+            }
         }
     }
 
-    /// Hands what a call leased to whoever waits for work, and takes in what it says of what comes.
-    pub(super) fn take_leased(&self, partition: Partition, sent: &Sent, answer: Value) {
-        let read = codec::list(answer).and_then(|answer| {
-            let [ring, next, leased @ ..] = answer.as_slice() else { return Err(strange("no leases")) };
-            self.look_ahead(partition, &[ring.clone(), next.clone()])?;
-            leased.chunks_exact(NUMBERS).map(|one| sent.lease(partition, one)).collect()
-        });
-        let leases: Vec<Lease> = match read {
-            Ok(leases) => leases,
-            Err(error) => {
-                tracing::error!(%error, "what was leased can't be read; giving it back");
-                return self.lose_leased(partition, sent);
-            }
-        };
-        if leases.is_empty() {
-            return self.credit.settle(sent.spent, leases);
+    /// Hands in what a call leased that was sent with this credit.
+    pub(in super::super) fn hand_in(
+        &self,
+        partition: Partition,
+        spent: Spent,
+        deadline: Timestamp,
+        leases: Vec<Lease>,
+    ) {
+        let has_some = !leases.is_empty();
+        if has_some {
+            self.wake.mark_at(partition, deadline);
         }
-        self.held.lock().extend(leases.iter().map(|lease| (lease.job.id, lease.deadline)));
-        self.wake.mark_at(partition, sent.deadline);
-        self.credit.settle(sent.spent, leases);
-        self.wake.tell();
+        self.credit.settle(spent, leases);
+        if has_some {
+            self.wake.tell();
+        }
     }
 
     /// Nobody knows what a call leased: it goes back.
-    pub(super) fn lose_leased(&self, partition: Partition, sent: &Sent) {
-        if sent.spent.room > 0 {
+    pub(in super::super) fn lose_leased(&self, partition: Partition, spent: Spent) {
+        if spent.room > 0 {
             self.doubt([partition]);
         }
-        self.credit.settle(sent.spent, Vec::new());
+        self.credit.settle(spent, Vec::new());
     }
 }
 
 impl Sent {
-    /// A lease out of its numbers, as `ingest.lua` answers them.
-    fn lease(&self, partition: Partition, numbers: &[Value]) -> Result<Lease, StoreError> {
+    /// The leases of an answer, as `LEASE` of `ingest.lua` packs them.
+    fn leases(&self, partition: Partition, packed: &Value) -> Result<Vec<Lease>, StoreError> {
+        let Value::BulkString(packed) = packed else { return Err(strange("leases that are no text")) };
+        let (all, []) = packed.as_chunks::<LEASE>() else { return Err(strange("a cut lease")) };
         let unknown = || strange("a lease of a job that nobody sent");
-        let numbers = numbers.iter().map(codec::count).collect::<Result<Vec<u64>, StoreError>>()?;
-        let &[event, job, token, doubt, failures, since] = numbers.as_slice() else {
-            return Err(unknown());
-        };
-        let (at, index) = (usize::try_from(event), u32::try_from(job));
-        let (at, index) = (at.map_err(|_| unknown())?, index.map_err(|_| unknown())?);
-        let base = self.bases.get(at).ok_or_else(unknown)?;
+        all.iter().map(|one| self.lease(partition, one).ok_or_else(unknown)).collect()
+    }
+
+    fn lease(&self, partition: Partition, packed: &[u8; LEASE]) -> Option<Lease> {
+        let mut reader = Reader(packed);
+        let at = usize::try_from(reader.number(2)?).ok()?;
+        let index = u32::try_from(reader.number(2)?).ok()?;
+        let (token, doubtful) = (reader.number(6)?, reader.number(1)? > 0);
+        let failing = Failing { count: reader.short()?, since: reader.time()? };
+        let id = job_id(self.bases.get(at)?, index, partition);
         let mut all =
             self.portions.iter().flat_map(|portion| portion.events().map(move |new| (portion, new)));
-        let (portion, new) = all.nth(at).ok_or_else(unknown)?;
-        let place = usize::try_from(index).map_err(|_| unknown())?;
-        let job = portion.jobs(new).nth(place).ok_or_else(unknown)?;
-        let id = job_id(base, index, partition);
-        Ok(Lease {
-            job: Job {
-                id,
-                name: id,
-                tenant: new.event.tenant.clone(),
-                connection: job.connection,
-                event: new.event.key,
-                mapping: job.mapping,
-                created: self.now,
-                attempts: 0,
-                tries: 0,
-            },
+        let (portion, new) = all.nth(at)?;
+        let job = portion.jobs(new).nth(usize::try_from(index).ok()?)?;
+        Some(Lease {
+            job: codec::new_job(id, job, &new.event, self.now),
             event: Arc::clone(&new.event),
             rendered: None,
             token,
             deadline: self.deadline,
             batch: false,
-            doubtful: doubt > 0,
-            failing: Failing {
-                count: u32::try_from(failures).unwrap_or(u32::MAX),
-                since: Timestamp::from_millis(i64::try_from(since).unwrap_or(0)),
-            },
+            doubtful,
+            failing,
         })
     }
 }

@@ -7,6 +7,7 @@ local TRIES_KEPT = 100
 local event, partition, base, reason = KEYS[FIXED + 1], ARGV[4], ARGV[5], ARGV[7]
 if call('HEXISTS', event, 'm') == 0 then return { S[S_RING], next_timer(), 0, 0 } end
 call('HSET', event, 'd', ARGV[6])
+S[S_ERASED] = S[S_ERASED] + 1
 local jobs, cancelled = 0, 0
 for index = tonumber(ARGV[8]), tonumber(ARGV[8]) + tonumber(ARGV[9]) - 1 do
   local raw = call('HGET', event, index)

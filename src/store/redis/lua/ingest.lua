@@ -1,21 +1,22 @@
 -- Writes requests of events and their jobs, and leases some of these jobs to the caller. KEYS from FIXED + 1: the logs of
 -- the connections, the events, and whatever is named by its index. ARGV: 4 the partition, 5 how many jobs the caller has room for, 6 the
--- deadline of their leases, 7 the connections, 8 how many events there are. Then for each request its `REQUEST`: the idempotency
--- key's index in KEYS (0 for none), its content, the number of events. For each event its `EVENT`: base; base with the number of jobs;
--- its field in the bucket of ids; indexes of its dedupe key (0 for none), of its tenant's log, of the bucket, and of the tenant's newest
--- events; the number of jobs; its type; then a `JOB` for each: its connection's number, whether it is triggered. After that what the
--- dedupe key is to stand for, its meta, its document, and for each job its index and its record, as they are written.
+-- deadline of their leases, 7 the connections, 8 how many events there are, 9 how many records of jobs, each of which many jobs may
+-- have, and these. Then for each request its `REQUEST`: the idempotency key's index in KEYS (0 for none), its content, the number
+-- of events. For each event its `EVENT`: base; base with the number of jobs; its field in the bucket of ids; indexes of its dedupe
+-- key (0 for none), of its tenant's log, of the bucket, and of the tenant's newest events; the number of jobs; its type; then a
+-- `JOB` for each: its connection's number, its record's, whether it is triggered. After that what the dedupe key is to stand
+-- for, its meta and its document, as they are written.
 -- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` or `closed` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`. Last a list: how many lanes the ring holds,
--- when something happens by itself next, as far as that is news; then of each lease six numbers: the event's among all of
--- the call, the job's in it, token, whether an earlier lease may have been lost (4), and its lane's failures in a row with the
--- time of the first.
+-- when something happens by itself next, as far as that is news, how often something was erased here, and the leases (`LEASE`):
+-- the event's number among all of the call, the job's in it, token, whether an earlier lease may have been lost (4), and its
+-- lane's failures in a row with the time of the first.
 -- Requests are decided one after the other, and a refused one writes nothing. One call carries at most 128 events and jobs.
 -- What the caller knows it has put together: what Lua does here for each event costs more than what Redis does.
-local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c14c8I2I2I2I2I2Bc0', '>I2B'
--- Where an event's head has the number of its jobs.
-local JOBS_AT = 42
+local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c14c8I2I2I2I2I2Bc0', '>I2I2B'
+local LEASE = '>I2I2I6BI4I6'
 local partition, room, deadline, count = ARGV[4], tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[8])
+local FIRST_RECORD, records = COMMON + 6, tonumber(ARGV[9])
 
 local connections, lanes, all_take = {}, {}, true
 for at = 1, #ARGV[7], 16 do connections[#connections + 1] = ARGV[7]:sub(at, at + 15) end
@@ -29,8 +30,9 @@ local FIRST_LOG, FIRST_EVENT = FIXED, FIXED + #connections
 -- Names come from clocks and chance; that one is taken is next to impossible, and looked into only then.
 local is_some_taken = count > 0 and call('EXISTS', unpack(KEYS, FIRST_EVENT + 1, FIRST_EVENT + count)) > 0
 
-local leases = { 0, 0 }
-local places = {}
+local leases = {}
+-- Numbers of jobs, as their places and as the fields of their records have them.
+local places, fields_of = {}, {}
 
 -- A job may be leased here and now where nothing else would be leased before it: nothing in the whole ring, nor in its lane.
 local function may_lease(l)
@@ -51,9 +53,7 @@ local function write_job(event, base, index, lane_number, triggered)
   S[S_SEQ] = S[S_SEQ] + 1
   join(l, id)
   local token, doubt = give_lease(connection, l, 'F' .. number(S[S_SEQ], 6), id, deadline)
-  local at = #leases
-  leases[at + 1], leases[at + 2], leases[at + 3] = event, index, token
-  leases[at + 4], leases[at + 5], leases[at + 6] = doubt, l[FAILURES], l[SINCE]
+  leases[#leases + 1] = struct.pack(LEASE, event, index, token, doubt, l[FAILURES], l[SINCE])
 end
 
 -- Writes the event that begins at `at`, one of so many in the call; gives what became of it.
@@ -62,14 +62,17 @@ local function write_event(event, at)
   local base, entry, field, dedupe, log, bucket, newest_key, jobs, kind, next_job = struct.unpack(EVENT, head)
   local known = dedupe > 0 and remember_first(dedupe, ARGV[at + 1])
   if known then return known.same and tostring(-1 - tonumber(known.answer)) or 'reused' end
-  call('HSET', KEYS[FIRST_EVENT + event], 'm', ARGV[at + 2], 'd', unpack(ARGV, at + 3, at + 3 + 2 * jobs))
   enter_event(KEYS[log], KEYS[bucket], KEYS[newest_key], base, entry, field, kind)
+  local fields = { 'm', ARGV[at + 2], 'd', ARGV[at + 3] }
   for index = 0, jobs - 1 do
-    local lane_number, triggered
-    lane_number, triggered, next_job = struct.unpack(JOB, head, next_job)
+    local lane_number, record, triggered
+    lane_number, record, triggered, next_job = struct.unpack(JOB, head, next_job)
+    fields_of[index] = fields_of[index] or tostring(index)
+    fields[2 * index + 5], fields[2 * index + 6] = fields_of[index], ARGV[FIRST_RECORD + record]
     write_job(event - 1, base, index, lane_number, triggered)
   end
-  return tostring(jobs)
+  call('HSET', KEYS[FIRST_EVENT + event], unpack(fields))
+  return fields_of[jobs] or tostring(jobs)
 end
 
 -- Notes the connections of an event whose lanes are not known or closed.
@@ -77,7 +80,7 @@ local function note_refused(head, unruled, closed)
   local _, _, _, _, _, _, _, jobs, _, next_job = struct.unpack(EVENT, head)
   for _ = 1, jobs do
     local lane_number
-    lane_number, _, next_job = struct.unpack(JOB, head, next_job)
+    lane_number, _, _, next_job = struct.unpack(JOB, head, next_job)
     local l = lanes[lane_number]
     if not l then
       unruled[#unruled + 1] = connections[lane_number]
@@ -95,7 +98,7 @@ local function read_request(first, events, at)
     begins[n] = at
     taken = taken or (is_some_taken and call('EXISTS', KEYS[FIRST_EVENT + first + n]) == 1)
     if not all_take then note_refused(ARGV[at], unruled, closed) end
-    at = at + 4 + 2 * struct.unpack('>I2', ARGV[at], JOBS_AT)
+    at = at + 4
   end
   local refusal = taken and { 'collision' } or (#unruled > 1 and unruled) or (#closed > 1 and closed)
   return begins, at, refusal or nil
@@ -121,7 +124,7 @@ local function decide(first, key, content, begins, refusal)
   return answer
 end
 
-local answers, first, next_at = {}, 0, COMMON + 6
+local answers, first, next_at = {}, 0, FIRST_RECORD + 1 + records
 while next_at <= #ARGV do
   local key, content, events = struct.unpack(REQUEST, ARGV[next_at])
   local begins, refusal
@@ -130,9 +133,7 @@ while next_at <= #ARGV do
   first = first + events
 end
 write_entered()
-if #leases > 2 then write_leases(server_time()) end
+if #leases > 0 then write_leases(server_time()) end
 finish()
-leases[1] = S[S_RING]
-if new_timer < math.huge then leases[2] = next_timer() end
-answers[#answers + 1] = leases
+answers[#answers + 1] = { S[S_RING], new_timer < math.huge and next_timer() or 0, S[S_ERASED], table.concat(leases) }
 return answers

@@ -1,12 +1,11 @@
 -- Leases jobs, going round. ARGV: 4 how many, 5 the deadline, 6 how many jobs one lane gives before the next has its turn,
 -- 7 how many jobs batches may bring. A batch counts as one job. Answers: whether to call again at once, when
--- something happens by itself (0 for never), whether another process holds leases here; then of each lease id, token, what
--- it is (1 one of a batch, 2 the batch's first, 4 an earlier lease may have been lost), and its lane's failures in a row
--- with the time of the first.
+-- something happens by itself (0 for never), whether another process holds leases here, how often something was erased
+-- here, and the leases (`GIVEN`).
 local room, deadline, quantum, batched = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local STEP = 64
 -- Where nothing is open nothing can happen.
-if S[S_OPEN] <= 0 and S[S_RING] == 0 and S[S_LEASED] == 0 then return { 0, 0, 0 } end
+if S[S_OPEN] <= 0 and S[S_RING] == 0 and S[S_LEASED] == 0 then return { 0, 0, 0, S[S_ERASED], '' } end
 local again = false
 
 -- Time passes: timers fire, leases end, dead owners lose theirs. By the server's own clock where processes are compared.
@@ -59,57 +58,6 @@ end
 write_back()
 for _, connection in ipairs(touched_order) do wake(connection, touched[connection]) end
 
-local answer = { 0, 0, 0 }
-local given, jobs = 0, 0
-
-local function give(connection, l, member)
-  local id = member:sub(-16)
-  local token, what = give_lease(connection, l, member:sub(17, -17), id, deadline)
-  if l[BATCH] == 1 then
-    given = given + 1
-  elseif l[LEASED] == 1 then
-    given = given + 1
-    what = what + 3
-  else
-    what = what + 1
-  end
-  jobs = jobs + 1
-  local at = #answer
-  answer[at + 1], answer[at + 2], answer[at + 3] = id, token, what
-  answer[at + 4], answer[at + 5] = l[FAILURES], l[SINCE]
-end
-
-local function give_all(connection, l, list)
-  with_all('ZREM', QUEUE, list)
-  for _, member in ipairs(list) do give(connection, l, member) end
-end
-
--- Gives what a lane may give in its turn; answers true where it is known that it has more to give.
-local function turn(connection, l)
-  -- One that nobody waits behind need not stop for others.
-  local want = math.min(S[S_RING] > 0 and quantum or room, room - given, l[WIDTH] - l[LEASED])
-  if l[BATCH] > 1 then want = l[LEASED] == 0 and l[BATCH] or 0 end
-  if is_held(l) or want <= 0 then return end
-  local first, last = '[' .. connection .. 'D', '(' .. connection .. 'G'
-  local list = call('ZRANGEBYLEX', QUEUE, first, last, 'LIMIT', '0', want + 1)
-  if #list == 0 or list[1]:sub(17, 17) == 'F' then
-    local has_more = #list > want
-    if has_more then list[#list] = nil end
-    give_all(connection, l, list)
-    return has_more
-  end
-  local retries = call('ZRANGEBYLEX', QUEUE, first, '(' .. connection .. 'D' .. number(now + 1, 6), 'LIMIT', '0', want)
-  give_all(connection, l, retries)
-  want = want - #retries
-  if want <= 0 then return end
-  if l[CAP] == 1 then
-    -- A retry that waits holds back what stands behind it.
-    local waits = call('ZRANGEBYLEX', QUEUE, first, '(' .. connection .. 'E', 'LIMIT', '0', '1')
-    if #waits > 0 then return end
-  end
-  give_all(connection, l, call('ZRANGEBYLEX', QUEUE, '[' .. connection .. 'F', last, 'LIMIT', '0', want))
-end
-
 local turns = 0
 while given < room and jobs < room + batched and turns < 2 * STEP do
   turns = turns + 1
@@ -124,7 +72,8 @@ while given < room and jobs < room + batched and turns < 2 * STEP do
     local l = lane(connection)
     if l then
       l[IN_RING] = 0
-      wake(connection, l, turn(connection, l))
+      -- One that nobody waits behind need not stop for others.
+      wake(connection, l, turn(connection, l, math.min(S[S_RING] > 0 and quantum or room, room - given), deadline))
     end
   end
   local more = S[S_RING] > 0 and call('ZRANGEBYLEX', READY, lower, upper, 'LIMIT', '0', '1')[1]
@@ -143,7 +92,4 @@ again = again or S[S_RING] > 0
 local next_time = next_timer()
 local next_end = tonumber(call('ZRANGE', LEASES, '0', '0', 'WITHSCORES')[2])
 if next_end and (next_time == 0 or next_end < next_time) then next_time = next_end end
-answer[1] = again and 1 or 0
-answer[2] = next_time
-answer[3] = others and 1 or 0
-return answer
+return { again and 1 or 0, next_time, others and 1 or 0, S[S_ERASED], table.concat(answered) }

@@ -24,7 +24,7 @@ local function give_lease(connection, l, place, id, deadline)
   given_owned[at + 1], given_owned[at + 2] = '0', me .. id
   l[LEASED] = l[LEASED] + 1
   S[S_LEASED] = S[S_LEASED] + 1
-  return S[S_TOKEN], made_at(id) <= l[DOUBT] and 4 or 0
+  return S[S_TOKEN], l[DOUBT] > 0 and made_at(id) <= l[DOUBT] and 4 or 0
 end
 
 -- Whoever has leases where it had none is told of, so that the others see to it that it lives.

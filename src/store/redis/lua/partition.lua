@@ -12,6 +12,8 @@ local call = redis.call
 local S_TOKEN, S_TURN, S_SEQ, S_OPEN, S_LEASED, S_RING, S_SEEN, S_GRACE, S_CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 8
 -- Classes of lanes that hold jobs; `S_CLASS + class` counts them.
 local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
+-- How often something was erased here, and how many jobs were leased past the ring since it was last gone round.
+local S_ERASED, S_PAST_RING = 13, 14
 -- A lane.
 local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 -- How many jobs it gives at once; and the time until which its jobs may have had a lease that was lost.
@@ -22,11 +24,13 @@ local FAILURES, SINCE = 15, 16
 local UNWANTED, SEEN = 17, 18
 -- States of a job, as `JobState::ALL` counts them.
 local QUEUED, WAITS, MAPPING_FAILED, DEAD, CANCELLED = 0, 1, 2, 4, 7
+-- What is put behind a place in the queue once the job's record was written: one without it is as it was made.
+local WRITTEN = '+'
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
 local RECORD = '>c16c16BI4I4I6I6'
 
 local raw_state = call('GET', STATE)
-local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 -- Lanes that this script looked at, in that order, and how they lay there.
 local touched, touched_order, lay = {}, {}, {}
 local announce, new_timer, left_behind = false, math.huge, false
@@ -206,6 +210,11 @@ local function end_lease(id, held)
   return l
 end
 
+-- Whether the job at a place in the queue has its record as it was made.
+local function is_new(place)
+  return #place == 7 and place:sub(1, 1) == 'F'
+end
+
 local function made_at(id)
   return (struct.unpack('>I6', id))
 end
@@ -218,17 +227,19 @@ local function give_back(id, held, lost)
   put_back(held[3] .. held[4] .. id)
 end
 
--- What `HELD` keeps of a lease: token, owner, connection, place in the queue.
+-- What `HELD` keeps of a lease: token, owner, connection, four bytes of nothing, place in the queue. With those it is longer than
+-- what Redis keeps packed one after the other, where a lease is found by going through all of them.
+local LEASED_AS, LEASED_AT = '>I6c32c16xxxx', 59
 local function pack_held(token, connection, place)
-  return struct.pack('>I6', token) .. me .. connection .. place
+  return struct.pack(LEASED_AS, token, me, connection) .. place
 end
 
 -- A lease by what `HELD` has of it; only under `token`, where one is given.
 local function held_of(id, raw, token)
   if not raw or is_over[id] then return nil end
-  local known, owner, connection = struct.unpack('>I6c32c16', raw)
+  local known, owner, connection = struct.unpack(LEASED_AS, raw)
   if token and known ~= token then return nil end
-  return { known, owner, connection, raw:sub(55) }
+  return { known, owner, connection, raw:sub(LEASED_AT) }
 end
 
 local function held_by(id, token)

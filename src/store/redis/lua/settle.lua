@@ -1,22 +1,34 @@
 -- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]; those of the connections' totals follow.
--- ARGV from 4 on, five for each: a head (`HEAD`: id, token, attempt's number (0 for none), next (0 done, 1 due, 2 requeue), state or due,
--- health (0, 1, 2 for neither), wait until, whether the effect on the record closes, from how many failures on the breaker opens (0 for
--- never), when it then probes, the slot of its latency (255 for no attempt), whether it failed, the index of the totals' key, the
--- fields of its record and of its attempt), attempt, reason, effect on the record as JSON (empty for none), rendered bytes (empty
--- for none; of a job that ends, whether those that were kept go).
--- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, then connection and
--- effect of each whose record must change.
-local EACH, HEAD = 5, '>c16I6I4BI6BI6BI4I6BBI2Bc0Bc0'
+-- ARGV: 4 how many there are, then the head of each (`HEAD`: id, token, attempt's number (0 for none), next (0 done, 1 due, 2
+-- requeue), state or due, health (0, 1, 2 for neither), wait until, whether the effect on the record closes, from how many
+-- failures on the breaker opens (0 for never), when it then probes, the slot of its latency (255 for no attempt), whether it
+-- failed, the index of the totals' key; whether its record stands as it was made, and its mapping then; where in ARGV (0 for
+-- nowhere) its attempt is, the reason, the effect on the record as JSON, the rendered bytes (of a job that ends, anything where those
+-- that were kept go); the fields of its record and of its attempt), then what these name. Last how many jobs the caller has room
+-- for, and the deadline of their leases.
+-- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, connection and
+-- effect of each whose record must change, how often something was erased here, and what was leased (`GIVEN`).
+local STANDING = '>BI4I4I6I6'
+local HEAD, FIRST = '>c16I6I4BI6BI6BI4I6BBI2Bc16I2I2I2I2Bc0Bc0', COMMON + 1
 local IS_DONE, IS_DUE, IS_REQUEUED = 0, 1, 2
 -- Tries whose records are kept.
 -- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
 local TRIES_KEPT = 100
+-- So many jobs are leased past the ring, then the lanes go into it once, so that other processes come to have some.
+local PAST_RING = 256
+local room, deadline = tonumber(ARGV[#ARGV - 1]), ARGV[#ARGV]
 local taken, effects = 0, {}
 
-local COUNT = (#ARGV - COMMON) / EACH
+local COUNT = tonumber(ARGV[FIRST])
+
+-- What a record says of connection and mapping, as it lies there, and where the job stands.
+local function read_record(event, index)
+  local raw = call('HGET', event, index)
+  if raw then return raw:sub(1, 32), struct.unpack(STANDING, raw, 33) end
+end
 
 local ids, connections, is_listed = {}, {}, {}
-for n = 1, COUNT do ids[n] = ARGV[COMMON + 1 + (n - 1) * EACH]:sub(1, 16) end
+for n = 1, COUNT do ids[n] = ARGV[FIRST + n]:sub(1, 16) end
 local found = with_all('HMGET', HELD, ids) or {}
 for n, raw in ipairs(found) do
   local connection = raw and raw:sub(39, 54)
@@ -27,22 +39,25 @@ end
 read_lanes(connections)
 
 for n = 1, COUNT do
-  local at = COMMON + (n - 1) * EACH
-  local id, token, number_of, next_step, value, health, wait, closes, opens_after, probe_at, latency, failed, totals, index,
-    attempt = struct.unpack(HEAD, ARGV[at + 1])
-  local event, reason, effect, rendered = KEYS[FIXED + n], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local id, token, number_of, next_step, value, health, wait, closes, opens_after, probe_at, latency, failed, totals, is_known,
+    mapping, attempt_at, reason_at, effect_at, rendered_at, index, attempt = struct.unpack(HEAD, ARGV[FIRST + n])
+  local event, reason, effect, rendered = KEYS[FIXED + n], ARGV[reason_at] or '', ARGV[effect_at] or '', ARGV[rendered_at] or ''
   local held = held_of(id, found[n], token)
   if held then
     taken = taken + 1
     local connection, place = held[3], held[4]
     local l = end_lease(id, held)
-    local raw = call('HGET', event, index)
-    if raw and l then
-      local _, mapping, state, attempts, tries, due, finished = struct.unpack(RECORD, raw)
+    local of, state, attempts, tries, due, finished
+    if is_known == 1 then
+      of, state, attempts, tries, due, finished = connection .. mapping, QUEUED, 0, 0, 0, 0
+    else
+      of, state, attempts, tries, due, finished = read_record(event, index)
+    end
+    if of and l then
       local fields = { index, '' }
       if number_of > 0 then
         tries = tries + 1
-        fields[3], fields[4] = attempt, ARGV[at + 2]
+        fields[3], fields[4] = attempt, ARGV[attempt_at]
         if number_of > TRIES_KEPT then call('HDEL', event, 'a' .. index .. '.' .. (number_of - TRIES_KEPT)) end
         -- `Next::spends_attempt`.
         local failed_by_mapping = next_step == IS_DONE and value == MAPPING_FAILED
@@ -65,9 +80,10 @@ for n = 1, COUNT do
           fields[#fields + 1] = 'b' .. index
           fields[#fields + 1] = rendered
         end
+        if is_new(place) then place = place .. WRITTEN end
         put_back(connection .. place .. id)
       end
-      fields[2] = struct.pack(RECORD, connection, mapping, state, attempts, tries, due, finished) .. reason
+      fields[2] = of .. struct.pack(STANDING, state, attempts, tries, due, finished) .. reason
       call('HSET', event, unpack(fields))
       tally(KEYS[totals], latency < 255 and latency or '', failed, next_step == IS_DONE and state)
     elseif l then
@@ -79,5 +95,21 @@ for n = 1, COUNT do
     end
   end
 end
+
+-- Where nothing waits in the ring, lanes that have places again give their next jobs here and now: what a lease would do after
+-- this. Batches are left to it.
+if room > 0 and taken > 0 and S[S_RING] == 0 then
+  if S[S_PAST_RING] < PAST_RING then
+    write_back()
+    for _, connection in ipairs(touched_order) do
+      local l = touched[connection]
+      if l[OPEN] > l[LEASED] and l[BATCH] == 1 then turn(connection, l, room - given, deadline) end
+    end
+    S[S_PAST_RING] = S[S_PAST_RING] + given
+    if given > 0 then write_leases(server_time()) end
+  else
+    S[S_PAST_RING] = 0
+  end
+end
 if taken > 0 then finish() end
-return { taken, S[S_RING], next_timer(), unpack(effects) }
+return { taken, S[S_RING], next_timer(), effects, S[S_ERASED], table.concat(answered) }

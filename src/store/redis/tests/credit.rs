@@ -8,7 +8,7 @@ use crate::domain::id::JobId;
 const ROOM: usize = 4;
 
 /// Has a process wait for work, with room for [`ROOM`] jobs, for as long as the answer is kept.
-async fn wait(store: &RedisStore) -> super::super::credit::Waiting<'_> {
+pub(super) async fn wait(store: &RedisStore) -> super::super::credit::Waiting<'_> {
     while !store.lease(ROOM, SPAN).await.unwrap().is_empty() || !store.core.wake.is_quiet() {}
     store.core.credit.wait()
 }

@@ -68,7 +68,7 @@ async fn plant(bench: &Bench, lane: ConnectionId) {
     }
 }
 
-async fn events(bench: &Bench) -> Vec<PlacedEvent> {
+pub(super) async fn events(bench: &Bench) -> Vec<PlacedEvent> {
     let until = bench.later(1);
     let walk = EventWalk { tenant: tenant("acme"), after: None, since: None, until, limit: 100 };
     bench.store.events(walk).await.unwrap().items

@@ -15,6 +15,7 @@ mod records;
 pub(crate) mod server;
 mod steps;
 mod storms;
+mod straight;
 mod syncs;
 mod tls;
 
