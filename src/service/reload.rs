@@ -84,7 +84,6 @@ impl Gateway {
                     broken = done.broken,
                     "the catalogue was read again"
                 );
-                *self.reloads.refused.lock() = None;
                 self.metrics.reload(0);
             }
             Err(error) => {
@@ -116,6 +115,8 @@ impl Gateway {
             Err(error) => return Err(StoreError::Unavailable(format!("reading failed: {error}")).into()),
         };
         keep_mappings(&catalogue, self.store.as_ref()).await?;
+        // Nothing can refuse it any more, and whoever sees something of it must not be told that the one before is in force.
+        *self.reloads.refused.lock() = None;
         let before = self.catalogue();
         let anew = self.directory.adopt(Arc::clone(&catalogue)).await;
         self.settle_concurrency(&anew).await;
