@@ -114,9 +114,7 @@ impl Fresh {
 
     /// A job that was leased, and its event, if they are what the store has.
     pub fn take(&self, partition: Partition, given: &Given) -> Option<(Job, Arc<Event>)> {
-        if !given.new {
-            return None;
-        }
+        let erasures = given.new?;
         let (base, index) = place_of(given.job);
         let key = (partition, base);
         let mut state = self.0.lock();
@@ -124,7 +122,7 @@ impl Fresh {
         let kept = young.get_mut(&key).or_else(|| old.get_mut(&key))?;
         let event = &kept.made.new_event()?.event;
         let new = kept.made.jobs().nth(usize::try_from(index).ok()?)?;
-        let taken = (kept.erasures == given.erasures)
+        let taken = (kept.erasures == erasures)
             .then(|| (codec::new_job(given.job, new, event, kept.made.created), Arc::clone(event)));
         kept.left = kept.left.saturating_sub(1);
         if kept.left == 0 || taken.is_none() {
@@ -172,17 +170,8 @@ mod tests {
         Made { ingest, at: 0, closed: vec![ConnectionId::from_bits(0)], created: Timestamp::from_millis(2) }
     }
 
-    fn given(job: JobId, new: bool, erasures: u64) -> Given {
-        Given {
-            job,
-            token: 1,
-            batch: false,
-            first: false,
-            doubtful: false,
-            new,
-            failing: Failing::default(),
-            erasures,
-        }
+    fn given(job: JobId, new: Option<u64>) -> Given {
+        Given { job, token: 1, batch: false, first: false, doubtful: false, new, failing: Failing::default() }
     }
 
     fn base(number: u32) -> Base {
@@ -194,22 +183,19 @@ mod tests {
     #[test]
     fn a_job_is_taken_once_and_only_as_the_store_has_it() {
         let fresh = Fresh::default();
-        let take = |index, new, erasures| {
-            let job = job_id(&base(1), index, PARTITION);
-            fresh.take(PARTITION, &given(job, new, erasures))
-        };
+        let take = |index, new| fresh.take(PARTITION, &given(job_id(&base(1), index, PARTITION), new));
         let made = made(10, 3);
         assert_eq!(made.in_lanes(), 2, "one connection was closed");
         fresh.keep(PARTITION, base(1), made.clone(), 2, 7);
-        assert!(take(0, false, 7).is_none(), "its record was written since");
-        let (job, event) = take(1, true, 7).unwrap();
+        assert!(take(0, None).is_none(), "its record was written since");
+        let (job, event) = take(1, Some(7)).unwrap();
         assert_eq!((job.connection, job.created), (ConnectionId::from_bits(2), Timestamp::from_millis(2)));
         assert_eq!(event.id, "1");
-        assert!(take(0, true, 7).is_some());
-        assert!(take(0, true, 7).is_none() && fresh.0.lock().bytes == 0, "all were taken");
+        assert!(take(0, Some(7)).is_some());
+        assert!(take(0, Some(7)).is_none() && fresh.0.lock().bytes == 0, "all were taken");
         fresh.keep(PARTITION, base(1), made, 2, 7);
-        assert!(take(0, true, 8).is_none(), "something was erased since");
-        assert!(take(1, true, 7).is_none() && fresh.0.lock().bytes == 0);
+        assert!(take(0, Some(8)).is_none(), "something was erased since");
+        assert!(take(1, Some(7)).is_none() && fresh.0.lock().bytes == 0);
     }
 
     #[test]

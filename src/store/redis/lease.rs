@@ -43,12 +43,10 @@ pub(super) struct Given {
     pub first: bool,
     /// An earlier lease of it may have been lost.
     pub doubtful: bool,
-    /// Its record stands as it was made.
-    pub new: bool,
+    /// Where its record stands as it was made: how often something had been erased in its partition.
+    pub new: Option<u64>,
     /// Its lane's failures in a row.
     pub failing: Failing,
-    /// How often something had been erased in its partition.
-    pub erasures: u64,
 }
 
 impl Given {
@@ -69,9 +67,8 @@ impl Given {
                 batch: what & 1 > 0,
                 first: what & 2 > 0,
                 doubtful: what & 4 > 0,
-                new: what & 8 > 0,
+                new: (what & 8 > 0).then_some(erasures),
                 failing: Failing { count: reader.short()?, since: reader.time()? },
-                erasures,
             })
         };
         all.iter().map(|one| read(one).ok_or_else(|| strange("a short lease"))).collect()
@@ -243,8 +240,9 @@ impl Core {
         }
         // The order in which they were given is the order of the lanes.
         leases.sort_by_key(|lease| known.get(&lease.job.id).map(|(at, _)| *at));
-        self.held
-            .note_new(leases.iter().filter(|lease| known.get(&lease.job.id).is_some_and(|(_, one)| one.new)));
+        self.held.note_new(
+            leases.iter().filter(|lease| known.get(&lease.job.id).is_some_and(|(_, one)| one.new.is_some())),
+        );
         if failed.is_some() {
             leases = self.cut_torn(&given, leases).await;
         }

@@ -63,24 +63,24 @@ impl Core {
         }
         // Until what was leased is noted, so that nobody takes it for lost.
         let leasing = self.leasing.read().await;
-        let (mut groups, mut sent) = (Vec::new(), Vec::new());
+        let (mut groups, mut asked) = (Vec::new(), Vec::new());
         for (partition, count, mut call) in calls {
             // As many as have places then.
             let spent = self.credit.spend(count, Instant::now());
             let deadline = self.clock.now().plus(spent.span);
             call.number(spent.room).number(deadline.millis());
             groups.push(vec![Step::Script(&self.scripts.settle, call)]);
-            sent.push((partition, spent, deadline));
+            asked.push((partition, spent, deadline));
         }
         let answers = self.link.run_groups(groups, REPLY).await;
         let (mut taken, mut result) = (0, Ok(()));
-        let (mut effects, mut leased) = (Vec::new(), Vec::new());
-        for ((partition, spent, deadline), answer) in sent.into_iter().zip(answers) {
+        let (mut effects, mut next) = (Vec::new(), Vec::new());
+        for ((partition, spent, deadline), answer) in asked.into_iter().zip(answers) {
             let answer = answer.and_then(|mut answers| answers.pop().unwrap_or(Ok(Value::Nil)));
             match answer.and_then(|answer| self.settled(partition, answer, &mut effects)) {
                 Ok((count, given)) => {
                     taken += count;
-                    leased.push((partition, spent, deadline, given));
+                    next.push((partition, spent, deadline, given));
                 }
                 Err(error) => {
                     self.lose_leased(partition, spent);
@@ -91,7 +91,7 @@ impl Core {
         if result.is_ok() {
             self.held.forget(settlements.iter().map(|settlement| settlement.lease.job));
         }
-        join_all(leased.into_iter().map(async |(partition, spent, deadline, given)| {
+        join_all(next.into_iter().map(async |(partition, spent, deadline, given)| {
             self.held.note(given.iter().map(|given| given.job), deadline);
             // What can't be read goes back, and was logged.
             let (leases, _) = self.read_leases(given, deadline).await;
@@ -312,7 +312,9 @@ fn head_of<'a>(
     push_place(&mut head, totals);
     head.push(u8::from(mapping.is_some()));
     head.extend_from_slice(&mapping.map_or(0, MappingVersion::bits).to_be_bytes());
-    places.into_iter().for_each(|place| push_place(&mut head, place));
+    for place in places {
+        push_place(&mut head, place);
+    }
     for name in [index, field] {
         // Both names are short.
         head.push(u8::try_from(name.len()).unwrap_or(0));

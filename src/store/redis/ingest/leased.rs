@@ -140,17 +140,17 @@ impl Core {
     }
 
     /// Hands what a call leased to whoever waits for work, and takes in what it says of what comes. What became of its
-    /// requests is in `answers`: events with jobs that wait are kept for those that this process leases.
+    /// requests is in `answers`, what the call leased in `last`: events with jobs that wait are kept for those that this process leases.
     pub(super) fn take_leased(
         &self,
         partition: Partition,
         sent: &Sent,
-        leased: Value,
+        last: Value,
         answers: &[Result<Answer, StoreError>],
     ) {
-        let read = codec::list(leased).and_then(|leased| {
-            let [_, _, erasures, packed] = leased.as_slice() else { return Err(strange("no leases")) };
-            self.look_ahead(partition, &leased)?;
+        let read = codec::list(last).and_then(|last| {
+            let [_, _, erasures, packed] = last.as_slice() else { return Err(strange("no leases")) };
+            self.look_ahead(partition, &last)?;
             Ok((sent.leases(partition, packed)?, codec::count(erasures)?))
         });
         let (leases, erasures) = match read {
@@ -177,9 +177,9 @@ impl Core {
         answers: &[Result<Answer, StoreError>],
     ) {
         let mut bases = sent.bases.iter();
-        let mut leased: HashMap<Base, usize> = HashMap::new();
+        let mut gone: HashMap<Base, usize> = HashMap::new();
         for lease in leases {
-            *leased.entry(place_of(lease.job.id).0).or_default() += 1;
+            *gone.entry(place_of(lease.job.id).0).or_default() += 1;
         }
         for (portion, answer) in sent.portions.iter().zip(answers) {
             let written = if let Ok(Answer::Stored(written)) = answer { &written[..] } else { &[] };
@@ -189,7 +189,7 @@ impl Core {
                 }
                 let (ingest, closed) = (Arc::clone(&portion.ingest), portion.closed.clone());
                 let made = Made { ingest, at: *at, closed, created: sent.now };
-                let waiting = made.in_lanes().saturating_sub(leased.get(base).copied().unwrap_or_default());
+                let waiting = made.in_lanes().saturating_sub(gone.get(base).copied().unwrap_or_default());
                 self.fresh.keep(partition, *base, made, waiting, erasures);
             }
         }
