@@ -105,6 +105,23 @@ pub struct NewJob {
     pub triggered: bool,
 }
 
+impl NewJob {
+    /// The job that it makes of an event.
+    pub fn of(&self, id: JobId, event: &Event, created: Timestamp) -> Job {
+        Job {
+            id,
+            name: id,
+            tenant: event.tenant.clone(),
+            connection: self.connection,
+            event: event.key,
+            mapping: self.mapping,
+            created,
+            attempts: 0,
+            tries: 0,
+        }
+    }
+}
+
 /// What a triggered job's log says until its outcome is written.
 pub const UNANSWERED: &str = "it was triggered, and what came of it is not known: it may have arrived";
 

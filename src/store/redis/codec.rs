@@ -9,7 +9,6 @@ use crate::domain::job::{Job, JobState};
 use crate::domain::json::Object;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::types::NewJob;
 
 /// A job's record without its reason; `RECORD` in `partition.lua` is the same.
 const RECORD: usize = 53;
@@ -204,21 +203,6 @@ pub(super) fn job(base: &Base, index: u32, partition: Partition, meta: &Meta, re
         created: meta.created,
         attempts: record.attempts,
         tries: record.tries,
-    }
-}
-
-/// A job as it is made of an event.
-pub(super) fn new_job(id: JobId, new: &NewJob, event: &Event, created: Timestamp) -> Job {
-    Job {
-        id,
-        name: id,
-        tenant: event.tenant.clone(),
-        connection: new.connection,
-        event: event.key,
-        mapping: new.mapping,
-        created,
-        attempts: 0,
-        tries: 0,
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::codec;
 use super::keys::{Base, Partition, place_of};
 use super::lease::Given;
 use crate::domain::event::Event;
@@ -123,7 +122,7 @@ impl Fresh {
         let event = &kept.made.new_event()?.event;
         let new = kept.made.jobs().nth(usize::try_from(index).ok()?)?;
         let taken = (kept.erasures == erasures)
-            .then(|| (codec::new_job(given.job, new, event, kept.made.created), Arc::clone(event)));
+            .then(|| (new.of(given.job, event, kept.made.created), Arc::clone(event)));
         kept.left = kept.left.saturating_sub(1);
         if kept.left == 0 || taken.is_none() {
             let gone = state.young.remove(&key).or_else(|| state.old.remove(&key));

@@ -72,17 +72,7 @@ fn write_event(
     let sequence = insert_event(database, event, dedupe, jobs)?;
     for new_job in open {
         let id = JobId::from_bits(ids.next());
-        let job = Job {
-            id,
-            name: id,
-            tenant: event.tenant.clone(),
-            connection: new_job.connection,
-            event: event.key,
-            mapping: new_job.mapping,
-            created: now,
-            attempts: 0,
-            tries: 0,
-        };
+        let job = new_job.of(id, event, now);
         insert_job(database, &job, sequence, &event.kind, new_job.triggered)?;
         if !new_job.triggered {
             effects.lanes.push(Effect::Made(Slot {

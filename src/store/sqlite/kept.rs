@@ -14,7 +14,7 @@ use super::sweep::{remove_event, remove_job};
 use super::writer::Effects;
 use super::{SqliteStore, blocking, read, retry, schema, unavailable};
 use crate::domain::id::{ChoreId, ConnectionId, JobId, MappingVersion, TenantId};
-use crate::domain::job::{Job, JobState};
+use crate::domain::job::JobState;
 use crate::domain::time::Timestamp;
 use crate::store::kept::LOOKED_AT;
 use crate::store::{
@@ -202,17 +202,7 @@ fn add_job(
     if usize::try_from(jobs) != Ok(placed.jobs.len()) {
         return Ok(Added::Changed);
     }
-    let job = Job {
-        id,
-        name: id,
-        tenant: event.tenant.clone(),
-        connection: new.connection,
-        event: event.key,
-        mapping: new.mapping,
-        created: now,
-        attempts: 0,
-        tries: 0,
-    };
+    let job = new.of(id, event, now);
     insert_job(database, &job, sequence, &event.kind, false)?;
     effects.lanes.push(Effect::Made(Slot {
         job,

@@ -243,7 +243,7 @@ impl Sent {
         let (portion, new) = all.nth(at)?;
         let job = portion.jobs(new).nth(usize::try_from(index).ok()?)?;
         Some(Lease {
-            job: codec::new_job(id, job, &new.event, self.now),
+            job: job.of(id, &new.event, self.now),
             event: Arc::clone(&new.event),
             rendered: None,
             token,
