@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -142,6 +142,8 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// What the store counts; it is left out of an answer for which the store did not tell.
+    counted: Registry,
     /// Held while gauges are set and written out, so that two scrapes don't mix.
     scrape: Mutex<()>,
     events: Family<EventLabels, Counter>,
@@ -231,20 +233,21 @@ impl Default for Metrics {
             Unit::Seconds,
             request_seconds.clone(),
         );
-        registry.register("queue_depth", "Open jobs, those under way included", Gauge::clone(&queue_depth));
-        registry.register("jobs_leased", "Jobs under way", Gauge::clone(&leased));
-        registry.register_with_unit(
-            "oldest_job_age",
-            "How long the oldest open job has waited; 0 when there is none",
-            Unit::Seconds,
-            Gauge::clone(&oldest_seconds),
-        );
-        registry.register("lanes", "Lanes that hold open jobs, by state", lanes.clone());
         registry.register(
             "store_up",
             "1 when the store could be written to at this scrape",
             Gauge::clone(&store_up),
         );
+        let mut counted = Registry::with_prefix("patchbay");
+        counted.register("queue_depth", "Open jobs, those under way included", Gauge::clone(&queue_depth));
+        counted.register("jobs_leased", "Jobs under way", Gauge::clone(&leased));
+        counted.register_with_unit(
+            "oldest_job_age",
+            "How long the oldest open job has waited; 0 when there is none",
+            Unit::Seconds,
+            Gauge::clone(&oldest_seconds),
+        );
+        counted.register("lanes", "Lanes that hold open jobs, by state", lanes.clone());
         let reloads = Family::<ReloadLabels, Counter>::default();
         let catalogue_faults = Gauge::default();
         registry.register(
@@ -260,6 +263,7 @@ impl Default for Metrics {
         let flow = Flow::registered(&mut registry);
         Self {
             registry,
+            counted,
             scrape: Mutex::default(),
             events,
             received,
@@ -345,8 +349,8 @@ impl Metrics {
         self.catalogue_faults.set(count(faults as u64));
     }
 
-    /// All of it as `OpenMetrics` text. `stats` is `None` when the store did not give any; `store_up` is whether it can be
-    /// written to.
+    /// All of it as `OpenMetrics` text. `stats` is `None` when the store did not give any: its counts are then left out, for
+    /// one of before would be taken for one of now. `store_up` is whether it can be written to.
     pub fn expose(&self, stats: Option<&Stats>, store_up: bool, now: Timestamp) -> String {
         let _one_at_a_time = self.scrape.lock();
         self.store_up.set(i64::from(store_up));
@@ -367,7 +371,11 @@ impl Metrics {
         }
         let mut text = String::new();
         // Writing to a String does not fail.
-        let _ = encode(&mut text, &self.registry);
+        let _ = encode_registry(&mut text, &self.registry);
+        if stats.is_some() {
+            let _ = encode_registry(&mut text, &self.counted);
+        }
+        let _ = encode_eof(&mut text);
         text
     }
 }

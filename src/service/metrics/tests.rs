@@ -47,7 +47,19 @@ fn everything_counted_is_exposed() {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     drop((under_way, in_flight));
-    assert!(metrics.expose(None, false, Timestamp::default()).contains("patchbay_store_up 0"));
+}
+
+#[test]
+fn what_the_store_does_not_tell_is_not_told_from_before() {
+    let metrics = Metrics::default();
+    let open = Stats { open: 7, ..Stats::default() };
+    assert!(metrics.expose(Some(&open), true, Timestamp::default()).contains("patchbay_queue_depth 7\n"));
+    let text = metrics.expose(None, false, Timestamp::default());
+    assert!(text.contains("patchbay_store_up 0\n"), "{text}");
+    for name in ["queue_depth", "jobs_leased", "oldest_job_age_seconds", "lanes"] {
+        assert!(!text.contains(&format!("patchbay_{name}")), "{name} in\n{text}");
+    }
+    assert_eq!(text.matches("# EOF").count(), 1, "{text}");
 }
 
 /// Each sample's name and the names of its labels.
