@@ -128,8 +128,8 @@ codes! {
     EndpointHeld = "endpoint_held", SERVICE_UNAVAILABLE, "The endpoint asked to be left alone for a while";
     /// The other side's answer was lost.
     DeliveryUnanswered = "delivery_unanswered", GATEWAY_TIMEOUT, "What came of the delivery is not known: it may have arrived";
-    /// The store can't be written to.
-    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store can't be written to now";
+    /// The store does not answer, or can't be written to.
+    StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE, "The store is not available now";
     /// The store is full.
     StoreFull = "store_full", SERVICE_UNAVAILABLE, "The store is full";
     /// Too much is under way.
@@ -310,10 +310,11 @@ impl From<StoreError> for Problem {
             StoreError::Overloaded => {
                 Self::new(Code::Overloaded, "nothing was stored; send it again soon").retry_after(1)
             }
-            StoreError::Unavailable(_) | StoreError::Emptied | StoreError::Closed => {
-                Self::new(Code::StoreUnavailable, "nothing was stored for certain; send it again")
-                    .retry_after(2)
-            }
+            StoreError::Unavailable(_) | StoreError::Emptied | StoreError::Closed => Self::new(
+                Code::StoreUnavailable,
+                "the request was not carried out for certain; send it again",
+            )
+            .retry_after(2),
             StoreError::Conflict => Self::new(Code::Conflict, "read it again and repeat the change"),
             StoreError::Corrupt(_) => Self::internal(""),
         };
