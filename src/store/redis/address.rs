@@ -10,6 +10,10 @@ use super::link::CONNECT;
 const INVALID: (redis::ErrorKind, &str) =
     (redis::ErrorKind::InvalidClientConfig, "expected redis+sentinel://host:port,host:port/name");
 
+/// The shortest and the longest wait, in milliseconds, before a cluster's node is asked again: for one that knows no more of a slot
+/// than that it moved, the library's own 1.3 s are most of what a request may take, and other tenants wait with it.
+const RETRY: (u64, u64) = (20, 200);
+
 /// Where the server is.
 pub(super) enum Server {
     One(Client),
@@ -31,7 +35,9 @@ impl Server {
                 let nodes = nodes(scheme, rest)?;
                 let mut builder = ClusterClient::builder(nodes.iter().cloned())
                     .connection_timeout(CONNECT)
-                    .overall_response_timeout(None);
+                    .overall_response_timeout(None)
+                    .min_retry_wait(RETRY.0)
+                    .max_retry_wait(RETRY.1);
                 if let Some(authorities) = &authorities {
                     builder = builder.certs(authorities.clone());
                 }
