@@ -1,5 +1,7 @@
 //! Things that go wrong: scripts forgotten, connections cut, servers killed, paused, full, emptied, or set up to lose.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 use crate::store::StoreError;
 
@@ -31,8 +33,9 @@ async fn cut_connections_heal() {
             assert!(tries < 5, "round {round}");
         }
     }
-    let mut found = 0;
+    let (mut found, began) = (0, std::time::Instant::now());
     while found < 5 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{found} of 5");
         found += bench.store.lease(10, SPAN).await.map_or(0, |leases| leases.len());
     }
     assert_eq!(found, 5);
@@ -40,40 +43,43 @@ async fn cut_connections_heal() {
 
 #[tokio::test]
 async fn nothing_accepted_is_lost_when_the_server_is_killed() {
+    const MORE: u64 = 40;
     let mut bench = Bench::on(Server::durable()).await;
     assert_eq!(bench.store.about().note, None);
     let lane = bench.connection("acme", 256).await;
-    let mut accepted = 0_u64;
+    let accepted = Arc::new(AtomicU64::new(0));
     for _ in 0..3 {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let tasks: Vec<_> = (0..16)
             .map(|_| {
                 let (store, ids, clock) = (Arc::clone(&bench.store), bench.ids.clone(), bench.clock.clone());
-                let stopped = stopped.clone();
+                let (stopped, accepted) = (stopped.clone(), Arc::clone(&accepted));
                 tokio::spawn(async move {
-                    let mut accepted = 0;
                     while !*stopped.borrow() {
                         let key = EventKey::from_bits(ids.next());
                         let event = named_event(key, &key.to_string(), "acme", clock.now(), &[lane]);
                         let ingest = Ingest { idempotency: None, events: vec![event] };
                         match store.ingest(ingest).await {
-                            Ok(_) => accepted += 1,
+                            Ok(_) => drop(accepted.fetch_add(1, Ordering::Relaxed)),
                             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                         }
                     }
-                    accepted
                 })
             })
             .collect();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (began, wanted) = (std::time::Instant::now(), accepted.load(Ordering::Relaxed) + MORE);
+        while accepted.load(Ordering::Relaxed) < wanted {
+            assert!(began.elapsed() < Duration::from_secs(20), "{accepted:?} of {wanted} accepted");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         bench.server.kill();
         stop.send(true).unwrap();
         for task in tasks {
-            accepted += task.await.unwrap();
+            task.await.unwrap();
         }
         bench.server.launch();
     }
-    assert!(accepted > 100, "{accepted}");
+    let accepted = accepted.load(Ordering::Relaxed);
     let began = std::time::Instant::now();
     let mut stats = bench.store.stats().await;
     while stats.is_err() {

@@ -173,3 +173,22 @@ async fn an_idle_process_comes_to_have_a_share() {
     assert!(share >= 3, "{share}");
     assert!(own > 10 * share, "{own} and {share}: what goes straight on is no news for others");
 }
+
+#[tokio::test]
+async fn who_closes_gives_back_what_came_with_its_last_outcome() {
+    let bench = Bench::new().await;
+    let lane = bench.connection("acme", 1).await;
+    let other = bench.another().await;
+    let waiting = wait(&bench.store).await;
+    bench.ingest("acme", &[lane]).await;
+    bench.ingest("acme", &[lane]).await;
+    let first = lease_one(&bench.store).await.unwrap();
+    assert_eq!(bench.settle(&first, delivered()).await, 1);
+    assert_eq!(bench.store.stats().await.unwrap().leased, 1, "the next job came with the outcome");
+    drop(waiting);
+    bench.store.close().await;
+    // Sooner than the other process would be taken for dead, and with a clock that stands still.
+    let lease = lease_one(&other).await.unwrap();
+    assert!(lease.job.id > first.job.id);
+    assert_eq!(lease.job.tries, 0);
+}
