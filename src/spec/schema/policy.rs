@@ -1,6 +1,6 @@
 //! The keys of `[policy]`.
 
-use super::{Keys, Takes, WEEK, names};
+use super::keys::{Keys, Takes, WEEK, names};
 use crate::spec::policy::RETRIES_ENDS;
 
 pub(super) const POLICY: Keys = &[

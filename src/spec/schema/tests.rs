@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 use crate::domain::document::Node;
 use crate::domain::fault::Faults;
-use crate::spec::files;
+use crate::spec::{files, read};
 
 /// A connector file with a key that nobody knows in each of its tables, and where the hint about it stands.
 const UNKNOWN: &str = "qqqqqq = 1\nsecret = 'none'\n\
@@ -29,36 +29,36 @@ fn the_schema_has_the_keys_that_the_readers_ask_for() {
             fault.and_then(|fault| fault.hint.as_deref()).unwrap_or_else(|| panic!("{field}: no hint"));
         hint.strip_prefix("known here: ").unwrap().split(", ").map(str::to_owned).collect()
     };
-    for (field, keys) in [
+    for (field, table) in [
         ("", ROOT),
-        ("events[0]", EVENT),
-        ("options[0]", OPTION),
-        ("auth[0]", AUTH),
-        ("auth[1]", AUTH),
-        ("target[0]", TARGET),
-        ("request", REQUEST),
-        ("steps[0]", STEP),
-        ("envelope", ENVELOPE),
-        ("signature", SIGNATURE),
+        ("events[0]", keys::EVENT),
+        ("options[0]", keys::OPTION),
+        ("auth[0]", keys::AUTH),
+        ("auth[1]", keys::AUTH),
+        ("target[0]", keys::TARGET),
+        ("request", keys::REQUEST),
+        ("steps[0]", keys::STEP),
+        ("envelope", keys::ENVELOPE),
+        ("signature", keys::SIGNATURE),
         ("policy", policy::POLICY),
         ("policy.retry_exponential", policy::GROWTH),
-        ("answer[0]", ANSWER),
-        ("answer[0].header", HEADER_TEST),
-        ("answer[0].body", BODY_TEST),
-        ("extract", EXTRACT),
+        ("answer[0]", keys::ANSWER),
+        ("answer[0].header", keys::HEADER_TEST),
+        ("answer[0].body", keys::BODY_TEST),
+        ("extract", keys::EXTRACT),
         ("extract.message", SPOT),
-        ("limits[0]", LIMIT),
-        ("subscription", SUBSCRIPTION),
-        ("in", INBOUND),
-        ("in.options[0]", OPTION),
-        ("in.signature", SIGNATURE),
-        ("in.handshake[0]", HANDSHAKE),
-        ("in.handshake[0].token", TOKEN),
-        ("in.each[0]", EACH),
-        ("in.accepted", REPLY),
-        ("in.ignored", REPLY),
+        ("limits[0]", keys::LIMIT),
+        ("subscription", keys::SUBSCRIPTION),
+        ("in", keys::INBOUND),
+        ("in.options[0]", keys::OPTION),
+        ("in.signature", keys::SIGNATURE),
+        ("in.handshake[0]", keys::HANDSHAKE),
+        ("in.handshake[0].token", keys::TOKEN),
+        ("in.each[0]", keys::EACH),
+        ("in.accepted", keys::REPLY),
+        ("in.ignored", keys::REPLY),
     ] {
-        let known: BTreeSet<String> = keys.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        let known: BTreeSet<String> = table.iter().map(|(name, ..)| (*name).to_owned()).collect();
         let mut wanted = asked(field);
         // Each kind of [[auth]] asks only for what it has a use for.
         if field.starts_with("auth") {
@@ -77,12 +77,12 @@ fn what_is_needed_is_what_the_readers_miss() {
         let missing = faults.list().iter().filter(|fault| fault.message == "missing");
         missing.map(|fault| fault.place.field.rsplit('.').next().unwrap().to_owned()).collect::<BTreeSet<_>>()
     };
-    for (text, keys, besides) in [
+    for (text, table, besides) in [
         ("", ROOT, &["mapping"][..]),
-        ("[[events]]", EVENT, &["version", "id", "name", "description", "mapping"]),
-        ("[[answer]]", ANSWER, &["version", "id", "name", "description", "mapping"]),
+        ("[[events]]", keys::EVENT, &["version", "id", "name", "description", "mapping"]),
+        ("[[answer]]", keys::ANSWER, &["version", "id", "name", "description", "mapping"]),
     ] {
-        let needed = keys.iter().filter(|(_, _, needed, _)| *needed).map(|(name, ..)| *name);
+        let needed = table.iter().filter(|(_, _, needed, _)| *needed).map(|(name, ..)| *name);
         let wanted: BTreeSet<String> = needed.chain(besides.iter().copied()).map(str::to_owned).collect();
         assert_eq!(told(text), wanted, "{text}");
     }
