@@ -1,10 +1,15 @@
 //! A connection ready for use: everything it is made of is read, checked and compiled once, when it is loaded.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Weak};
+mod mappings;
+mod stock;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
+use self::mappings::Mappings;
+pub use self::stock::Stock;
 use super::exchange::TokenSlot;
 use super::turn::Turns;
 use super::vault::Vault;
@@ -21,14 +26,11 @@ use crate::domain::source::Source;
 use crate::egress::AddressPolicy;
 use crate::mapping::{Condition, Context, Mapping};
 use crate::signature::SignatureSpec;
-use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, InboundSpec, SecretUse, mapping_version};
+use crate::spec::{Catalogue, ConnectorKind, ConnectorSpec, SecretUse};
 use crate::store::{Revision, Store, StoreError};
 
 /// What a job is pinned to when its connection was broken: whatever the connection renders by when it is tried.
 pub const UNPINNED: MappingVersion = MappingVersion::from_bits(0);
-
-/// How many mappings that no connection uses any more are kept for the jobs that are pinned to them.
-const KEPT_MAPPINGS: usize = 256;
 
 /// A connection, compiled.
 #[derive(Debug)]
@@ -127,58 +129,6 @@ pub struct Compiler {
     mappings: Mutex<Mappings>,
 }
 
-/// The catalogue, and its mappings with their versions.
-#[derive(Debug)]
-pub struct Stock {
-    /// Connectors and mappings.
-    pub catalogue: Arc<Catalogue>,
-    named: HashMap<String, (MappingVersion, Arc<Mapping>)>,
-}
-
-impl Stock {
-    fn new(catalogue: Arc<Catalogue>) -> Self {
-        let named = catalogue
-            .mappings()
-            .iter()
-            .map(|(name, mapping)| (name.clone(), (mapping_version(mapping), Arc::clone(mapping))))
-            .collect();
-        Self { catalogue, named }
-    }
-
-    /// Whether a source is another one by this stock than by `other`.
-    pub fn differs_for_source(&self, other: &Self, record: &Source) -> bool {
-        let inbound = |stock: &Self| {
-            let connector = stock.catalogue.connector(&record.connector);
-            connector.and_then(|connector| connector.inbound.clone())
-        };
-        let (here, there) = (inbound(self), inbound(other));
-        let mapping = |stock: &Self, inbound: &Option<Arc<InboundSpec>>| {
-            let name = match (&record.mapping, inbound) {
-                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
-                (MappingChoice::Named(name), _) => name,
-                (MappingChoice::Default, Some(inbound)) => &inbound.mapping,
-            };
-            stock.named.get(name).map(|(version, _)| *version)
-        };
-        mapping(self, &here) != mapping(other, &there) || here != there
-    }
-
-    /// Whether a connection is another one by this stock than by `other`.
-    pub fn differs_for(&self, other: &Self, record: &Connection) -> bool {
-        let connector = |stock: &Self| stock.catalogue.connector(&record.connector).cloned();
-        let (here, there) = (connector(self), connector(other));
-        let mapping = |stock: &Self, connector: &Option<Arc<ConnectorSpec>>| {
-            let name = match (&record.mapping, connector) {
-                (MappingChoice::Inline(_), _) | (MappingChoice::Default, None) => return None,
-                (MappingChoice::Named(name), _) => name,
-                (MappingChoice::Default, Some(connector)) => &connector.mapping,
-            };
-            stock.named.get(name).map(|(version, _)| *version)
-        };
-        mapping(self, &here) != mapping(other, &there) || here != there
-    }
-}
-
 impl Compiler {
     /// A compiler that knows these connectors and opens secrets with this vault.
     pub fn new(
@@ -200,8 +150,8 @@ impl Compiler {
 
     fn share_named(&self, stock: &Stock) {
         let mut mappings = self.mappings.lock();
-        for (version, mapping) in stock.named.values() {
-            mappings.shared.insert(*version, Arc::downgrade(mapping));
+        for (version, mapping) in stock.mappings() {
+            mappings.know(*version, mapping);
         }
     }
 
@@ -370,7 +320,7 @@ impl Compiler {
                 return Ok(self.mappings.lock().share(mapping));
             }
         };
-        stock.named.get(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
+        stock.named(name).cloned().ok_or_else(|| format!("there is no mapping \"{name}\" any more"))
     }
 
     /// A mapping by its version, out of the store where nobody here has it.
@@ -395,42 +345,5 @@ impl Compiler {
                 Ok(None)
             }
         }
-    }
-}
-
-/// Compiled mappings by version: all that someone holds, and the last few that were read from the store.
-#[derive(Debug, Default)]
-struct Mappings {
-    shared: HashMap<MappingVersion, Weak<Mapping>>,
-    kept: VecDeque<Arc<Mapping>>,
-    /// The dead entries of `shared` are removed when it has grown to this.
-    clean_at: usize,
-}
-
-impl Mappings {
-    fn get(&self, version: MappingVersion) -> Option<Arc<Mapping>> {
-        self.shared.get(&version).and_then(Weak::upgrade)
-    }
-
-    /// The one of its version that is in use, else this one.
-    fn share(&mut self, mapping: Mapping) -> (MappingVersion, Arc<Mapping>) {
-        let version = mapping_version(&mapping);
-        if let Some(shared) = self.get(version) {
-            return (version, shared);
-        }
-        if self.shared.len() >= self.clean_at {
-            self.shared.retain(|_, mapping| mapping.strong_count() > 0);
-            self.clean_at = (self.shared.len() * 2).max(KEPT_MAPPINGS);
-        }
-        let mapping = Arc::new(mapping);
-        self.shared.insert(version, Arc::downgrade(&mapping));
-        (version, mapping)
-    }
-
-    fn keep(&mut self, mapping: Arc<Mapping>) {
-        if self.kept.len() >= KEPT_MAPPINGS {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(mapping);
     }
 }

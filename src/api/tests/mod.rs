@@ -18,6 +18,7 @@ mod receiver;
 mod redis;
 mod reload;
 mod replays;
+mod samples;
 mod schema;
 mod sources;
 mod state;
