@@ -47,9 +47,9 @@
 //! # What it costs
 //!
 //! Measured with an unoptimised build and the server on the same two busy cores (`tests/bounds.rs` and `tests/storms.rs`
-//! print the figures and hold the counts). An event costs 0.05 script calls and 2.7 commands inside them at fan-out 1,
-//! and 0.13 and 4.8 at fan-out 10; leasing and settling its jobs 0.04 calls, one read and 3.6 commands, and 0.33, two and
-//! 41. Where nothing waits, an event that is leased in the step that accepts it costs two calls in all, and no read. An idle gateway costs 45 commands a minute: a probe and a scrape every ten seconds, a look for changes, a ping of
+//! print the figures and hold the counts). An event costs 0.06 script calls and 2.8 commands inside them at fan-out 1,
+//! and 0.13 and 4.9 at fan-out 10; leasing and settling its jobs 0.04 calls, one read and 2.6 commands, and 0.33, two and
+//! 31. Where nothing waits, an event that is leased in the step that accepts it costs two calls in all, and no read. An idle gateway costs 45 commands a minute: a probe and a scrape every ten seconds, a look for changes, a ping of
 //! the subscription, now and then a round of the partitions and a sweep. Another process leases 0.5 ms after the event was
 //! accepted (p99 about 1 ms while the cores are free). A queued job with an event of 224 bytes takes 1,200 bytes of
 //! memory, a settled delivery 1,220, and after its retention it is gone.
