@@ -10,8 +10,8 @@ use super::link::CONNECT;
 const INVALID: (redis::ErrorKind, &str) =
     (redis::ErrorKind::InvalidClientConfig, "expected redis+sentinel://host:port,host:port/name");
 
-/// The shortest and the longest wait, in milliseconds, before a cluster's node is asked again: for one that knows no more of a slot
-/// than that it moved, the library's own 1.3 s are most of what a request may take, and other tenants wait with it.
+/// How long a request waits before it asks a cluster again, at the least and at the most, in milliseconds. By itself the library
+/// waits 1.3 s when a slot has moved: most of what a request may take, and other tenants' requests wait with it.
 const RETRY: (u64, u64) = (20, 200);
 
 /// Where the server is.
