@@ -45,7 +45,14 @@ pub async fn ready(call: Call) -> Answer {
                         .to_owned(),
                 ),
             ),
-            _ => ("can't be written to", None),
+            _ => (
+                "can't be written to",
+                Some(
+                    "the gateway's log has the cause, and the gateway tries again by itself; see that the store \
+                     runs and has room"
+                        .to_owned(),
+                ),
+            ),
         };
         faults.at_field("store", message, hint);
         cause = Some(error.to_string());

@@ -168,9 +168,17 @@ impl Faults {
 /// `did you mean "x"?` for the nearest of `known`, when one is near enough.
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     const NEAR: f64 = 0.75;
+    let written = written.to_lowercase();
+    // A few letters are in many a long name, in their order and not meant.
+    let alike = |name: &str| {
+        let (short, long) = if written.len() < name.len() { (&*written, name) } else { (name, &*written) };
+        short.len() * 2 > long.len() || long.starts_with(short)
+    };
     known
         .into_iter()
-        .map(|name| (strsim::jaro_winkler(&written.to_lowercase(), &name.to_lowercase()), name))
+        .map(|name| (name.to_lowercase(), name))
+        .filter(|(lower, _)| alike(lower))
+        .map(|(lower, name)| (strsim::jaro_winkler(&written, &lower), name))
         .filter(|(score, _)| *score >= NEAR)
         .max_by(|(left, _), (right, _)| left.total_cmp(right))
         .map(|(_, name)| format!("did you mean \"{name}\"?"))
@@ -184,6 +192,21 @@ mod tests {
     fn a_field_path_is_a_json_pointer() {
         assert_eq!(Place::field("fields[2].apply[0].phone").pointer(), "/fields/2/apply/0/phone");
         assert_eq!(Place::field("").pointer(), "");
+    }
+
+    #[test]
+    fn what_was_meant_is_near_and_of_like_length() {
+        for (written, known, meant) in [
+            ("lisen", &["listen", "data_dir"][..], Some("listen")),
+            ("URL", &["store", "durability", "url"], Some("url")),
+            ("url", &["store", "durability", "max_bytes"], None),
+            ("desc", &["description", "name"], Some("description")),
+            ("emails", &["email", "name"], Some("email")),
+            ("", &["name"], None),
+        ] {
+            let meant = meant.map(|name| format!("did you mean \"{name}\"?"));
+            assert_eq!(did_you_mean(written, known.iter().copied()), meant, "{written}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::fleet::{Fleet, event};
+use crate::support::fleet::Fleet;
 use crate::support::redis::Server;
 use crate::support::within;
 
@@ -34,11 +34,15 @@ async fn the_operator_is_told_once_whichever_process_finds_it() {
         assert_eq!(status, 201, "{made}");
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
+    within("the other process to know both connections", async {
+        let known = async || fleet.call(&doors[1], "GET", "/v1/connections", None).await.1["items"].clone();
+        while known().await.as_array().is_none_or(|items| items.len() < 2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     for (number, door) in doors.iter().cycle().take(60).enumerate() {
-        // The other process hears of the connections a moment later.
-        let jobs =
-            async || fleet.call(door, "POST", "/v1/events", Some(&event(&format!("lead-{number}")))).await;
-        assert_eq!(jobs().await.0, 202);
+        assert_eq!(fleet.publish(door, &format!("lead-{number}")).await, 202);
     }
     let told = fleet.receiver.wait_for(1).await;
     let alert = told[0].json();

@@ -37,9 +37,7 @@ async fn a_lane_never_has_more_under_way_than_its_concurrency() {
     let tenant = app.tenant("acme").await;
     app.connection(&tenant, &receiver.url, json!({"policy": {"concurrency": 4}})).await;
     receiver.otherwise(Reply::Slow(Duration::from_millis(20)));
-    for number in 0..100 {
-        app.publish(&tenant, &lead(&format!("lead-{number}"))).await;
-    }
+    app.publish_all(&tenant, (0..100).map(|number| lead(&format!("lead-{number}")))).await;
     receiver.wait_for(100).await;
     assert_eq!(receiver.most_at_once(), 4);
     app.stop().await;

@@ -14,6 +14,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::support::redis::Port;
+
 fn patchbay(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_patchbay"));
     command.current_dir(folder).env_clear().stdin(Stdio::null());
@@ -159,10 +161,8 @@ fn map_shows_what_a_mapping_makes_and_says_what_is_wrong() {
 #[test]
 fn what_cannot_be_reached_or_makes_no_sense_is_said_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
-    // A port on which nobody listens: taken and let go.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    let free = Port::reserve();
+    let url = format!("http://127.0.0.1:{}", free.number);
     let cases: [(&[&str], i32, &str); 9] = [
         (&["deliveries", "list", "--url", "here"], 2, "expected an address such as http://127.0.0.1:8080"),
         (&["keys", "list", "--url", "ftp://here"], 2, "expected an address such as http://127.0.0.1:8080"),

@@ -115,6 +115,9 @@ async fn a_zap_that_is_gone_is_unsubscribed_at_once_with_all_that_waits() {
         app.publish(&tenant, &lead("lead-3")).await;
         app.wait_until_settled(other, 4).await;
         app.clock.advance(Duration::from_hours(1));
+        // The workers have come round once another has its event.
+        app.publish(&tenant, &lead("lead-4")).await;
+        app.wait_until_settled(other, 5).await;
         assert_eq!((receiver.arrivals().len(), app.deliveries(hook).await.len()), (3, 3), "nothing more");
         app.stop().await;
     }

@@ -71,8 +71,6 @@ impl Old {
         old.receiver.script([Reply::status(500), Reply::status(503)]);
         old.publish("dying", "dying-0").await;
         old.wait_for("dead", 1).await;
-        old.publish("later", "later-0").await;
-        old.wait_for("waiting", 1).await;
         for number in 0..2 {
             old.publish("held", &format!("held-{number}")).await;
         }
@@ -128,6 +126,9 @@ async fn a_small_installation_moves_to_redis_and_on_and_back() {
     let (code, _, text) = migrate(&["--from", &from, "--to", &url]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("another gateway runs on"), "{text}");
+    // It is stopped before the retry is due.
+    old.publish("later", "later-0").await;
+    old.wait_for("waiting", 1).await;
     stop(process);
 
     let (code, told, text) = migrate(&["--from", &from, "--to", &url]);

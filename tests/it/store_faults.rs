@@ -2,12 +2,14 @@
 //! when the fault is over.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::support::process::{Door, Process, client};
 use crate::support::receiver::{Receiver, Reply};
@@ -82,11 +84,13 @@ async fn a_locked_database_gives_an_error_and_no_202() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_ends_in_time_though_its_store_does_not_write() {
     let scene = Scene::start(Process::start).await;
-    scene.receiver.otherwise(Reply::Slow(Duration::from_millis(300)));
+    let answer = Arc::new(Notify::new());
+    scene.receiver.script([Reply::After(Arc::clone(&answer), 200)]);
     assert_eq!(scene.publish("lead-1", 1).await.0, 202);
     scene.receiver.wait_for(1).await;
     let other = scene.database();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    answer.notify_one();
     let asked = Instant::now();
     scene.process.terminate();
     let Scene { folder, door, process, receiver, .. } = scene;

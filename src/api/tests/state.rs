@@ -102,11 +102,13 @@ async fn whoever_resumes_says_what_of_the_backlog_is_wanted() {
         assert_eq!(events_in(&api, JobState::Queued).await, kept, "{wanted}");
         let left: Vec<&str> = ["old", "middle", "new"].into_iter().filter(|id| !kept.contains(id)).collect();
         assert_eq!(events_in(&api, JobState::Cancelled).await, left, "{wanted}");
+        let patience = std::time::Instant::now() + Duration::from_secs(20);
         let leases = loop {
             let leases = api.gateway.store.lease(9, Duration::from_secs(90)).await.unwrap();
             if leases.len() == kept.len() {
                 break leases;
             }
+            assert!(std::time::Instant::now() < patience, "{leases:?}");
             assert_eq!(api.gateway.store.retry(JobId::from_bits(0), None).await, Ok(Retried::Missing));
         };
         assert_eq!(leases.len(), kept.len());

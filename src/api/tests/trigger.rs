@@ -7,6 +7,7 @@ use super::deliveries::deliver_all;
 use super::receiver::{Receiver, Says};
 use super::{Got, TestApi};
 use crate::service::Settings;
+use crate::store::redis::tests::server::Port;
 
 fn lead(id: &str) -> Value {
     json!({ "type": "lead.captured", "id": id, "time": "2026-05-03T14:22:08Z",
@@ -249,9 +250,8 @@ async fn a_lost_answer_may_have_arrived() {
     assert_eq!(world.deliveries().await[0]["state"], "dead");
     closing.abort();
     // Nobody listens there: it did not arrive.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", free.local_addr().unwrap());
-    drop(free);
+    let free = Port::reserve();
+    let url = format!("http://127.0.0.1:{}/", free.number);
     let world = World::new([], json!({ "target": { "url": url } })).await;
     let got = world.trigger(&lead("e1")).await;
     assert_eq!(

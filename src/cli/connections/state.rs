@@ -53,11 +53,9 @@ fn body(said: &[(&str, &Option<String>)]) -> Value {
 async fn change(one: &OneArgs, what: &str, body: &Value, output: Output) -> Result<(), Failure> {
     let changed = one.remote.client()?.post(&one.path(&format!("/{what}")), body).await?;
     output.either(&changed, || {
-        let then = match changed["unwanted_before"].as_str() {
-            Some(before) => format!("; what was made before {before} is cancelled first"),
-            None => String::new(),
-        };
-        format!("{} is {}{then}", one.id, cell(&changed, "state.status"))
+        // What is not wanted may be gone already: the reason says what was asked for, whatever is left to do.
+        let then = if changed["unwanted_before"].is_null() { "" } else { "; that is cancelled first" };
+        format!("{} is {}: {}{then}", one.id, cell(&changed, "state.status"), cell(&changed, "state.reason"))
     });
     Ok(())
 }

@@ -96,6 +96,8 @@ pub(super) struct Link {
     server: Arc<Server>,
     /// Run on every new connection.
     opening: Vec<Cmd>,
+    /// Whether what got no answer is sent once more: only what reads may come twice.
+    resends: bool,
     live: Mutex<Live>,
 }
 
@@ -116,7 +118,7 @@ impl Link {
             // The error's detail may repeat the URL, and with it the password.
             StoreError::Unavailable(format!("the address of Redis can't be used: {}", error.category()))
         })?;
-        Ok(Self { server: Arc::new(server), opening: Vec::new(), live: Mutex::default() })
+        Ok(Self { server: Arc::new(server), opening: Vec::new(), resends: false, live: Mutex::default() })
     }
 
     /// To the server that the settings name.
@@ -133,15 +135,16 @@ impl Link {
         Self::new(&settings.url, authorities)
     }
 
-    /// Another connection to the same server.
-    pub fn again(&self) -> Self {
-        self.opening_with(Vec::new())
+    /// Another connection to the same server, for what only reads: that a connection was cut since it was last used costs
+    /// nobody an answer.
+    pub fn for_reads(&self) -> Self {
+        Self { resends: true, ..self.opening_with(Vec::new()) }
     }
 
     /// Another connection to the same server, on which these commands run first whenever it is made. They are to save
     /// time: an answer that refuses them is passed over.
     pub fn opening_with(&self, opening: Vec<Cmd>) -> Self {
-        Self { server: Arc::clone(&self.server), opening, live: Mutex::default() }
+        Self { server: Arc::clone(&self.server), opening, resends: false, live: Mutex::default() }
     }
 
     /// Whether keys are spread over several servers.
@@ -257,8 +260,14 @@ impl Link {
             pipeline.add_command(command);
         }
         let work = async {
-            let (mut connection, generation) = self.connection().await?;
-            Ok::<_, StoreError>((connection.run(&pipeline).await, generation))
+            let (mut connection, mut generation) = self.connection().await?;
+            let mut ran = connection.run(&pipeline).await;
+            if self.resends && ran.is_err() {
+                self.forget(generation).await;
+                (connection, generation) = self.connection().await?;
+                ran = connection.run(&pipeline).await;
+            }
+            Ok::<_, StoreError>((ran, generation))
         };
         let Ok(worked) = timeout(limit, work).await else {
             // A connection that swallows what it is sent is as bad as none.

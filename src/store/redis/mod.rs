@@ -202,6 +202,7 @@ impl Core {
 pub struct RedisStore {
     core: Arc<Core>,
     intake: Intake,
+    /// What runs by itself: taking in, listening, and beating, in that order.
     tasks: Mutex<Vec<JoinHandle<()>>>,
     closed: AtomicBool,
     about: About,
@@ -219,7 +220,7 @@ impl RedisStore {
         read::newest(&link, &keys).await?.iter().for_each(|base| bases.after(base));
         let scripts = Scripts::new();
         let core = Arc::new(Core {
-            reads: link.again(),
+            reads: link.for_reads(),
             bulk: link.opening_with(scripts.opening(durability)),
             scripts,
             large: Arc::new(tokio::sync::Semaphore::new(ingest::LARGE)),

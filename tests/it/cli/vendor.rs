@@ -62,7 +62,7 @@ fn tidy_crm() -> (String, Receiver<String>) {
 const SETTINGS: &str = "catalogue_dir = 'own'\n[egress]\nallow_http = true\nallow_ranges = ['127.0.0.0/8']\n";
 
 /// Asks until it is so.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(20);
     while !is_so() {
         assert!(Instant::now() < patience, "{what}");
@@ -161,7 +161,8 @@ fn a_new_vendor_is_checked_connected_and_delivered_to_by_its_files_alone() {
     assert!(text.contains("the connection is paused"), "{text}");
     let resumed = read(&["connections", "resume", id, "--backlog", "none"]);
     assert_eq!(resumed["state"]["status"], "active");
-    assert!(resumed["unwanted_before"].is_string(), "{resumed}");
+    let reason = resumed["state"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("resumed, without what was made before "), "{resumed}");
     assert_eq!(read(&["connections", "show", id])["history"][1]["status"], "paused");
     read(&["connections", "delete", id]);
     served.stop();

@@ -110,7 +110,12 @@ impl TestGateway {
         (saved.live.record.id, secret)
     }
 
-    /// Sends one event as plain JSON.
+    /// Sends events in one request, so that all are accepted before any is delivered.
+    pub async fn publish_all(&self, tenant: &TenantId, events: impl Iterator<Item = Value>) {
+        self.publish(tenant, &Value::Array(events.collect())).await;
+    }
+
+    /// Sends one event as plain JSON; answers what became of it.
     pub async fn publish(&self, tenant: &TenantId, event: &Value) -> Receipt {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, "application/json".parse().unwrap());

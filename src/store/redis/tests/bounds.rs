@@ -317,7 +317,7 @@ async fn new_work_is_picked_up_at_once_by_another_process() {
 async fn a_step_costs_the_same_whatever_is_waiting() {
     let mut costs = Vec::new();
     for size in [500, 5_000 * SCALE] {
-        let bench = Bench::new().await;
+        let bench = Bench::new().await.without_beat();
         bench.server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "500"]).await;
         bench.server.command(&["CONFIG", "SET", "slowlog-max-len", "10000"]).await;
         let lane = bench.connection("acme", 256).await;

@@ -51,7 +51,9 @@ fn of(events: &[NewEvent]) -> Ingest {
 
 /// Of each event whether it was taken (`true`) or known.
 async fn send(store: &RedisStore, ingest: Ingest) -> Vec<bool> {
-    match store.ingest(ingest).await.unwrap() {
+    let answer = store.ingest(ingest).await.unwrap();
+    applied(store).await;
+    match answer {
         Ingested::Stored(accepted) => accepted
             .into_iter()
             .map(|one| match one {
@@ -151,6 +153,7 @@ async fn of_processes_that_send_the_same_batch_at_once_each_event_is_taken_by_on
         let idempotency = Some(Dedupe { key: [round; 16], content: [1; 16] });
         let ingest = Ingest { idempotency, ..of(&events) };
         let answers = tokio::join!(others[0].ingest(ingest.clone()), others[1].ingest(ingest));
+        tokio::join!(applied(&others[0]), applied(&others[1]));
         let (stored, repeated) = match answers {
             (Ok(Ingested::Stored(stored)), Ok(Ingested::Repeated(repeated)))
             | (Ok(Ingested::Repeated(repeated)), Ok(Ingested::Stored(stored))) => (stored, repeated),

@@ -1,9 +1,8 @@
 //! A real cluster of three masters, and a master behind sentinels.
 
-use std::net::TcpListener;
-
 use redis::Value;
 
+use super::server::ANY_PORT;
 use super::*;
 
 /// Three masters that share the slots.
@@ -13,13 +12,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let nodes: Vec<Server> = (0..3)
-            .map(|_| {
-                // The bus listens on a port of its own.
-                let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-                node(&bus)
-            })
-            .collect();
+        let nodes: Vec<Server> = (0..3).map(|_| node()).collect();
         for (at, node) in nodes.iter().enumerate() {
             let (first, last) = (16_384 * at / 3, 16_384 * (at + 1) / 3 - 1);
             node.command(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).await;
@@ -218,8 +211,7 @@ impl Cluster {
         };
         let mut replicas = Vec::new();
         for _ in &self.nodes {
-            let bus = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-            replicas.push(node(&bus));
+            replicas.push(node());
         }
         let bus = self.nodes[0].setting("--cluster-port");
         for (master, replica) in self.nodes.iter().zip(&replicas) {
@@ -241,12 +233,12 @@ impl Cluster {
 }
 
 /// A node that gives up on another within two seconds.
-fn node(bus: &str) -> Server {
+fn node() -> Server {
     Server::with(&[
         "--cluster-enabled",
         "yes",
         "--cluster-port",
-        bus,
+        ANY_PORT,
         "--cluster-node-timeout",
         "2000",
         "--repl-diskless-sync-delay",
@@ -374,6 +366,7 @@ async fn a_cluster_under_load_loses_nothing_when_slots_move_and_a_master_fails()
     let senders = send_on(&store, &ids, &lanes, &tally, &stopped);
     let worker = deliver_on(&store, &tally);
     all_go_on(&tally, &lanes).await;
+    let usual = all_go_on(&tally, &lanes).await;
     // Three slots, for one of them may meet a hiccup of the machine.
     let partitions: std::collections::BTreeSet<_> =
         lanes.iter().map(|(of, _)| store.core.keys.partition(&tenant(of))).collect();
@@ -384,7 +377,7 @@ async fn a_cluster_under_load_loses_nothing_when_slots_move_and_a_master_fails()
         move_slot(&cluster, redis::from_redis_value(slot).unwrap()).await;
         moved = moved.min(all_go_on(&tally, &lanes).await);
     }
-    assert!(moved < Duration::from_secs(1), "slots moved, and {moved:?} or more went by each time");
+    assert!(moved < usual + Duration::from_secs(1), "{moved:?} or more each time, without a move {usual:?}");
     // The master of the control records' slot, so that nobody is spared.
     let killed = 1;
     cluster.nodes[killed].kill();

@@ -166,7 +166,7 @@ async fn a_lost_lease_comes_back_and_its_settlement_counts_for_nothing() {
 }
 
 #[tokio::test]
-async fn the_jobs_of_a_dead_process_come_again_within_ten_seconds() {
+async fn the_jobs_of_a_dead_process_come_again_within_seconds() {
     let bench = Bench::new().await;
     let lane = bench.connection("acme", 16).await;
     for _ in 0..10 {
@@ -180,7 +180,7 @@ async fn the_jobs_of_a_dead_process_come_again_within_ten_seconds() {
     drop(dying);
     let mut found: Vec<JobId> = Vec::new();
     while found.len() < 9 {
-        assert!(began.elapsed() < Duration::from_secs(10), "only {} came again", found.len());
+        assert!(began.elapsed() < COMES_AGAIN, "only {} came again", found.len());
         for lease in bench.lease(100).await {
             found.push(lease.job.id);
             bench.settle(&lease, delivered()).await;
@@ -284,14 +284,18 @@ async fn two_processes_share_a_lane_and_keep_its_cap_and_order() {
             bench.ingest("acme", &[lane]).await;
         }
         let under_way = Arc::new(parking_lot::Mutex::new((0_usize, Vec::new())));
-        let workers: Vec<_> = [bench.another().await, bench.another().await]
-            .into_iter()
+        // More workers than places: each has one job at a time.
+        let processes = [Arc::new(bench.another().await), Arc::new(bench.another().await)];
+        let workers: Vec<_> = processes
+            .iter()
+            .chain(&processes)
             .map(|store| {
+                let store = Arc::clone(store);
                 let under_way = Arc::clone(&under_way);
                 tokio::spawn(async move {
                     let mut own = 0;
                     while under_way.lock().1.len() < 60 {
-                        for lease in store.lease(10, SPAN).await.unwrap() {
+                        for lease in store.lease(1, SPAN).await.unwrap() {
                             own += 1;
                             {
                                 let mut state = under_way.lock();

@@ -107,3 +107,16 @@ async fn retention_removes_what_has_ended_and_leaves_nothing_behind() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+#[tokio::test]
+async fn a_reader_notices_nothing_of_a_server_that_was_started_again() {
+    let mut bench = Bench::on(Server::durable()).await;
+    let lane = bench.connection("acme", 16).await;
+    bench.ingest("acme", &[lane]).await;
+    for round in 0..2 {
+        let log = bench.store.deliveries(DeliveryQuery { limit: 10, ..DeliveryQuery::default() }).await;
+        assert_eq!(log.unwrap().items.len(), 1, "round {round}");
+        bench.server.kill();
+        bench.server.launch();
+    }
+}

@@ -57,6 +57,10 @@ struct Bench {
     ids: Ids,
 }
 
+/// After so long at the most what a dead process had leased comes again: it is silent for six seconds, which are counted
+/// anew where a busy machine spoke to nobody for a while, and looked for every two.
+const COMES_AGAIN: Duration = Duration::from_secs(20);
+
 impl Bench {
     async fn new() -> Self {
         Self::on(Server::start()).await
@@ -72,6 +76,12 @@ impl Bench {
     /// Another process on the same server.
     async fn another(&self) -> RedisStore {
         open(&self.server, &self.clock).await
+    }
+
+    /// Has its process say no more by itself that it lives: for counting what else is asked of the server.
+    fn without_beat(self) -> Self {
+        self.store.tasks.lock()[2].abort();
+        self
     }
 
     async fn connection(&self, tenant: &str, concurrency: u32) -> ConnectionId {
@@ -127,6 +137,15 @@ impl Bench {
 
     fn advance(&self, secs: u64) {
         self.clock.advance(Duration::from_secs(secs));
+    }
+}
+
+/// Waits until what a large request left behind is in its lanes: it is answered once it is accepted.
+async fn applied(store: &RedisStore) {
+    let began = std::time::Instant::now();
+    while store.core.large.available_permits() < super::ingest::LARGE {
+        assert!(began.elapsed() < Duration::from_secs(30), "what was accepted is not in its lanes");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -1,15 +1,33 @@
 //! A real `redis-server` of a test's own: a random port, a folder that goes with it.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::Value;
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// How long a test waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A setting that is a port of the server's own, whichever.
+pub const ANY_PORT: &str = "any port";
+
+/// A port that nobody is given by chance while this lives. Nobody listens there but who is told of it.
+pub struct Port {
+    _held: TcpSocket,
+    pub number: u16,
+}
+
+impl Port {
+    pub fn reserve() -> Self {
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self { number: held.local_addr().unwrap().port(), _held: held }
+    }
+}
 
 /// A running server; ends with the test.
 pub struct Server {
@@ -17,6 +35,8 @@ pub struct Server {
     folder: TempDir,
     pub port: u16,
     settings: Vec<String>,
+    /// Its own also while it is down.
+    _ports: Vec<Port>,
 }
 
 impl Server {
@@ -32,13 +52,18 @@ impl Server {
 
     /// Starts one with these settings.
     pub fn with(settings: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self {
-            child: None,
-            folder: tempfile::tempdir().unwrap(),
-            port,
-            settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
-        };
+        let mut ports = vec![Port::reserve()];
+        let port = ports[0].number;
+        let settings = settings.iter().map(|&setting| {
+            if setting != ANY_PORT {
+                return setting.to_owned();
+            }
+            ports.push(Port::reserve());
+            ports[ports.len() - 1].number.to_string()
+        });
+        let settings = settings.collect();
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self { child: None, folder, port, settings, _ports: ports };
         server.launch();
         server
     }

@@ -51,10 +51,7 @@ async fn pour(bench: &Bench, tenant: &str, lanes: &[ConnectionId], events: usize
         let batch = (0..some).map(|_| bench.event(tenant, lanes)).collect();
         bench.store.ingest(Ingest { idempotency: None, events: batch }).await.unwrap();
         left -= some;
-        // What was accepted is put into its lanes beside.
-        while bench.store.core.large.available_permits() < super::super::ingest::LARGE {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        applied(&bench.store).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use super::server::ANY_PORT;
 use super::*;
 use crate::store::StoreError;
 
@@ -110,10 +111,9 @@ async fn tls_needs_the_named_authority() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let _server = Server::with(&[
+    let server = Server::with(&[
         "--tls-port",
-        &port.to_string(),
+        ANY_PORT,
         "--tls-cert-file",
         &path("server.pem"),
         "--tls-key-file",
@@ -125,6 +125,7 @@ async fn tls_needs_the_named_authority() {
         "--requirepass",
         "hunter2",
     ]);
+    let port = server.setting("--tls-port");
     let settings = |ca: Option<&str>| RedisSettings {
         ca_file: ca.map(|name| folder.path().join(name)),
         ..RedisSettings::new(format!("rediss://:hunter2@127.0.0.1:{port}"))
