@@ -79,6 +79,7 @@ mod script;
 mod server;
 mod settings;
 mod settle;
+mod shared;
 mod shares;
 mod states;
 mod tally;
@@ -88,7 +89,6 @@ mod transfer;
 mod upkeep;
 mod wake;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -97,12 +97,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::clock::{Clock, Ids};
 use crate::domain::event::{Event, EventPattern};
 use crate::domain::id::{ConnectionId, JobId, MappingVersion, TenantId};
-use crate::domain::retention::Retention;
 use crate::store::Store;
 use crate::store::types::{
     About, Change, Cursor, Delivery, DeliveryPage, DeliveryQuery, Expected, Exported, Ingest, Ingested,
@@ -114,12 +112,13 @@ use credit::Credit;
 use fresh::Fresh;
 use held::Held;
 use ingest::{Bases, Intake};
-use keys::{Keys, Partition};
+use keys::Keys;
 use lease::named;
 use link::Link;
-use script::{Call, Scripts};
+use script::Scripts;
 pub use server::Durability;
 pub use settings::RedisSettings;
+use shared::Core;
 use wake::Wake;
 
 /// How long an answer of the server may take; also the longest that an ingest waits.
@@ -128,74 +127,6 @@ const REPLY: Duration = Duration::from_secs(2);
 const BEAT: Duration = Duration::from_secs(2);
 /// How often a change is looked for that no message told of.
 const FOLLOW_EVERY: Duration = Duration::from_secs(10);
-
-/// What all parts of the store share.
-#[derive(Debug)]
-struct Core {
-    keys: Keys,
-    scripts: Scripts,
-    /// For what callers wait on: leases, outcomes, records.
-    link: Arc<Link>,
-    /// For reads of the log, whose answers may be large.
-    reads: Link,
-    /// For large requests on their way in.
-    bulk: Link,
-    /// Bounds how many of those there are at once.
-    large: Arc<tokio::sync::Semaphore>,
-    clock: Clock,
-    ids: Ids,
-    /// This process among those with leases.
-    owner: String,
-    /// Names for new events.
-    bases: Bases,
-    durability: Durability,
-    retention: Retention,
-    /// Names this filling of the server; another one means that it was emptied.
-    epoch: String,
-    wake: Wake,
-    credit: Credit,
-    fresh: Fresh,
-    held: Held,
-    /// Partitions that may have given leases whose answer was lost, and how often that is still to be looked into.
-    doubtful: Mutex<HashMap<Partition, u8>>,
-    /// Held by each lease until its answer is noted, so that nobody takes it for a lost one.
-    leasing: tokio::sync::RwLock<()>,
-    /// How far each partition was looked through for events past each retention, and when that began.
-    walk: Mutex<HashMap<(Partition, Duration), upkeep::Walked>>,
-    cadence: Cadence,
-    /// Whether the server was found to be emptied.
-    emptied: AtomicBool,
-}
-
-impl Core {
-    /// A call of a partition's script, with what all of them begin with.
-    fn call(&self, partition: Partition) -> Call {
-        let mut call = Call::new(self.keys.fixed(partition));
-        call.number(self.clock.now().millis()).value(&self.owner).value(self.keys.wake_channel(partition));
-        call
-    }
-
-    /// Says every few seconds that this process lives, wherever it holds leases.
-    async fn beat_on(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(BEAT);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let now = self.clock.now();
-            self.held.expire(now);
-            let partitions: std::collections::BTreeSet<Partition> =
-                self.held.jobs().into_iter().filter_map(|job| self.keys.partition_of(job)).collect();
-            if let Err(error) = self.beat(partitions.into_iter()).await {
-                tracing::warn!(%error, "cannot tell Redis that this process lives");
-            }
-            self.fresh.age(Instant::now());
-            self.give_back(BEAT).await;
-            if let Err(error) = self.reclaim().await {
-                tracing::warn!(%error, "cannot look for leases whose answer was lost; trying again");
-            }
-        }
-    }
-}
 
 /// The store for many machines.
 #[derive(Debug)]

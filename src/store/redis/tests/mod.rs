@@ -6,6 +6,7 @@ mod cluster;
 mod conformance;
 mod credit;
 mod cut;
+mod emptied;
 mod fault;
 mod kept;
 mod lanes;
