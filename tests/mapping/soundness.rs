@@ -22,7 +22,7 @@ fn used() -> Option<Duration> {
 fn soon<T>(what: &str, act: impl FnOnce() -> T) -> T {
     let (started, before) = (Instant::now(), used());
     let answer = act();
-    let took = before.zip(used()).map_or(started.elapsed(), |(before, after)| after - before);
+    let took = before.zip(used()).map_or(started.elapsed(), |(before, after)| after.saturating_sub(before));
     assert!(took < SOON, "{what} took {took:?}");
     answer
 }

@@ -262,7 +262,8 @@ impl Link {
         let work = async {
             let (mut connection, mut generation) = self.connection().await?;
             let mut ran = connection.run(&pipeline).await;
-            if self.resends && ran.is_err() {
+            // The library sends again on a cluster.
+            if self.resends && ran.is_err() && !self.is_cluster() {
                 self.forget(generation).await;
                 (connection, generation) = self.connection().await?;
                 ran = connection.run(&pipeline).await;
