@@ -34,13 +34,7 @@ async fn the_operator_is_told_once_whichever_process_finds_it() {
         assert_eq!(status, 201, "{made}");
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
-    within("the other process to know both connections", async {
-        let known = async || fleet.call(&doors[1], "GET", "/v1/connections", None).await.1["items"].clone();
-        while known().await.as_array().is_none_or(|items| items.len() < 2) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    fleet.wait_until_known(&doors[1], ids.len()).await;
     for (number, door) in doors.iter().cycle().take(60).enumerate() {
         assert_eq!(fleet.publish(door, &format!("lead-{number}")).await, 202);
     }

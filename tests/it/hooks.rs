@@ -145,6 +145,11 @@ async fn what_is_under_way_when_a_zap_leaves_is_not_tried_again_and_what_waits_i
     .await;
     app.publish(&tenant, &lead("lead-3")).await;
     app.clock.advance(Duration::from_hours(1));
+    // The workers have come round once another has its event.
+    let elsewhere = Receiver::start().await;
+    let other = subscribe(&app, &tenant, key, &zap(&elsewhere, 2, "b")).await;
+    app.publish(&tenant, &lead("lead-4")).await;
+    app.wait_until_settled(other, 1).await;
     assert_eq!((receiver.arrivals().len(), app.deliveries(hook).await.len()), (2, 2));
     assert!(app.gateway.directory.connection(hook).is_none());
     app.stop().await;
