@@ -12,15 +12,13 @@
 //!
 //! | key | type | holds | ends |
 //! |---|---|---|---|
-//! | `pb:{N}:state` | string | the partition's counters (msgpack): token, turn, order, open, leased, ring, server times, lanes by class | never |
+//! | `pb:{N}:state` | string | the partition's counters (msgpack): token, turn, order, open, leased, ring, server times, lanes by class, the walk through the leases | never |
 //! | `pb:{N}:lanes` | hash | connection -> lane (msgpack): revision, tenant, cap, width, paused, closed, wait, leased, open, place, batch, doubt, failures in a row, unwanted before, seen | a day after its connection was deleted |
 //! | `pb:{N}:queue` | zset, score 0 | every open job that is not leased: connection, `D` and due time or `F` and order (and `+` once its record was written), job id | when leased, ended |
 //! | `pb:{N}:ready` | zset, score 0 | lanes that may give: tenant, NUL, turn, connection | when its turn comes |
 //! | `pb:{N}:tenants` | zset by turn | tenants with ready lanes | when they have none |
 //! | `pb:{N}:timers` | zset by time | lanes that wait for a time | at that time |
-//! | `pb:{N}:leases` | zset by deadline | leased jobs | when settled, released, lost |
-//! | `pb:{N}:held` | hash | leased job -> token (6 bytes), owner (32), connection, 4 zero bytes, place in the queue | with the lease |
-//! | `pb:{N}:owned` | zset, score 0 | owner, leased job | with the lease |
+//! | `pb:{N}:held` | hash | leased job -> token (6 bytes), owner (32), connection, deadline, place in the queue | when settled, released, lost |
 //! | `pb:{N}:owners` | zset by server time | processes with leases here, and when they last spoke | seconds after they fell silent |
 //! | `pb:{N}:closing` | zset by time | lanes that are closed, or whose jobs of before a time are not wanted: those are to be cancelled | when that is done |
 //! | `pb:{N}:pending` | hash | connection -> what an outcome does to its record, until that is written | when written |
@@ -69,7 +67,7 @@ pub(super) const BASE: usize = 11;
 const BUCKETS: u16 = 4_096;
 /// Keys that every script of a partition declares.
 #[cfg(test)]
-pub(super) const FIXED: usize = 18;
+pub(super) const FIXED: usize = 16;
 
 /// Number of a partition.
 pub(super) type Partition = u16;
@@ -286,8 +284,8 @@ fn named(prefix: &str, partition: Partition, name: &str, rest: &[u8]) -> Vec<u8>
 
 fn fixed(prefix: &str, partition: Partition) -> Arc<[Vec<u8>]> {
     [
-        "state", "lanes", "queue", "ready", "tenants", "timers", "leases", "held", "owned", "owners",
-        "closing", "pending", "gone", "events", "ages", "age", "staged", "accepted",
+        "state", "lanes", "queue", "ready", "tenants", "timers", "held", "owners", "closing", "pending",
+        "gone", "events", "ages", "age", "staged", "accepted",
     ]
     .iter()
     .map(|name| named(prefix, partition, name, b""))

@@ -328,17 +328,7 @@ impl Core {
         let _alone = self.leasing.write().await;
         let partitions: Vec<Partition> = self.doubtful.lock().keys().copied().collect();
         for partition in partitions {
-            let mut call = self.call(partition);
-            let held = self.held.jobs();
-            for job in held.iter().filter(|job| self.keys.partition_of(**job) == Some(partition)) {
-                call.value(job.bits().to_be_bytes());
-            }
-            let answer = codec::list(self.link.script(&self.scripts.reclaim, call, REPLY).await?)?;
-            self.look_ahead(partition, &answer)?;
-            if answer.get(2) == Some(&Value::Int(1)) {
-                // There are more; the next beat goes on.
-                continue;
-            }
+            self.reclaim_in(partition).await?;
             let mut doubtful = self.doubtful.lock();
             match doubtful.get_mut(&partition) {
                 Some(looks) if *looks > 1 => *looks -= 1,
@@ -348,6 +338,25 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Walks through all the leases of a partition.
+    async fn reclaim_in(&self, partition: Partition) -> Result<(), StoreError> {
+        let held = self.held.jobs();
+        let mut at = b"0".to_vec();
+        loop {
+            let mut call = self.call(partition);
+            call.value(&at);
+            for job in held.iter().filter(|job| self.keys.partition_of(**job) == Some(partition)) {
+                call.value(job.bits().to_be_bytes());
+            }
+            let answer = codec::list(self.link.script(&self.scripts.reclaim, call, REPLY).await?)?;
+            self.look_ahead(partition, &answer)?;
+            at = answer.into_iter().nth(2).map(codec::bytes).transpose()?.flatten().unwrap_or_default();
+            if at.is_empty() || at == b"0" {
+                return Ok(());
+            }
+        }
     }
 
     /// Says in these partitions that this process lives.

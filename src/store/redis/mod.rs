@@ -71,6 +71,7 @@ mod kept;
 mod keys;
 mod lease;
 mod link;
+mod outcomes;
 mod read;
 mod rebuild;
 mod records;

@@ -13,7 +13,7 @@ use crate::store::{About, StoreError};
 /// How long a durable write may take on the server's side.
 const WAIT_MILLIS: u64 = 1_500;
 /// Raised with every change of the keys or of what lies in them.
-const FORMAT: &str = "4";
+const FORMAT: &str = "5";
 
 /// What a stored event has survived when the store says that it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

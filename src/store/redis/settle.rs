@@ -1,32 +1,26 @@
 //! Writes outcomes back, and what they change of a connection's record.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use redis::Value;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::codec::{self, state_code, strange, time_bytes};
+use super::codec::{self, state_code, strange};
 use super::keys::{Partition, place_of};
 use super::lease::Given;
 use super::link::Step;
-use super::script::Call;
 use super::{Core, REPLY};
 use crate::domain::connection::ConnectionState;
 use crate::domain::id::{ChoreId, ConnectionId, JobId, MappingVersion};
-use crate::domain::settle::{LaneEffect, Next};
+use crate::domain::settle::LaneEffect;
 use crate::domain::time::Timestamp;
-use crate::store::types::{LeaseRef, Recorded, Retried, Settlement, UNANSWERED};
+use crate::store::types::{Recorded, Retried, Settlement, UNANSWERED};
 use crate::store::{ERASED, StoreError, log};
 
 /// Outcomes in one script call.
 const STEP: usize = 64;
-/// Where in `ARGV` of `settle.lua` the first head is.
-const FIRST_HEAD: usize = 5;
-/// In place of a slot where there was no attempt.
-const NO_SLOT: u8 = 255;
 
 /// What an outcome does to a connection's record, noted in its partition until the record says so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,31 +97,6 @@ impl Core {
             self.apply_effect(partition, connection, &effect).await?;
         }
         result.map(|()| taken)
-    }
-
-    /// The call that writes outcomes, but for the room and the deadline; `settle.lua` says what it is given.
-    fn settle_call(&self, partition: Partition, settlements: &[&Settlement]) -> Result<Call, StoreError> {
-        let now = self.clock.now();
-        let mut call = self.call(partition);
-        for settlement in settlements {
-            call.key(self.keys.event(partition, &place_of(settlement.lease.job).0));
-        }
-        let mut totals: HashMap<ConnectionId, usize> = HashMap::new();
-        let mut texts = Texts { first: FIRST_HEAD + settlements.len(), ..Texts::default() };
-        let leases: Vec<LeaseRef> = settlements.iter().map(|settlement| settlement.lease).collect();
-        let mappings = self.held.new_mappings(&leases);
-        call.number(settlements.len());
-        for (settlement, mapping) in settlements.iter().zip(mappings) {
-            let connection = settlement.lease.connection;
-            let totals = *totals
-                .entry(connection)
-                .or_insert_with(|| call.key(self.keys.tally(partition, connection, log::day_of(now))));
-            call.value(head_of(settlement, totals, mapping, &mut texts, now)?);
-        }
-        for text in texts.all {
-            call.value(text);
-        }
-        Ok(call)
     }
 
     /// Writes what came of a triggered job; see [`Store::record`](crate::store::Store::record).
@@ -230,111 +199,17 @@ impl Core {
     }
 }
 
-fn unwritable(error: &serde_json::Error) -> StoreError {
+pub(super) fn unwritable(error: &serde_json::Error) -> StoreError {
     StoreError::Corrupt(format!("an attempt cannot be written: {error}"))
 }
 
-/// What heads name: reasons, which many have in common, once.
-#[derive(Debug, Default)]
-struct Texts<'a> {
-    /// Where in `ARGV` the first is.
-    first: usize,
-    all: Vec<Cow<'a, [u8]>>,
-    reasons: HashMap<&'a str, usize>,
-}
-
-impl<'a> Texts<'a> {
-    /// Where one is; 0 for nothing.
-    fn place(&mut self, text: impl Into<Cow<'a, [u8]>>) -> usize {
-        let text = text.into();
-        if text.is_empty() {
-            return 0;
-        }
-        self.all.push(text);
-        self.first + self.all.len() - 1
-    }
-
-    fn place_reason(&mut self, reason: &'a str) -> usize {
-        if let Some(place) = self.reasons.get(reason) {
-            return *place;
-        }
-        let place = self.place(reason.as_bytes());
-        self.reasons.insert(reason, place);
-        place
-    }
-}
-
-/// What `HEAD` of `settle.lua` reads of a settlement; `totals` is the index of its connection's totals, `mapping` that of a job
-/// whose record stands as it was made.
-fn head_of<'a>(
-    settlement: &'a Settlement,
-    totals: usize,
-    mapping: Option<MappingVersion>,
-    texts: &mut Texts<'a>,
-    now: Timestamp,
-) -> Result<Vec<u8>, StoreError> {
-    let Settlement { lease, attempt, effect, .. } = settlement;
-    let (next, value) = match &settlement.next {
-        Next::Done(state) => (0, [0, 0, 0, 0, 0, u8::try_from(state_code(*state)).unwrap_or(u8::MAX)]),
-        Next::Due(due) => (1, time_bytes(*due)),
-        Next::Requeue => (2, [0; 6]),
-    };
-    let rendered = match &settlement.next {
-        Next::Done(_) if settlement.forget => b"1",
-        Next::Done(_) => &b""[..],
-        Next::Due(_) | Next::Requeue => settlement.rendered.as_deref().unwrap_or_default(),
-    };
-    let (latency, failed) = attempt.as_ref().map_or((NO_SLOT, false), log::slots_of);
-    let (opens_after, probe_at) =
-        effect.opening.map_or((0, [0; 6]), |opening| (opening.after, time_bytes(opening.probe_at)));
-    let number = attempt.as_ref().map_or(0, |attempt| attempt.number);
-    let written = attempt.as_ref().map(serde_json::to_vec).transpose().map_err(|error| unwritable(&error))?;
-    let places = [
-        texts.place(written.unwrap_or_default()),
-        texts.place_reason(&settlement.reason),
-        texts.place(effect_of(effect, now)?),
-        texts.place(rendered),
-    ];
-    let index = place_of(lease.job).1.to_string();
-    let field = format!("a{index}.{number}");
-    let mut head = Vec::with_capacity(96 + index.len() + field.len());
-    head.extend_from_slice(&lease.job.bits().to_be_bytes());
-    head.extend_from_slice(&lease.token.to_be_bytes()[2..]);
-    head.extend_from_slice(&number.to_be_bytes());
-    head.push(next);
-    head.extend_from_slice(&value);
-    head.push(health_of(effect));
-    head.extend_from_slice(&effect.wait_until.map_or([0; 6], time_bytes));
-    head.push(u8::from(effect.close.is_some()));
-    head.extend_from_slice(&opens_after.to_be_bytes());
-    head.extend_from_slice(&probe_at);
-    head.extend_from_slice(&[latency, u8::from(failed)]);
-    push_place(&mut head, totals);
-    head.push(u8::from(mapping.is_some()));
-    head.extend_from_slice(&mapping.map_or(0, MappingVersion::bits).to_be_bytes());
-    for place in places {
-        push_place(&mut head, place);
-    }
-    for name in [index, field] {
-        // Both names are short.
-        head.push(u8::try_from(name.len()).unwrap_or(0));
-        head.extend_from_slice(name.as_bytes());
-    }
-    Ok(head)
-}
-
-/// A call has far fewer keys and values than two bytes count.
-fn push_place(head: &mut Vec<u8>, place: usize) {
-    head.extend_from_slice(&u16::try_from(place).unwrap_or(u16::MAX).to_be_bytes());
-}
-
 /// Whether an outcome says that its endpoint works, as scripts read it: 0, 1, or 2 where it says neither.
-fn health_of(effect: &LaneEffect) -> u8 {
+pub(super) fn health_of(effect: &LaneEffect) -> u8 {
     effect.healthy.map_or(2, u8::from)
 }
 
 /// What an outcome does to its connection's record, as it is noted; empty for nothing.
-fn effect_of(effect: &LaneEffect, now: Timestamp) -> Result<Vec<u8>, StoreError> {
+pub(super) fn effect_of(effect: &LaneEffect, now: Timestamp) -> Result<Vec<u8>, StoreError> {
     let change = Effect::of(effect, now).as_ref().map(serde_json::to_vec).transpose();
     Ok(change.map_err(|error| unwritable(&error))?.unwrap_or_default())
 }

@@ -15,7 +15,7 @@
 -- What the caller knows it has put together: what Lua does here for each event costs more than what Redis does.
 local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c14c8I2I2I2I2I2Bc0', '>I2I2B'
 local LEASE = '>I2I2I6BI4I6'
-local partition, room, deadline, count = ARGV[4], tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[8])
+local partition, room, deadline, count = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
 local FIRST_RECORD, records = COMMON + 6, tonumber(ARGV[9])
 
 local connections, lanes, all_take = {}, {}, true
@@ -133,7 +133,7 @@ while next_at <= #ARGV do
   first = first + events
 end
 write_entered()
-if #leases > 0 then write_leases(server_time()) end
+if #leases > 0 then write_leases(server_time(), deadline) end
 finish()
 answers[#answers + 1] = { S[S_RING], new_timer < math.huge and next_timer() or 0, S[S_ERASED], table.concat(leases) }
 return answers

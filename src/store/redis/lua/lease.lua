@@ -2,8 +2,8 @@
 -- 7 how many jobs batches may bring. A batch counts as one job. Answers: whether to call again at once, when
 -- something happens by itself (0 for never), whether another process holds leases here, how often something was erased
 -- here, and the leases (`GIVEN`).
-local room, deadline, quantum, batched = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local STEP = 64
+local room, deadline, quantum, batched = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local STEP, WALKED = 64, 256
 -- Where nothing is open nothing can happen.
 if S[S_OPEN] <= 0 and S[S_RING] == 0 and S[S_LEASED] == 0 then return { 0, 0, 0, S[S_ERASED], '' } end
 local again = false
@@ -24,35 +24,48 @@ for _, connection in ipairs(due) do
 end
 again = again or #due == STEP
 
-local late = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, STEP)
-for _, id in ipairs(late) do
-  local held = held_by(id)
-  if held then give_back(id, held, true) else call('ZREM', LEASES, id) end
-end
-again = again or #late == STEP
-
-local others = false
-local oldest = call('ZRANGE', OWNERS, 0, 1, 'WITHSCORES')
-for index = 1, #oldest, 2 do
-  local owner, beat = oldest[index], tonumber(oldest[index + 1])
-  if owner ~= me then
-    others = true
-    if server_now - beat > SILENCE and server_now > S[S_GRACE] then
-      local orphans = call('ZRANGEBYLEX', OWNED, '[' .. owner, '(' .. owner .. '\255\255', 'LIMIT', 0, STEP)
-      for _, member in ipairs(orphans) do
-        local id = member:sub(#owner + 1)
-        local held = held_by(id)
-        if held and held[2] == owner then
-          give_back(id, held, true)
-        elseif not is_over[id] then
-          call('ZREM', OWNED, member)
-        end
-      end
-      if #orphans < STEP then call('ZREM', OWNERS, owner) else again = true end
-      others = call('ZCARD', OWNERS) > 1
+-- Leases that ended and those of owners that fell silent go back. Both are rare, so there is no index of either: all leases are
+-- walked through, some in each call, from when one may have ended or somebody is silent. An owner that was silent when a walk
+-- began has none left at its end. Gives how many owners are silent too long, and whether there are others.
+local function look_for_silent()
+  local silent, has_others = {}, false
+  local oldest = call('ZRANGE', OWNERS, 0, 1, 'WITHSCORES')
+  for index = 1, #oldest, 2 do has_others = has_others or oldest[index] ~= me end
+  local from = S[S_WALK] > 0 and S[S_WALKED_FROM] or server_now
+  if has_others and from > S[S_GRACE] then
+    for _, owner in ipairs(call('ZRANGEBYSCORE', OWNERS, '-inf', '(' .. (from - SILENCE))) do
+      if owner ~= me then silent[#silent + 1] = owner end
     end
-    break
   end
+  return silent, has_others
+end
+
+local function walk(silent)
+  local is_silent = {}
+  for _, owner in ipairs(silent) do is_silent[owner] = true end
+  if S[S_WALK] == 0 then S[S_WALKED_FROM], S[S_WALK_ENDS] = server_now, 0 end
+  local found = call('HSCAN', HELD, S[S_WALK], 'COUNT', WALKED)
+  S[S_WALK] = tonumber(found[1])
+  for at = 1, #found[2], 2 do
+    local id = found[2][at]
+    -- What a table that grows has moved may be met twice.
+    local held = held_of(id, found[2][at + 1])
+    if held and (is_silent[held[2]] or held[5] <= now) then
+      give_back(id, held, true)
+    elseif held then
+      note_end(held[5])
+    end
+  end
+  if S[S_WALK] > 0 then return true end
+  S[S_ENDS] = S[S_WALK_ENDS]
+  with_all('ZREM', OWNERS, silent)
+  return false
+end
+
+local silent, others = look_for_silent()
+if S[S_WALK] > 0 or #silent > 0 or (S[S_ENDS] > 0 and S[S_ENDS] <= now) then
+  again = walk(silent) or again
+  silent, others = look_for_silent()
 end
 -- What came back goes round at once.
 write_back()
@@ -85,11 +98,10 @@ while given < room and jobs < room + batched and turns < 2 * STEP do
   end
 end
 
-write_leases(server_now)
+write_leases(server_now, deadline)
 -- Who calls knows already, and others ask again while this process holds leases.
 finish(true)
 again = again or S[S_RING] > 0
 local next_time = next_timer()
-local next_end = tonumber(call('ZRANGE', LEASES, '0', '0', 'WITHSCORES')[2])
-if next_end and (next_time == 0 or next_end < next_time) then next_time = next_end end
+if S[S_LEASED] > 0 and S[S_ENDS] > 0 and (next_time == 0 or S[S_ENDS] < next_time) then next_time = S[S_ENDS] end
 return { again and 1 or 0, next_time, others and 1 or 0, S[S_ERASED], table.concat(answered) }

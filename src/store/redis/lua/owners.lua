@@ -3,7 +3,7 @@
 -- long a silence of everybody must be to be the server's own.
 local SILENCE, GAP = 6000, 3500
 -- Leases that this script gave: written by `write_leases`.
-local given_held, given_ends, given_owned = {}, {}, {}
+local given_held = {}
 
 -- The server's own clock, by which processes are compared.
 local function server_time()
@@ -19,19 +19,16 @@ end
 local function give_lease(connection, l, place, id, deadline)
   S[S_TOKEN] = S[S_TOKEN] + 1
   local at = #given_held
-  given_held[at + 1], given_held[at + 2] = id, pack_held(S[S_TOKEN], connection, place)
-  given_ends[at + 1], given_ends[at + 2] = deadline, id
-  given_owned[at + 1], given_owned[at + 2] = '0', me .. id
+  given_held[at + 1], given_held[at + 2] = id, pack_held(S[S_TOKEN], connection, deadline, place)
   l[LEASED] = l[LEASED] + 1
   S[S_LEASED] = S[S_LEASED] + 1
   return S[S_TOKEN], l[DOUBT] > 0 and made_at(id) <= l[DOUBT] and 4 or 0
 end
 
--- Whoever has leases where it had none is told of, so that the others see to it that it lives.
-local function write_leases(server_now)
+-- All end at the same time. Whoever has leases where it had none is told of, so that the others see to it that it lives.
+local function write_leases(server_now, deadline)
   if #given_held == 0 then return end
   call('HSET', HELD, unpack(given_held))
-  call('ZADD', LEASES, unpack(given_ends))
-  call('ZADD', OWNED, unpack(given_owned))
+  note_end(deadline)
   if call('ZADD', OWNERS, server_now, me) == 1 then call('PUBLISH', channel, me) end
 end

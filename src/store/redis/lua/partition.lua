@@ -1,10 +1,10 @@
--- Shared by every script of a partition. `KEYS` 1 to 18 are the partition's own keys, in the order of `keys.rs`;
+-- Shared by every script of a partition. `KEYS` 1 to 16 are the partition's own keys, in the order of `keys.rs`;
 -- `ARGV` 1 to 3 are the caller's time in milliseconds, the caller's owner id, and the channel for wake-ups.
 local STATE, LANES, QUEUE, READY, TENANTS, TIMERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local LEASES, HELD, OWNED, OWNERS = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local CLOSING, PENDING, GONE, EVENTS, AGES, AGE_INDEX = KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[15], KEYS[16]
-local STAGED, ACCEPTED = KEYS[17], KEYS[18]
-local FIXED, COMMON = 18, 3
+local HELD, OWNERS = KEYS[7], KEYS[8]
+local CLOSING, PENDING, GONE, EVENTS, AGES, AGE_INDEX = KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
+local STAGED, ACCEPTED = KEYS[15], KEYS[16]
+local FIXED, COMMON = 16, 3
 local now, me, channel = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local call = redis.call
 
@@ -14,6 +14,9 @@ local S_TOKEN, S_TURN, S_SEQ, S_OPEN, S_LEASED, S_RING, S_SEEN, S_GRACE, S_CLASS
 local READY_NOW, WAITING, FULL, PAUSED = 1, 2, 3, 4
 -- How often something was erased here, and how many jobs were leased past the ring since it was last gone round.
 local S_ERASED, S_PAST_RING = 13, 14
+-- No lease ends before (0 where there is none). The walk through the leases (`lease.lua`): where it goes on (0 where none is under
+-- way), when it began by the server's clock, and the earliest end that it met.
+local S_ENDS, S_WALK, S_WALKED_FROM, S_WALK_ENDS = 15, 16, 17, 18
 -- A lane.
 local REV, TENANT, CAP, WIDTH, IS_PAUSED, IS_CLOSED, WAIT, LEASED, OPEN, IN_RING, TIMER, CLASS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
 -- How many jobs it gives at once; and the time until which its jobs may have had a lease that was lost.
@@ -23,14 +26,14 @@ local FAILURES, SINCE = 15, 16
 -- The time before which its jobs are not wanted (0 for all are), and the last member of the queue looked at for that.
 local UNWANTED, SEEN = 17, 18
 -- States of a job, as `JobState::ALL` counts them.
-local QUEUED, WAITS, MAPPING_FAILED, DEAD, CANCELLED = 0, 1, 2, 4, 7
+local QUEUED, WAITS, MAPPING_FAILED, DELIVERED, DEAD, CANCELLED = 0, 1, 2, 3, 4, 7
 -- What is put behind a place in the queue once the job's record was written: one without it is as it was made.
 local WRITTEN = '+'
 -- A job's record: connection, mapping, state, attempts, tries, due, finished; then the reason.
 local RECORD = '>c16c16BI4I4I6I6'
 
 local raw_state = call('GET', STATE)
-local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+local S = raw_state and cmsgpack.unpack(raw_state) or {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 -- Lanes that this script looked at, in that order, and how they lay there.
 local touched, touched_order, lay = {}, {}, {}
 local announce, new_timer, left_behind = false, math.huge, false
@@ -177,8 +180,8 @@ local function close(connection)
   left_behind = true
 end
 
--- Leases that ended in this script, by id and as their owner has them, and members that the queue gets: `write_back` writes them.
-local ended, ended_owned, is_over, queued = {}, {}, {}, {}
+-- Leases that ended in this script, and members that the queue gets: `write_back` writes them.
+local ended, is_over, queued = {}, {}, {}
 
 local function put_back(member)
   queued[#queued + 1] = '0'
@@ -188,15 +191,13 @@ end
 -- To be called before what it writes is looked at; `finish` calls it too.
 local function write_back()
   with_all('HDEL', HELD, ended)
-  with_all('ZREM', LEASES, ended)
-  with_all('ZREM', OWNED, ended_owned)
   with_all('ZADD', QUEUE, queued)
-  ended, ended_owned, is_over, queued = {}, {}, {}, {}
+  ended, is_over, queued = {}, {}, {}
 end
 
 -- Ends a lease; `held` is what `HELD` keeps.
 local function end_lease(id, held)
-  ended[#ended + 1], ended_owned[#ended_owned + 1], is_over[id] = id, held[2] .. id, true
+  ended[#ended + 1], is_over[id] = id, true
   S[S_LEASED] = S[S_LEASED] - 1
   local l = lane(held[3])
   if l then
@@ -227,19 +228,25 @@ local function give_back(id, held, lost)
   put_back(held[3] .. held[4] .. id)
 end
 
--- What `HELD` keeps of a lease: token, owner, connection, four bytes of nothing, place in the queue. With those it is longer than
--- what Redis keeps packed one after the other, where a lease is found by going through all of them.
-local LEASED_AS, LEASED_AT = '>I6c32c16xxxx', 59
-local function pack_held(token, connection, place)
-  return struct.pack(LEASED_AS, token, me, connection) .. place
+-- What `HELD` keeps of a lease: token, owner, connection, deadline, place in the queue. That is longer than what Redis keeps
+-- packed one after the other, where a lease is found by going through all of them.
+local LEASED_AS, LEASED_AT = '>I6c32c16I6', 61
+local function pack_held(token, connection, deadline, place)
+  return struct.pack('>I6c32c16I6c0', token, me, connection, deadline, place)
+end
+
+-- A lease ends then, and none before what is known of.
+local function note_end(deadline)
+  if S[S_ENDS] == 0 or deadline < S[S_ENDS] then S[S_ENDS] = deadline end
+  if S[S_WALK_ENDS] == 0 or deadline < S[S_WALK_ENDS] then S[S_WALK_ENDS] = deadline end
 end
 
 -- A lease by what `HELD` has of it; only under `token`, where one is given.
 local function held_of(id, raw, token)
   if not raw or is_over[id] then return nil end
-  local known, owner, connection = struct.unpack(LEASED_AS, raw)
+  local known, owner, connection, deadline = struct.unpack(LEASED_AS, raw)
   if token and known ~= token then return nil end
-  return { known, owner, connection, raw:sub(LEASED_AT) }
+  return { known, owner, connection, raw:sub(LEASED_AT), deadline }
 end
 
 local function held_by(id, token)

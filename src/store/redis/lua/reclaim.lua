@@ -1,17 +1,14 @@
--- Gives back leases of this process that it knows nothing of: it never got the answer that gave them. ARGV from 4 on: the
--- jobs that it knows to hold here. Answers how many lanes the ring holds, when something happens by itself next, and
--- whether to call again at once.
-local STEP = 200
-local known, given_back = {}, 0
-for at = COMMON + 1, #ARGV do known[ARGV[at]] = true end
--- Those that are known stay, so that as many more are looked at.
-for _, member in ipairs(call('ZRANGEBYLEX', OWNED, '[' .. me, '(' .. me .. '\255\255', 'LIMIT', 0, #ARGV - COMMON + STEP)) do
-  local id = member:sub(#me + 1)
-  local held = not known[id] and held_by(id)
-  if held and held[2] == me then
-    give_back(id, held)
-    given_back = given_back + 1
-  end
+-- Gives back leases of this process that it knows nothing of: it never got the answer that gave them. ARGV: 4 where the walk
+-- through the leases goes on (0 at first), then the jobs that it knows to hold here. Answers how many lanes the ring holds, when
+-- something happens by itself next, and where the walk goes on (0 at its end).
+local WALKED = 256
+local known = {}
+for at = COMMON + 2, #ARGV do known[ARGV[at]] = true end
+local found = call('HSCAN', HELD, ARGV[4], 'COUNT', WALKED)
+for at = 1, #found[2], 2 do
+  local id = found[2][at]
+  local held = not known[id] and held_of(id, found[2][at + 1])
+  if held and held[2] == me then give_back(id, held) end
 end
 finish()
-return { S[S_RING], next_timer(), given_back >= STEP and 1 or 0 }
+return { S[S_RING], next_timer(), found[1] }

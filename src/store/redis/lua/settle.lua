@@ -1,5 +1,7 @@
--- Writes outcomes back. The key of the n-th settlement's event is KEYS[FIXED + n]; those of the connections' totals follow.
--- ARGV: 4 how many there are, then the head of each (`HEAD`: id, token, attempt's number (0 for none), next (0 done, 1 due, 2
+-- Writes outcomes back. KEYS from FIXED + 1: the events of those that are not plain, one for each, and whatever is named by its index. ARGV: 4
+-- the connections of the plain ones; 5 the head of each plain one (`PLAIN`: id, token, indexes of its event and of its
+-- connection's totals, the slot of its latency), 6 what becomes of its record and its attempt, for each; then how many others
+-- there are, and the head of each (`HEAD`: id, token, attempt's number (0 for none), next (0 done, 1 due, 2
 -- requeue), state or due, health (0, 1, 2 for neither), wait until, whether the effect on the record closes, from how many
 -- failures on the breaker opens (0 for never), when it then probes, the slot of its latency (255 for no attempt), whether it
 -- failed, the index of the totals' key; whether its record stands as it was made, and its mapping then; where in ARGV (0 for
@@ -8,17 +10,21 @@
 -- for, and the deadline of their leases.
 -- Answers: how many were taken, how many lanes the ring holds, when something happens by itself next, connection and
 -- effect of each whose record must change, how often something was erased here, and what was leased (`GIVEN`).
+-- Plain is a job whose record stands as it was made, and which its endpoint took at the first try; those of a lane go before its others.
 local STANDING = '>BI4I4I6I6'
-local HEAD, FIRST = '>c16I6I4BI6BI6BI4I6BBI2Bc16I2I2I2I2Bc0Bc0', COMMON + 1
+local HEAD = '>c16I6I4BI6BI6BI4I6BBI2Bc16I2I2I2I2Bc0Bc0'
+local PLAIN, PLAIN_BYTES, WORDS = '>c16I6I2I2B', 27, 6
 local IS_DONE, IS_DUE, IS_REQUEUED = 0, 1, 2
 -- Tries whose records are kept.
 -- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
 local TRIES_KEPT = 100
 -- So many jobs are leased past the ring, then the lanes go into it once, so that other processes come to have some.
 local PAST_RING = 256
-local room, deadline = tonumber(ARGV[#ARGV - 1]), ARGV[#ARGV]
+local room, deadline = tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV])
 local taken, effects = 0, {}
 
+local plains = #ARGV[5] / PLAIN_BYTES
+local FIRST = WORDS + 2 * plains
 local COUNT = tonumber(ARGV[FIRST])
 
 -- What a record says of connection and mapping, as it lies there, and where the job stands.
@@ -28,21 +34,52 @@ local function read_record(event, index)
 end
 
 local ids, connections, is_listed = {}, {}, {}
-for n = 1, COUNT do ids[n] = ARGV[FIRST + n]:sub(1, 16) end
+for n = 1, plains do ids[n] = ARGV[5]:sub(PLAIN_BYTES * (n - 1) + 1, PLAIN_BYTES * (n - 1) + 16) end
+for n = 1, COUNT do ids[plains + n] = ARGV[FIRST + n]:sub(1, 16) end
 local found = with_all('HMGET', HELD, ids) or {}
-for n, raw in ipairs(found) do
-  local connection = raw and raw:sub(39, 54)
-  if connection and not is_listed[connection] then
-    connections[#connections + 1], is_listed[connection] = connection, true
-  end
+local function note_connection(connection)
+  if is_listed[connection] then return end
+  connections[#connections + 1], is_listed[connection] = connection, true
+end
+for at = 1, #ARGV[4], 16 do note_connection(ARGV[4]:sub(at, at + 15)) end
+for n = plains + 1, plains + COUNT do
+  if found[n] then note_connection(found[n]:sub(39, 54)) end
 end
 read_lanes(connections)
+
+-- Of the events of plain ones what becomes of their fields; the fields of records and attempts by the job's number.
+local fields_of, record_field, attempt_field = {}, {}, {}
+
+local function write_plain(n)
+  local id, token, event, totals, slot = struct.unpack(PLAIN, ARGV[5], PLAIN_BYTES * (n - 1) + 1)
+  local held = held_of(id, found[n], token)
+  if not held then return end
+  taken = taken + 1
+  local l = end_lease(id, held)
+  if not l then return end
+  leave(l, id)
+  l[WIDTH], l[FAILURES], l[SINCE] = math.min(l[WIDTH] + 1, l[CAP]), 0, 0
+  tally(KEYS[totals], slot, 0, DELIVERED)
+  local index = struct.unpack('>I3', id, 12)
+  if not record_field[index] then record_field[index], attempt_field[index] = tostring(index), 'a' .. index .. '.1' end
+  local fields = fields_of[event]
+  if not fields then
+    fields = {}
+    fields_of[event] = fields
+  end
+  local at = #fields
+  fields[at + 1], fields[at + 2] = record_field[index], ARGV[WORDS + 2 * n - 2]
+  fields[at + 3], fields[at + 4] = attempt_field[index], ARGV[WORDS + 2 * n - 1]
+end
+
+for n = 1, plains do write_plain(n) end
+for event, fields in pairs(fields_of) do call('HSET', KEYS[event], unpack(fields)) end
 
 for n = 1, COUNT do
   local id, token, number_of, next_step, value, health, wait, closes, opens_after, probe_at, latency, failed, totals, is_known,
     mapping, attempt_at, reason_at, effect_at, rendered_at, index, attempt = struct.unpack(HEAD, ARGV[FIRST + n])
   local event, reason, effect, rendered = KEYS[FIXED + n], ARGV[reason_at] or '', ARGV[effect_at] or '', ARGV[rendered_at] or ''
-  local held = held_of(id, found[n], token)
+  local held = held_of(id, found[plains + n], token)
   if held then
     taken = taken + 1
     local connection, place = held[3], held[4]
@@ -106,7 +143,7 @@ if room > 0 and taken > 0 and S[S_RING] == 0 then
       if l[OPEN] > l[LEASED] and l[BATCH] == 1 then turn(connection, l, room - given, deadline) end
     end
     S[S_PAST_RING] = S[S_PAST_RING] + given
-    if given > 0 then write_leases(server_time()) end
+    if given > 0 then write_leases(server_time(), deadline) end
   else
     S[S_PAST_RING] = 0
   end

@@ -12,6 +12,7 @@ mod kept;
 mod lanes;
 mod large;
 mod log;
+mod outcomes;
 mod records;
 pub(crate) mod server;
 mod steps;
@@ -19,6 +20,7 @@ mod storms;
 mod straight;
 mod syncs;
 mod tls;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -238,7 +240,11 @@ fn settlement(lease: &Lease, next: Next) -> Settlement {
             body: String::new(),
         }),
         effect: LaneEffect {
-            healthy: matches!(next, Next::Due(_)).then_some(false),
+            healthy: match next {
+                Next::Done(JobState::Delivered) => Some(true),
+                Next::Due(_) => Some(false),
+                _ => None,
+            },
             ..LaneEffect::default()
         },
         next,
