@@ -32,7 +32,7 @@
 //! | `pb:{N}:e:<base>` | hash | an event and its jobs, see below | `retention` after the last of its jobs ended |
 //! | `pb:{N}:t:<tenant>` | zset, score 0 | base and count of jobs, of a tenant's events | with the event |
 //! | `pb:{N}:c:<connection>` | zset, score 0 | base and index of a connection's jobs | with the event |
-//! | `pb:{N}:i:<bucket>` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
+//! | `pb:{N}:ids` | hash | hash of tenant and public id -> bases, newest first, at most 16 | with the event |
 //! | `pb:{N}:n:<tenant>` | hash | type -> bases of its newest events, newest first, at most 100; at most 256 types | with the events |
 //! | `pb:{N}:k:<connection><day>` | hash | slot -> count: what came of a connection's jobs on a day | 8 days after its first entry (its own expiry) |
 //! | `pb:{N}:d:<key>` | string | a dedupe or idempotency key: expiry, content, answer; in place of the answer while a large request claims it: `c`, its name, the event's number (4 bytes), the number of jobs | 24 h (its own expiry) |
@@ -63,11 +63,9 @@ use sha2::{Digest, Sha256};
 
 /// Bytes of a base.
 pub(super) const BASE: usize = 11;
-/// Buckets of public ids in each partition: so many that a bucket stays small and Redis keeps it packed.
-const BUCKETS: u16 = 4_096;
 /// Keys that every script of a partition declares.
 #[cfg(test)]
-pub(super) const FIXED: usize = 16;
+pub(super) const FIXED: usize = 17;
 
 /// Number of a partition.
 pub(super) type Partition = u16;
@@ -174,12 +172,15 @@ impl Keys {
         self.named(partition, "queue", b"")
     }
 
-    /// The bucket and the field where a public id of a tenant leads to its events.
-    pub fn public_id(&self, tenant: &TenantId, id: &str) -> (Vec<u8>, [u8; 8]) {
+    /// Public ids and the events that they name.
+    pub fn ids(&self, partition: Partition) -> Vec<u8> {
+        self.named(partition, "ids", b"")
+    }
+
+    /// The field of a tenant's public id among them.
+    pub fn public_id(tenant: &TenantId, id: &str) -> [u8; 8] {
         let hash = hash(&[tenant.as_str().as_bytes(), b"\0", id.as_bytes()]);
-        let bucket = u16::from_be_bytes([hash[8], hash[9]]) % BUCKETS;
-        let field = [hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]];
-        (self.named(self.partition(tenant), "i:", &bucket.to_be_bytes()), field)
+        [hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]
     }
 
     /// A tenant's newest events by type.
@@ -285,7 +286,7 @@ fn named(prefix: &str, partition: Partition, name: &str, rest: &[u8]) -> Vec<u8>
 fn fixed(prefix: &str, partition: Partition) -> Arc<[Vec<u8>]> {
     [
         "state", "lanes", "queue", "ready", "tenants", "timers", "held", "owners", "closing", "pending",
-        "gone", "events", "ages", "age", "staged", "accepted",
+        "gone", "events", "ages", "age", "staged", "accepted", "ids",
     ]
     .iter()
     .map(|name| named(prefix, partition, name, b""))
@@ -343,7 +344,7 @@ mod tests {
         all.push(keys.tenant_log(&tenant));
         all.push(keys.connection_log(partition, ConnectionId::from_bits(7)));
         all.push(keys.tally(partition, ConnectionId::from_bits(7), 20_000));
-        all.push(keys.public_id(&tenant, "1").0);
+        all.push(keys.ids(partition));
         all.push(keys.newest(&tenant));
         all.push(keys.dedupe(partition, &[7; 16]));
         all.push(keys.bucket("acme", "writes"));

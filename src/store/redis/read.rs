@@ -98,9 +98,8 @@ impl Core {
 
     /// Events that a public id may name, newest first.
     async fn bases(&self, tenant: &TenantId, id: &str) -> Result<Vec<Base>, StoreError> {
-        let (bucket, field) = self.keys.public_id(tenant, id);
         let mut get = redis::cmd("HGET");
-        get.arg(bucket).arg(field.as_slice());
+        get.arg(self.keys.ids(self.keys.partition(tenant))).arg(Keys::public_id(tenant, id).as_slice());
         let bases = codec::bytes(self.reads.plain(get, REPLY).await?)?.unwrap_or_default();
         Ok(bases.chunks_exact(BASE).filter_map(|base| base.try_into().ok()).collect())
     }

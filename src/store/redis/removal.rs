@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::codec::{self, JobRecord, time_bytes, time_of};
-use super::keys::{BASE, Base, Partition};
+use super::keys::{BASE, Base, Keys, Partition};
 use super::link::Step;
 use super::read::read_records;
 use super::upkeep::STEP;
@@ -136,9 +136,8 @@ impl Core {
                     continue;
                 }
                 Some((meta, records)) => {
-                    let (bucket, field) = self.keys.public_id(&meta.tenant, &meta.id);
+                    let field = Keys::public_id(&meta.tenant, &meta.id);
                     call.key(self.keys.tenant_log(&meta.tenant));
-                    call.key(bucket);
                     call.key(self.keys.newest(&meta.tenant));
                     for record in records {
                         let log = record.map_or_else(
@@ -153,7 +152,6 @@ impl Core {
                 None => {
                     // Nothing is left of it but its entry.
                     call.key(self.keys.events(partition));
-                    call.key(self.keys.event(partition, &entry.base));
                     call.key(self.keys.event(partition, &entry.base));
                     call.value(entry.bytes).value("").number(0).value("");
                 }

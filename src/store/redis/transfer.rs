@@ -11,7 +11,7 @@ use bytes::Bytes;
 use redis::Value;
 
 use super::codec::{self, state_code, strange, time_bytes, write_meta};
-use super::keys::{BASE, Base, Partition};
+use super::keys::{BASE, Base, Keys, Partition};
 use super::link::Step;
 use super::read::delivery;
 use super::settle::connection_of;
@@ -242,10 +242,9 @@ impl Core {
             for Placed { base, kept } in events {
                 let event = Arc::as_ref(&kept.event);
                 let created = kept.jobs.first().map_or(event.received, |job| job.delivery.job.created);
-                let (bucket, field) = self.keys.public_id(&event.tenant, &event.id);
+                let field = Keys::public_id(&event.tenant, &event.id);
                 let at = call.key(self.keys.event(partition, base));
                 call.key(self.keys.tenant_log(&event.tenant));
-                call.key(bucket);
                 call.key(self.keys.newest(&event.tenant));
                 call.value(*base)
                     .value(write_meta(event, created))

@@ -16,7 +16,7 @@ use crate::store::redis::Core;
 use crate::store::redis::codec::{self, JobRecord, Reader, strange, time_bytes, write_meta, write_record};
 use crate::store::redis::credit::Spent;
 use crate::store::redis::fresh::Made;
-use crate::store::redis::keys::{Base, Partition, job_id, place_of};
+use crate::store::redis::keys::{Base, Keys, Partition, job_id, place_of};
 use crate::store::redis::link::Step;
 use crate::store::redis::script::Call;
 use crate::store::types::{DEDUPE_SPAN, Lease, NewEvent, NewJob, UNANSWERED};
@@ -111,7 +111,7 @@ impl Core {
         let NewEvent { event, dedupe, .. } = new;
         let count = portion.jobs(new).count();
         let counted = &u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes()[1..];
-        let (bucket, field) = self.keys.public_id(&event.tenant, &event.id);
+        let field = Keys::public_id(&event.tenant, &event.id);
         let key = dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key.key)));
         let [log, newest] = *shared.tenants.entry(&event.tenant).or_insert_with(|| {
             [call.key(self.keys.tenant_log(&event.tenant)), call.key(self.keys.newest(&event.tenant))]
@@ -121,7 +121,7 @@ impl Core {
         head.extend_from_slice(base);
         head.extend_from_slice(counted);
         head.extend_from_slice(&field);
-        for index in [key, log, call.key(bucket), newest, count] {
+        for index in [key, log, newest, count] {
             push_index(&mut head, index);
         }
         // Types have at most 128 bytes.

@@ -35,7 +35,7 @@ use super::{Answer, ROUNDS, Written, read_answer};
 use crate::domain::id::ConnectionId;
 use crate::store::StoreError;
 use crate::store::redis::codec::{self, read_meta, strange, write_meta};
-use crate::store::redis::keys::{Base, Partition};
+use crate::store::redis::keys::{Base, Keys, Partition};
 use crate::store::redis::link::{Step, Waited};
 use crate::store::redis::script::Call;
 use crate::store::redis::{Core, REPLY};
@@ -325,9 +325,8 @@ impl Core {
             if let Some(head) = piece.head {
                 // The meta of an event that is written begins with its count of jobs.
                 let read = read_meta(&[&[0; 3], head.meta].concat())?;
-                let (bucket, field) = self.keys.public_id(&read.tenant, &read.id);
+                let field = Keys::public_id(&read.tenant, &read.id);
                 call.key(self.keys.tenant_log(&read.tenant));
-                call.key(bucket);
                 call.key(self.keys.newest(&read.tenant));
                 let dedupe = head.dedupe.map_or(0, |key| call.key(self.keys.dedupe(partition, &key)));
                 call.value(head.meta).value(head.document).value(read.kind).value(field).number(dedupe);

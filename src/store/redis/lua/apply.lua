@@ -1,7 +1,7 @@
 -- Writes one part of an accepted request. KEYS[FIXED + 1] is where it is staged. ARGV: 4 its name, 5 the part, 6 the
 -- partition, 7 the reason of triggered jobs; then for each event of the part: its number in the request, the index of its
 -- key, base, number of all its jobs, the index of the first of these, their number, its meta and its document (empty but in
--- the first part that has some of it), its type, its field in the bucket of ids, the index of its dedupe key (0 for none);
+-- the first part that has some of it), its type, its field among the public ids, the index of its dedupe key (0 for none);
 -- for each job: connection, mapping, the index of the connection's log, whether it is triggered.
 -- Answers how many lanes the ring holds, and when something happens by itself next.
 local staging, name, partition, unanswered = KEYS[FIXED + 1], ARGV[4], ARGV[6], ARGV[7]
@@ -18,7 +18,7 @@ while at < #ARGV do
   local meta, document, kind, field, dedupe = take(), take(), take(), take(), tonumber(take())
   local fields = {}
   if wanted and document ~= '' then
-    enter_event(KEYS[key + 1], KEYS[key + 2], KEYS[key + 3], base, base .. number(all, 3), field, kind)
+    enter_event(KEYS[key + 1], KEYS[key + 2], base, base .. number(all, 3), field, kind)
     settle_claim(dedupe, name)
     fields = { 'm', number(all, 3) .. meta, 'd', document }
   end

@@ -20,7 +20,7 @@ for index = tonumber(ARGV[8]), tonumber(ARGV[8]) + tonumber(ARGV[9]) - 1 do
     if state <= WAITS then
       local id = base .. number(index, 3) .. partition
       local held = held_by(id)
-      local l = held and end_lease(id, held) or lane(connection)
+      local l = held and end_lease(id, held[3]) or lane(connection)
       if held or call('ZREM', QUEUE, connection .. 'D' .. number(due, 6) .. id) == 1 then
         if l then leave(l, id) end
         state, due, finished, cancelled = CANCELLED, 0, now, cancelled + 1

@@ -1,6 +1,6 @@
 -- Writes events that another store gave, with their jobs wherever those stand; documents, bodies and attempts are there
--- already. ARGV: 4 the partition; then for each event: base, meta, its field in the bucket of ids, the index of its key in
--- KEYS (the tenant's log, the bucket and the tenant's newest events follow it), type, the number of jobs; for each job: connection, mapping, state, attempts,
+-- already. ARGV: 4 the partition; then for each event: base, meta, its field among the public ids, the index of its key in
+-- KEYS (the tenant's log and the tenant's newest events follow it), type, the number of jobs; for each job: connection, mapping, state, attempts,
 -- tries, due, finished, reason, the index of the connection's log. Answers `unruled` and connections, and writes nothing,
 -- or `written` and how many events were new.
 local at = COMMON
@@ -48,17 +48,17 @@ for _, event in ipairs(events) do
           order = 'F' .. number(S[S_SEQ], 6)
         end
         call('ZADD', QUEUE, 0, job.connection .. order .. id)
-        join(l, id)
+        join(l, age_of(id))
         if l[IS_CLOSED] == 1 then call('ZADD', CLOSING, now, job.connection) end
       end
     end
     call('ZADD', EVENTS, 0, entry)
     call('ZADD', KEYS[event.key + 1], 0, entry)
-    local others = call('HGET', KEYS[event.key + 2], event.field) or ''
-    call('HSET', KEYS[event.key + 2], event.field, event.base .. others:sub(1, 11 * 15))
-    local newest = call('HGET', KEYS[event.key + 3], event.kind)
-    if newest or call('HLEN', KEYS[event.key + 3]) < 256 then
-      call('HSET', KEYS[event.key + 3], event.kind, event.base .. (newest or ''):sub(1, 11 * 99))
+    local others = call('HGET', IDS, event.field) or ''
+    call('HSET', IDS, event.field, event.base .. others:sub(1, 11 * 15))
+    local newest = call('HGET', KEYS[event.key + 2], event.kind)
+    if newest or call('HLEN', KEYS[event.key + 2]) < 256 then
+      call('HSET', KEYS[event.key + 2], event.kind, event.base .. (newest or ''):sub(1, 11 * 99))
     end
     call('HSET', KEYS[event.key], 'm', number(#event.jobs, 3) .. event.meta)
   end

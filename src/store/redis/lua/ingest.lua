@@ -2,9 +2,9 @@
 -- the connections, the events, and whatever is named by its index. ARGV: 4 the partition, 5 how many jobs the caller has room for, 6 the
 -- deadline of their leases, 7 the connections, 8 how many events there are, 9 how many records of jobs, each of which many jobs may
 -- have, and these. Then for each request its `REQUEST`: the idempotency key's index in KEYS (0 for none), its content, the number
--- of events. For each event its `EVENT`: base; base with the number of jobs; its field in the bucket of ids; indexes of its dedupe
--- key (0 for none), of its tenant's log, of the bucket, and of the tenant's newest events; the number of jobs; its type; then a
--- `JOB` for each: its connection's number, its record's, whether it is triggered. After that what the dedupe key is to stand
+-- of events. For each event its `EVENT`: base; base with the number of jobs; its field among the public ids; indexes of its dedupe
+-- key (0 for none), of its tenant's log, and of the tenant's newest events; the number of jobs; its type; then a `JOB`
+-- for each: its connection's number, its record's, whether it is triggered. After that what the dedupe key is to stand
 -- for, its meta and its document, as they are written.
 -- Answers for each request: `repeated` and JSON, `reused`, `collision`, `unruled` or `closed` and connections, or `stored` and for each
 -- event the number of its jobs, negative for a duplicate (-1 - jobs), or `reused`. Last a list: how many lanes the ring holds,
@@ -13,7 +13,7 @@
 -- lane's failures in a row with the time of the first.
 -- Requests are decided one after the other, and a refused one writes nothing. One call carries at most 128 events and jobs.
 -- What the caller knows it has put together: what Lua does here for each event costs more than what Redis does.
-local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c14c8I2I2I2I2I2Bc0', '>I2I2B'
+local REQUEST, EVENT, JOB = '>I2c16I2', '>c11c14c8I2I2I2I2Bc0', '>I2I2B'
 local LEASE = '>I2I2I6BI4I6'
 local partition, room, deadline, count = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[8])
 local FIRST_RECORD, records = COMMON + 6, tonumber(ARGV[9])
@@ -41,35 +41,36 @@ local function may_lease(l)
   return l[TIMER] == 0 or l[TIMER] > now
 end
 
-local function write_job(event, base, index, lane_number, triggered)
+local function write_job(event, base, index, lane_number, triggered, age)
   places[index] = places[index] or number(index, 3)
   local place = base .. places[index]
   enter_member(KEYS[FIRST_LOG + lane_number], place)
   -- Whoever triggers a job tries it outside its lane, where it has no place.
   if triggered == 1 then return end
   local l, connection, id = lanes[lane_number], connections[lane_number], place .. partition
-  if not may_lease(l) then return enter_lane(connection, l, id) end
+  if not may_lease(l) then return enter_lane(connection, l, id, age) end
   room = room - 1
   S[S_SEQ] = S[S_SEQ] + 1
-  join(l, id)
-  local token, doubt = give_lease(connection, l, 'F' .. number(S[S_SEQ], 6), id, deadline)
+  join(l, age)
+  local token, doubt = give_lease(connection, l, struct.pack('>c1I6', 'F', S[S_SEQ]), id, deadline)
   leases[#leases + 1] = struct.pack(LEASE, event, index, token, doubt, l[FAILURES], l[SINCE])
 end
 
 -- Writes the event that begins at `at`, one of so many in the call; gives what became of it.
 local function write_event(event, at)
   local head = ARGV[at]
-  local base, entry, field, dedupe, log, bucket, newest_key, jobs, kind, next_job = struct.unpack(EVENT, head)
+  local base, entry, field, dedupe, log, newest_key, jobs, kind, next_job = struct.unpack(EVENT, head)
   local known = dedupe > 0 and remember_first(dedupe, ARGV[at + 1])
   if known then return known.same and tostring(-1 - tonumber(known.answer)) or 'reused' end
-  enter_event(KEYS[log], KEYS[bucket], KEYS[newest_key], base, entry, field, kind)
+  enter_event(KEYS[log], KEYS[newest_key], base, entry, field, kind)
+  local age = jobs > 0 and age_of(base)
   local fields = { 'm', ARGV[at + 2], 'd', ARGV[at + 3] }
   for index = 0, jobs - 1 do
     local lane_number, record, triggered
     lane_number, record, triggered, next_job = struct.unpack(JOB, head, next_job)
     fields_of[index] = fields_of[index] or tostring(index)
     fields[2 * index + 5], fields[2 * index + 6] = fields_of[index], ARGV[FIRST_RECORD + record]
-    write_job(event - 1, base, index, lane_number, triggered)
+    write_job(event - 1, base, index, lane_number, triggered, age)
   end
   call('HSET', KEYS[FIRST_EVENT + event], unpack(fields))
   return fields_of[jobs] or tostring(jobs)
@@ -77,7 +78,7 @@ end
 
 -- Notes the connections of an event whose lanes are not known or closed.
 local function note_refused(head, unruled, closed)
-  local _, _, _, _, _, _, _, jobs, _, next_job = struct.unpack(EVENT, head)
+  local _, _, _, _, _, _, jobs, _, next_job = struct.unpack(EVENT, head)
   for _ = 1, jobs do
     local lane_number
     lane_number, _, _, next_job = struct.unpack(JOB, head, next_job)

@@ -1,10 +1,10 @@
--- Shared by every script of a partition. `KEYS` 1 to 16 are the partition's own keys, in the order of `keys.rs`;
+-- Shared by every script of a partition. `KEYS` 1 to 17 are the partition's own keys, in the order of `keys.rs`;
 -- `ARGV` 1 to 3 are the caller's time in milliseconds, the caller's owner id, and the channel for wake-ups.
 local STATE, LANES, QUEUE, READY, TENANTS, TIMERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local HELD, OWNERS = KEYS[7], KEYS[8]
 local CLOSING, PENDING, GONE, EVENTS, AGES, AGE_INDEX = KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
-local STAGED, ACCEPTED = KEYS[15], KEYS[16]
-local FIXED, COMMON = 16, 3
+local STAGED, ACCEPTED, IDS = KEYS[15], KEYS[16], KEYS[17]
+local FIXED, COMMON = 17, 3
 local now, me, channel = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local call = redis.call
 
@@ -51,8 +51,23 @@ local function with_all(command, key, list)
   if #list > 0 then return call(command, key, unpack(list)) end
 end
 
+-- A lane as it lies. What counts jobs has a sign, so that a wrong count stays a small one.
+local LANE = '>I6Bc0I4I4BBI6i4i4BI6BI4I6I4I6I6Bc0'
+
+local function read_lane(raw)
+  local l = { struct.unpack(LANE, raw) }
+  -- After the values comes where they ended.
+  l[#l] = nil
+  return l
+end
+
+local function pack_lane(l)
+  return struct.pack(LANE, l[REV], #l[TENANT], l[TENANT], l[CAP], l[WIDTH], l[IS_PAUSED], l[IS_CLOSED], l[WAIT], l[LEASED], l[OPEN],
+    l[IN_RING], l[TIMER], l[CLASS], l[BATCH], l[DOUBT], l[FAILURES], l[SINCE], l[UNWANTED], #l[SEEN], l[SEEN])
+end
+
 local function touch(connection, raw)
-  local known = cmsgpack.unpack(raw)
+  local known = read_lane(raw)
   touched[connection], lay[connection] = known, raw
   touched_order[#touched_order + 1] = connection
   return known
@@ -156,22 +171,26 @@ local function wake(connection, l, has_more)
   end
 end
 
--- Counts open jobs by the ten seconds they were made in, which their id or their event's base begins with.
-local function count_age(id, change)
-  local bucket = math.floor(struct.unpack('>I6', id) / 10000)
+-- The ten seconds in which a job was made, which its id and its event's base begin with.
+local function age_of(id)
+  return math.floor(struct.unpack('>I6', id) / 10000)
+end
+
+-- Counts open jobs by them.
+local function count_age(bucket, change)
   ages[bucket] = (ages[bucket] or 0) + change
 end
 
 local function leave(l, id)
   l[OPEN] = l[OPEN] - 1
   S[S_OPEN] = S[S_OPEN] - 1
-  count_age(id, -1)
+  count_age(age_of(id), -1)
 end
 
-local function join(l, id)
+local function join(l, age)
   l[OPEN] = l[OPEN] + 1
   S[S_OPEN] = S[S_OPEN] + 1
-  count_age(id, 1)
+  count_age(age, 1)
 end
 
 -- Leaves it to upkeep to cancel what is in a lane: all of a closed one, or what nobody wants.
@@ -195,17 +214,17 @@ local function write_back()
   ended, is_over, queued = {}, {}, {}
 end
 
--- Ends a lease; `held` is what `HELD` keeps.
-local function end_lease(id, held)
+-- Ends a lease of a connection's job.
+local function end_lease(id, connection)
   ended[#ended + 1], is_over[id] = id, true
   S[S_LEASED] = S[S_LEASED] - 1
-  local l = lane(held[3])
+  local l = lane(connection)
   if l then
     l[LEASED] = l[LEASED] - 1
     -- It may come back to where was looked already.
     if l[UNWANTED] > 0 then
       l[SEEN] = ''
-      close(held[3])
+      close(connection)
     end
   end
   return l
@@ -222,7 +241,7 @@ end
 
 -- `lost` where its holder did not give it back itself, so that nobody knows what was done under the lease.
 local function give_back(id, held, lost)
-  local l = end_lease(id, held)
+  local l = end_lease(id, held[3])
   if l and lost then l[DOUBT] = math.max(l[DOUBT], now, made_at(id)) end
   if l and l[IS_CLOSED] == 1 then close(held[3]) end
   put_back(held[3] .. held[4] .. id)
@@ -315,7 +334,7 @@ local function finish(quiet)
   for _, connection in ipairs(touched_order) do
     local l = touched[connection]
     wake(connection, l)
-    local raw = cmsgpack.pack(l)
+    local raw = pack_lane(l)
     if raw ~= lay[connection] then
       lanes[#lanes + 1] = connection
       lanes[#lanes + 1] = raw

@@ -19,7 +19,7 @@ if ARGV[5] ~= '' and state == MAPPING_FAILED then mapping = ARGV[5] end
 if state == WAITS then
   call('ZREM', QUEUE, connection .. 'D' .. number(due, 6) .. id)
 else
-  join(l, id)
+  join(l, age_of(id))
 end
 call('HSET', event, index, struct.pack(RECORD, connection, mapping, WAITS, 0, tries, now, 0) .. raw:sub(54))
 if replay ~= '' then call('HSET', event, by, replay) end

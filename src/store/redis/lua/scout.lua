@@ -2,6 +2,6 @@
 local answer = {}
 for at = COMMON + 1, #ARGV do
   local raw = call('HGET', LANES, ARGV[at])
-  answer[#answer + 1] = raw and 1 - cmsgpack.unpack(raw)[IS_CLOSED] or -1
+  answer[#answer + 1] = raw and 1 - read_lane(raw)[IS_CLOSED] or -1
 end
 return answer

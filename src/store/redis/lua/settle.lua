@@ -52,10 +52,10 @@ local fields_of, record_field, attempt_field = {}, {}, {}
 
 local function write_plain(n)
   local id, token, event, totals, slot = struct.unpack(PLAIN, ARGV[5], PLAIN_BYTES * (n - 1) + 1)
-  local held = held_of(id, found[n], token)
-  if not held then return end
+  local raw = found[n]
+  if not raw or is_over[id] or struct.unpack('>I6', raw) ~= token then return end
   taken = taken + 1
-  local l = end_lease(id, held)
+  local l = end_lease(id, raw:sub(39, 54))
   if not l then return end
   leave(l, id)
   l[WIDTH], l[FAILURES], l[SINCE] = math.min(l[WIDTH] + 1, l[CAP]), 0, 0
@@ -83,7 +83,7 @@ for n = 1, COUNT do
   if held then
     taken = taken + 1
     local connection, place = held[3], held[4]
-    local l = end_lease(id, held)
+    local l = end_lease(id, connection)
     local of, state, attempts, tries, due, finished
     if is_known == 1 then
       of, state, attempts, tries, due, finished = connection .. mapping, QUEUED, 0, 0, 0, 0
