@@ -134,7 +134,9 @@ async fn the_suite_has_every_row_on_redis_and_leaves_nothing_there() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report = report(&output);
     ensure_whole(&report, &["receipt_p50_ms", "receipt_p99_ms"], &[]);
-    let settings = json!({"appendonly": "yes", "appendfsync": "everysec", "maxmemory-policy": "noeviction"});
+    let settings = json!({
+        "appendonly": "yes", "appendfsync": "everysec", "auto-aof-rewrite-min-size": "67108864", "maxmemory-policy": "noeviction",
+    });
     assert_eq!((&report["store"]["name"], &report["store"]["settings"]), (&json!("redis"), &settings));
     let left: u64 = redis::from_redis_value(server.command(&["DBSIZE"]).await).unwrap();
     assert_eq!(left, 0);

@@ -9,16 +9,22 @@ use crate::store::engine::Engine;
 
 /// How long one step of these may take.
 const STEP: Duration = Duration::from_secs(10);
+/// From what size on the append-only file is rewritten.
+const REWRITES: &str = "auto-aof-rewrite-min-size";
 /// Keys that are looked at in one step: few, as the server may serve others too.
 const LOOKS: u32 = 200;
 
 impl RedisStore {
     /// The server and its settings.
     pub async fn engine(settings: &RedisSettings) -> Result<Engine, StoreError> {
-        let told = server::read(&Link::of(settings).await?).await?;
+        let link = Link::of(settings).await?;
+        let told = server::read(&link).await?;
+        let rewrites = server::setting(&link, REWRITES).await?;
         let settings = [
             ("appendonly", told.append_only.map(|on| if on { "yes" } else { "no" }.to_owned())),
             ("appendfsync", told.fsync),
+            // In bytes: below that the append-only file is not rewritten, which takes a processor for a while.
+            (REWRITES, rewrites),
             ("maxmemory-policy", told.policy),
         ];
         Ok(Engine {

@@ -59,7 +59,6 @@ impl<'a> Plain<'a> {
 
 /// Splits outcomes into plain ones and the others, with their mappings, each in order. Those of a lane are written in their
 /// order: what follows one that is not plain counts as such.
-#[allow(clippy::type_complexity)]
 fn split<'a>(
     settlements: &[&'a Settlement],
     mappings: Vec<Option<MappingVersion>>,
@@ -68,12 +67,11 @@ fn split<'a>(
     let mut lanes = HashSet::new();
     for (settlement, mapping) in settlements.iter().zip(mappings) {
         let lane = settlement.lease.connection;
-        match Plain::of(settlement, mapping).filter(|_| !lanes.contains(&lane)) {
-            Some(one) => plain.push(one),
-            None => {
-                lanes.insert(lane);
-                others.push((*settlement, mapping));
-            }
+        if let Some(one) = Plain::of(settlement, mapping).filter(|_| !lanes.contains(&lane)) {
+            plain.push(one);
+        } else {
+            lanes.insert(lane);
+            others.push((*settlement, mapping));
         }
     }
     (plain, others)

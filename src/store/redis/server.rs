@@ -153,11 +153,6 @@ pub(super) async fn read(link: &Link) -> Result<Settings, StoreError> {
     info.arg("everything");
     let mut known = redis::cmd("COMMAND");
     known.arg("INFO").arg("WAITAOF");
-    let config = |name: &str| {
-        let mut command = redis::cmd("CONFIG");
-        command.arg("GET").arg(name);
-        Step::Plain(command)
-    };
     let mut settings = Settings::default();
     let told = match link.plain(info, REPLY).await {
         Ok(told) => Some(told),
@@ -176,9 +171,7 @@ pub(super) async fn read(link: &Link) -> Result<Settings, StoreError> {
     });
     // Managed servers may refuse CONFIG; then INFO has to do.
     for (name, place) in [("maxmemory-policy", 0), ("appendonly", 1), ("appendfsync", 2)] {
-        let answer = link.run(&[config(name)], REPLY).await?.pop();
-        let Some(Ok(answer)) = answer else { continue };
-        let Some(value) = config_value(answer) else { continue };
+        let Some(value) = setting(link, name).await? else { continue };
         match place {
             0 => settings.policy = Some(value),
             1 => settings.append_only = Some(value == "yes"),
@@ -186,6 +179,14 @@ pub(super) async fn read(link: &Link) -> Result<Settings, StoreError> {
         }
     }
     Ok(settings)
+}
+
+/// One setting of the server, if it tells.
+pub(super) async fn setting(link: &Link, name: &str) -> Result<Option<String>, StoreError> {
+    let mut config = redis::cmd("CONFIG");
+    config.arg("GET").arg(name);
+    let answer = link.run(&[Step::Plain(config)], REPLY).await?.pop();
+    Ok(answer.and_then(Result::ok).and_then(config_value))
 }
 
 /// The text of one server, also where a cluster answers for each of its nodes.
