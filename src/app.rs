@@ -109,7 +109,7 @@ impl AppError {
             },
             Self::DataDir { hint, .. } => hint.map(str::to_owned),
             Self::Store { error: StoreError::Corrupt(_), .. } => Some(
-                "restore the folder from a backup; a store of another version opens with that version"
+                "what another version wrote opens with that version; what is damaged is restored from a backup"
                     .to_owned(),
             ),
             Self::SecretKey(_) => Some(

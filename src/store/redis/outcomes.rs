@@ -19,7 +19,9 @@ use crate::store::types::{LeaseRef, Settlement};
 use crate::store::{StoreError, log};
 
 /// Where in `ARGV` the first word of a plain outcome is.
-const FIRST_WORD: usize = 6;
+const FIRST_WORD: usize = 5;
+/// Bytes of its head; `PLAIN_BYTES` in `settle.lua`.
+const PLAIN: usize = 27;
 /// In place of a slot where there was no attempt.
 const NO_SLOT: u8 = 255;
 
@@ -91,55 +93,40 @@ impl Core {
         for (settlement, _) in &others {
             call.key(self.keys.event(partition, &place_of(settlement.lease.job).0));
         }
-        self.push_plain(&mut call, partition, &plain, now)?;
-        call.number(others.len());
         let mut totals: HashMap<ConnectionId, usize> = HashMap::new();
+        let mut totals_of = |call: &mut Call, connection| {
+            *totals
+                .entry(connection)
+                .or_insert_with(|| call.key(self.keys.tally(partition, connection, log::day_of(now))))
+        };
+        let mut heads = Vec::with_capacity(PLAIN * plain.len());
+        let mut events: HashMap<Base, usize> = HashMap::new();
+        for one in &plain {
+            let LeaseRef { job, token, connection, .. } = one.settlement.lease;
+            let base = place_of(job).0;
+            let event = *events.entry(base).or_insert_with(|| call.key(self.keys.event(partition, &base)));
+            heads.extend_from_slice(&job.bits().to_be_bytes());
+            heads.extend_from_slice(&token.to_be_bytes()[2..]);
+            push_place(&mut heads, event);
+            push_place(&mut heads, totals_of(&mut call, connection));
+            heads.push(log::slots_of(one.attempt).0);
+        }
+        call.value(heads);
+        for one in &plain {
+            let attempt = serde_json::to_vec(one.attempt).map_err(|error| unwritable(&error))?;
+            call.value(one.record(now)).value(attempt);
+        }
+        call.number(others.len());
         let first = FIRST_WORD + 2 * plain.len() + 1 + others.len();
         let mut texts = Texts { first, ..Texts::default() };
         for (settlement, mapping) in others {
-            let connection = settlement.lease.connection;
-            let totals = *totals
-                .entry(connection)
-                .or_insert_with(|| call.key(self.keys.tally(partition, connection, log::day_of(now))));
+            let totals = totals_of(&mut call, settlement.lease.connection);
             call.value(head_of(settlement, totals, mapping, &mut texts, now)?);
         }
         for text in texts.all {
             call.value(text);
         }
         Ok(call)
-    }
-
-    fn push_plain(
-        &self,
-        call: &mut Call,
-        partition: Partition,
-        plain: &[Plain<'_>],
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let mut lanes: HashMap<ConnectionId, usize> = HashMap::new();
-        let mut events: HashMap<Base, usize> = HashMap::new();
-        let mut connections = Vec::new();
-        let mut heads = Vec::with_capacity(27 * plain.len());
-        for one in plain {
-            let LeaseRef { job, token, connection, .. } = one.settlement.lease;
-            let lane = *lanes.entry(connection).or_insert_with(|| {
-                connections.extend_from_slice(&connection.bits().to_be_bytes());
-                call.key(self.keys.tally(partition, connection, log::day_of(now)))
-            });
-            let base = place_of(job).0;
-            let event = *events.entry(base).or_insert_with(|| call.key(self.keys.event(partition, &base)));
-            heads.extend_from_slice(&job.bits().to_be_bytes());
-            heads.extend_from_slice(&token.to_be_bytes()[2..]);
-            push_place(&mut heads, event);
-            push_place(&mut heads, lane);
-            heads.push(log::slots_of(one.attempt).0);
-        }
-        call.value(connections).value(heads);
-        for one in plain {
-            let attempt = serde_json::to_vec(one.attempt).map_err(|error| unwritable(&error))?;
-            call.value(one.record(now)).value(attempt);
-        }
-        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 -- something happens by itself (0 for never), whether another process holds leases here, how often something was erased
 -- here, and the leases (`GIVEN`).
 local room, deadline, quantum, batched = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local STEP, WALKED = 64, 256
+local STEP = 64
 -- Where nothing is open nothing can happen.
 if S[S_OPEN] <= 0 and S[S_RING] == 0 and S[S_LEASED] == 0 then return { 0, 0, 0, S[S_ERASED], '' } end
 local again = false

@@ -250,6 +250,9 @@ end
 -- What `HELD` keeps of a lease: token, owner, connection, deadline, place in the queue. That is longer than what Redis keeps
 -- packed one after the other, where a lease is found by going through all of them.
 local LEASED_AS, LEASED_AT = '>I6c32c16I6', 61
+local CONNECTION_FROM, CONNECTION_TO = 39, 54
+-- So many leases one call walks through.
+local WALKED = 256
 local function pack_held(token, connection, deadline, place)
   return struct.pack('>I6c32c16I6c0', token, me, connection, deadline, place)
 end

@@ -1,6 +1,6 @@
 -- Writes outcomes back. KEYS from FIXED + 1: the events of those that are not plain, one for each, and whatever is named by its index. ARGV: 4
--- the connections of the plain ones; 5 the head of each plain one (`PLAIN`: id, token, indexes of its event and of its
--- connection's totals, the slot of its latency), 6 what becomes of its record and its attempt, for each; then how many others
+-- the head of each plain one (`PLAIN`: id, token, indexes of its event and of its connection's totals, the slot of its
+-- latency), 5 what becomes of its record and its attempt, for each; then how many others
 -- there are, and the head of each (`HEAD`: id, token, attempt's number (0 for none), next (0 done, 1 due, 2
 -- requeue), state or due, health (0, 1, 2 for neither), wait until, whether the effect on the record closes, from how many
 -- failures on the breaker opens (0 for never), when it then probes, the slot of its latency (255 for no attempt), whether it
@@ -13,7 +13,7 @@
 -- Plain is a job whose record stands as it was made, and which its endpoint took at the first try; those of a lane go before its others.
 local STANDING = '>BI4I4I6I6'
 local HEAD = '>c16I6I4BI6BI6BI4I6BBI2Bc16I2I2I2I2Bc0Bc0'
-local PLAIN, PLAIN_BYTES, WORDS = '>c16I6I2I2B', 27, 6
+local PLAIN, PLAIN_BYTES, WORDS = '>c16I6I2I2B', 27, 5
 local IS_DONE, IS_DUE, IS_REQUEUED = 0, 1, 2
 -- Tries whose records are kept.
 -- `KEPT_ATTEMPTS` of the port; the conformance suite holds the two together.
@@ -23,7 +23,7 @@ local PAST_RING = 256
 local room, deadline = tonumber(ARGV[#ARGV - 1]), tonumber(ARGV[#ARGV])
 local taken, effects = 0, {}
 
-local plains = #ARGV[5] / PLAIN_BYTES
+local plains = #ARGV[4] / PLAIN_BYTES
 local FIRST = WORDS + 2 * plains
 local COUNT = tonumber(ARGV[FIRST])
 
@@ -33,17 +33,16 @@ local function read_record(event, index)
   if raw then return raw:sub(1, 32), struct.unpack(STANDING, raw, 33) end
 end
 
-local ids, connections, is_listed = {}, {}, {}
-for n = 1, plains do ids[n] = ARGV[5]:sub(PLAIN_BYTES * (n - 1) + 1, PLAIN_BYTES * (n - 1) + 16) end
+local ids, connections, is_listed, connection_of = {}, {}, {}, {}
+for n = 1, plains do ids[n] = ARGV[4]:sub(PLAIN_BYTES * (n - 1) + 1, PLAIN_BYTES * (n - 1) + 16) end
 for n = 1, COUNT do ids[plains + n] = ARGV[FIRST + n]:sub(1, 16) end
 local found = with_all('HMGET', HELD, ids) or {}
-local function note_connection(connection)
-  if is_listed[connection] then return end
-  connections[#connections + 1], is_listed[connection] = connection, true
-end
-for at = 1, #ARGV[4], 16 do note_connection(ARGV[4]:sub(at, at + 15)) end
-for n = plains + 1, plains + COUNT do
-  if found[n] then note_connection(found[n]:sub(39, 54)) end
+for n, raw in ipairs(found) do
+  local connection = raw and raw:sub(CONNECTION_FROM, CONNECTION_TO)
+  connection_of[n] = connection
+  if connection and not is_listed[connection] then
+    connections[#connections + 1], is_listed[connection] = connection, true
+  end
 end
 read_lanes(connections)
 
@@ -51,11 +50,11 @@ read_lanes(connections)
 local fields_of, record_field, attempt_field = {}, {}, {}
 
 local function write_plain(n)
-  local id, token, event, totals, slot = struct.unpack(PLAIN, ARGV[5], PLAIN_BYTES * (n - 1) + 1)
+  local id, token, event, totals, slot = struct.unpack(PLAIN, ARGV[4], PLAIN_BYTES * (n - 1) + 1)
   local raw = found[n]
   if not raw or is_over[id] or struct.unpack('>I6', raw) ~= token then return end
   taken = taken + 1
-  local l = end_lease(id, raw:sub(39, 54))
+  local l = end_lease(id, connection_of[n])
   if not l then return end
   leave(l, id)
   l[WIDTH], l[FAILURES], l[SINCE] = math.min(l[WIDTH] + 1, l[CAP]), 0, 0
